@@ -1,0 +1,46 @@
+# Works on a fresh machine with nothing but make and Python 3.11 or newer: the first use makes .venv
+# and installs into it with pip and pip's own configuration; scripts/setup_env.py explains what is
+# missing when it cannot. PYTHON=/path/to/python chooses the interpreter, ARGS=... is passed on.
+
+.DEFAULT_GOAL := help
+.PHONY: help .venv demo test lint screenshots
+
+PYTHON ?=
+ARGS ?=
+EXTRAS ?= example
+VENV_PYTHON := .venv/bin/python
+
+# Any Python can run the setup script, which then looks for a good one and says so if there is none.
+define setup
+@for p in $(PYTHON) python3 python3.14 python3.13 python3.12 python3.11 python; do \
+	"$$p" -c 'import sys; sys.exit(sys.version_info < (3, 6))' >/dev/null 2>&1 || continue; \
+	exec "$$p" scripts/setup_env.py --python "$(PYTHON)" --extras $(1); \
+done; \
+echo 'No Python was found. Install Python 3.11 or newer (Debian, Ubuntu: apt install python3 python3-venv;' >&2; \
+echo 'macOS: brew install python), or name one: make $@ PYTHON=/path/to/python3.12' >&2; \
+exit 1
+endef
+
+help: ## list the targets
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1\t\2/p' $(firstword $(MAKEFILE_LIST)) | expand -t 20
+
+.venv:
+	$(call setup,$(EXTRAS))
+
+demo: ## run the whole life of face verifications on this machine (ARGS=--once: end by itself)
+	$(call setup,example)
+	@$(VENV_PYTHON) manage.py faceprint_demo $(ARGS)
+
+test: ## run the tests with what is on this machine
+	$(call setup,example test)
+	@$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+
+lint: ## check style and types
+	$(call setup,example test lint)
+	@$(VENV_PYTHON) -m ruff check .
+	@$(VENV_PYTHON) -m ruff format --check .
+	@$(VENV_PYTHON) -m mypy
+
+screenshots: ## run the browser tests and keep their pictures in screenshots/
+	$(call setup,example test)
+	@$(VENV_PYTHON) -m pytest tests/browser --screenshots screenshots $(ARGS)

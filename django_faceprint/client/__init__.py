@@ -1,0 +1,62 @@
+"""Baidu's H5 face verification over HTTP, in plain Python: usable without Django.
+
+::
+
+    with FaceprintClient(api_key="…", secret_key="…") as client:
+        token = client.generate_verify_token("25001").result
+        page = client.h5_url(token)
+        …
+        answer = client.result_detail(token)
+"""
+
+from __future__ import annotations
+
+from .api import Answer, FaceprintClient, VerifyToken
+from .auth import AccessToken, AccessTokenAuth, Authentication, Authorization, MemoryTokenStore, TokenStore
+from .codes import ENDPOINTS, ErrorClass, UpstreamError, classify, explain
+from .download import Downloader, MediaBody
+from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
+from .results import (
+    AllResult,
+    Attempt,
+    DetailResult,
+    MediaResult,
+    OcrResult,
+    SimpleResult,
+    StatCount,
+    StatResult,
+)
+from .transport import CallRecord
+
+__all__ = [
+    "CERTIFICATE_TYPES",
+    "ENDPOINTS",
+    "MESSAGES",
+    "AccessToken",
+    "AccessTokenAuth",
+    "AllResult",
+    "Answer",
+    "Attempt",
+    "Authentication",
+    "Authorization",
+    "CallRecord",
+    "DetailResult",
+    "Downloader",
+    "ErrorClass",
+    "FaceprintClient",
+    "Identity",
+    "MatchImage",
+    "MediaBody",
+    "MediaResult",
+    "MemoryTokenStore",
+    "OcrResult",
+    "SimpleResult",
+    "StatCount",
+    "StatResult",
+    "TokenStore",
+    "UpstreamError",
+    "VerifyToken",
+    "checked_plan_id",
+    "classify",
+    "explain",
+]

@@ -1,0 +1,246 @@
+"""Connections that end: urllib3's, with a deadline over the whole exchange and checked addresses.
+
+The time-outs of ``socket``, urllib3 and requests start anew with every byte, so a peer that drips
+headers or body holds a worker for as long as it likes. Here each read gets the time that is left.
+While one of our requests is under way, urllib3's own log records (which hold whole URLs) of this
+thread are dropped.
+"""
+
+from __future__ import annotations
+
+import http.client
+import io
+import ipaddress
+import logging
+import socket
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import certifi
+import urllib3
+from urllib3.connection import HTTPConnection, HTTPSConnection
+from urllib3.connectionpool import HTTPConnectionPool, HTTPSConnectionPool
+from urllib3.exceptions import NameResolutionError, NewConnectionError
+from urllib3.util import ssl_
+
+from ..exceptions import UnsafeMedia
+
+BUFFER = 64 * 1024
+
+#: As :func:`socket.getaddrinfo`; only the addresses of the answer are used.
+Resolver = Callable[..., Sequence[tuple[Any, ...]]]
+
+POOL_CLASSES: Mapping[str, type[HTTPConnectionPool]]
+
+
+@dataclass(frozen=True)
+class Limits:
+    """The frame of one exchange: when it must be over, and which addresses it may connect to."""
+
+    deadline: float
+    check_address: Callable[[str], bool] | None = None
+    resolver: Resolver = socket.getaddrinfo
+
+    def remaining(self) -> float:
+        """Seconds left. Raises :class:`TimeoutError` when there are none."""
+        left = self.deadline - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("deadline exceeded")
+        return left
+
+
+class _Current(threading.local):
+    limits: Limits | None = None
+
+
+_current = _Current()
+
+
+@contextmanager
+def exchange(limits: Limits) -> Iterator[None]:
+    """Within this block, requests of this thread are bound by the limits and leave no log records."""
+    outer = _current.limits
+    _current.limits = limits
+    try:
+        yield
+    finally:
+        _current.limits = outer
+
+
+def _not_ours(record: logging.LogRecord) -> bool:
+    return _current.limits is None
+
+
+for _name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
+    logging.getLogger(f"urllib3.{_name}").addFilter(_not_ours)
+
+
+class _DeadlineReader(io.RawIOBase):
+    """Reads a socket, each time with no more patience than the deadline leaves."""
+
+    def __init__(self, sock: Any, limits: Limits) -> None:
+        super().__init__()
+        self._sock = sock
+        self._raw = sock.makefile("rb", buffering=0)
+        self._limits = limits
+
+    def readable(self) -> bool:
+        return True
+
+    def readinto(self, buffer: Any) -> int | None:
+        left = self._limits.remaining()
+        patience = self._sock.gettimeout()
+        if patience is None or left < patience:
+            self._sock.settimeout(left)
+        result: int | None = self._raw.readinto(buffer)
+        return result
+
+    def close(self) -> None:
+        if not self.closed:
+            self._raw.close()
+        super().close()
+
+
+class _DeadlineResponse(http.client.HTTPResponse):
+    def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
+        super().__init__(sock, *args, **kwargs)
+        limits = _current.limits
+        if limits is not None:
+            reader = _DeadlineReader(sock, limits)
+            self.fp.close()
+            self.fp = io.BufferedReader(reader, BUFFER)
+
+
+class _Bounded:
+    """Mixin for urllib3's connections."""
+
+    response_class = _DeadlineResponse
+
+    def _new_conn(self) -> socket.socket:
+        limits = _current.limits
+        if limits is None:
+            raise RuntimeError("Connections are only made within exchange().")
+        return _connect(self, limits)
+
+
+def _connect(connection: Any, limits: Limits) -> socket.socket:
+    """Resolve once, check every address, connect to one that was checked.
+
+    The resolver keeps its own time-out: nothing in Python can bound it.
+
+    Raises urllib3's own exceptions, and :class:`UnsafeMedia` (``address``) when any address is forbidden:
+    a name that points at both a public and an internal address is an attack, not a choice.
+    """
+    infos: Sequence[tuple[Any, ...]] = ()
+    try:
+        infos = limits.resolver(connection._dns_host, connection.port, 0, socket.SOCK_STREAM)
+    except (OSError, UnicodeError):
+        infos = ()
+    if not infos:
+        raise NameResolutionError(connection.host, connection, socket.gaierror("name resolution failed"))
+    if limits.check_address is not None and not all(limits.check_address(str(info[4][0])) for info in infos):
+        raise UnsafeMedia("address")
+    patience = connection.timeout if isinstance(connection.timeout, int | float) else None
+    for family, kind, protocol, _name, address in infos:
+        try:
+            sock = socket.socket(family, kind, protocol)
+        except OSError:
+            # No such family here, most often IPv6.
+            continue
+        try:
+            for option in connection.socket_options or ():
+                sock.setsockopt(*option)
+            left = limits.remaining()
+            sock.settimeout(left if patience is None else min(left, patience))
+            sock.connect(address)
+        except OSError:
+            sock.close()
+        else:
+            return sock
+    raise NewConnectionError(connection, "no address could be connected to")
+
+
+class BoundedHTTPConnection(_Bounded, HTTPConnection):  # type: ignore[misc]
+    """urllib3's connection within :func:`exchange`."""
+
+
+class BoundedHTTPSConnection(_Bounded, HTTPSConnection):  # type: ignore[misc]
+    """urllib3's TLS connection within :func:`exchange`; host name and certificate checked as ever."""
+
+
+class BoundedHTTPPool(HTTPConnectionPool):
+    """Pool of :class:`BoundedHTTPConnection`."""
+
+    ConnectionCls = BoundedHTTPConnection
+
+
+class BoundedHTTPSPool(HTTPSConnectionPool):
+    """Pool of :class:`BoundedHTTPSConnection`."""
+
+    ConnectionCls = BoundedHTTPSConnection
+
+
+POOL_CLASSES = {"http": BoundedHTTPPool, "https": BoundedHTTPSPool}
+
+
+def tls_context(ca_bundle: str | None = None) -> Any:
+    """A verifying TLS context, made once per client: loading the certificates takes some 30 ms."""
+    context = ssl_.create_urllib3_context()
+    context.load_verify_locations(cafile=ca_bundle or certifi.where())
+    return context
+
+
+def bound(manager: urllib3.PoolManager) -> urllib3.PoolManager:
+    """Make a pool manager use bounded connections."""
+    manager.pool_classes_by_scheme = dict(POOL_CLASSES)
+    return manager
+
+
+def is_public_address(address: str) -> bool:
+    """Whether an IP address belongs to the public Internet, embedded IPv4 addresses included.
+
+    False for private, loopback, link-local, shared (100.64/10), multicast, reserved and unspecified
+    addresses and for anything that is no address.
+    """
+    try:
+        ip = ipaddress.ip_address(address.split("%", 1)[0])
+    except ValueError:
+        return False
+    if isinstance(ip, ipaddress.IPv6Address):
+        embedded = _embedded(ip)
+        if embedded is not None:
+            return is_public_address(str(embedded))
+        if ip.is_site_local:
+            return False
+    return ip.is_global and not (
+        ip.is_multicast or ip.is_reserved or ip.is_loopback or ip.is_link_local or ip.is_unspecified
+    )
+
+
+_NAT64 = ipaddress.ip_network("64:ff9b::/96")
+
+
+def _embedded(ip: ipaddress.IPv6Address) -> ipaddress.IPv4Address | None:
+    """The IPv4 address that an IPv6 address leads to."""
+    if ip.ipv4_mapped is not None:
+        return ip.ipv4_mapped
+    if ip.sixtofour is not None:
+        return ip.sixtofour
+    if ip.teredo is not None:
+        return ip.teredo[1]
+    if ip in _NAT64:
+        return ipaddress.IPv4Address(int(ip) & 0xFFFFFFFF)
+    return None
+
+
+def is_unicast_address(address: str) -> bool:
+    """Whether an address may be connected to at all: for networks that are trusted with private addresses."""
+    try:
+        ip = ipaddress.ip_address(address.split("%", 1)[0])
+    except ValueError:
+        return False
+    return not (ip.is_multicast or ip.is_unspecified or str(ip) == "255.255.255.255")

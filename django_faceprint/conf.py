@@ -1,0 +1,261 @@
+"""Typed access to ``settings.FACEPRINT``.
+
+The only module that reads Django's settings. Every property is read anew on each access, so
+``override_settings`` works, and every value is checked when it is read: a wrong type or an unknown
+key raises :class:`~django_faceprint.exceptions.FaceprintConfigurationError` with the key's name and
+never its value.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from typing import Any, Literal
+from urllib.parse import urlsplit
+
+from django.conf import settings
+from django.utils.module_loading import import_string
+
+from .exceptions import FaceprintConfigurationError
+
+BAIDU_API_URL = "https://aip.baidubce.com"
+BAIDU_H5_URL = "https://brain.baidu.com/face/print/"
+BAIDU_MEDIA_HOSTS = ("brain.baidu.com", "*.bcebos.com")
+
+KEYS = frozenset(
+    {
+        "APPLICATIONS",
+        "API_URL",
+        "H5_URL",
+        "PUBLIC_URL",
+        "MEDIA_HOSTS",
+        "ENCRYPTION_KEYS",
+        "INDEX_KEYS",
+        "QPS",
+        "REQUIRE_CONSENT",
+        "RETENTION",
+        "RETURN_URL_HOSTS",
+        "LATEST_GRACE",
+        "CLOCK",
+        "PROXIES",
+    }
+)
+APPLICATION_KEYS = frozenset({"API_KEY", "SECRET_KEY", "ACCOUNT"})
+KEY_BYTES = 32
+
+
+@dataclass(frozen=True)
+class Application:
+    """Credentials of one Baidu application. A verify_token only works with the application that made it."""
+
+    api_key: str
+    secret_key: str = field(repr=False)
+    account: str = "default"
+
+
+class Conf:
+    """The settings of django-faceprint. See ``docs/settings.md`` for meaning, type and default of each."""
+
+    @property
+    def applications(self) -> Mapping[str, Application]:
+        """Alias → credentials. ``ACCOUNT`` names the Baidu account, whose QPS its applications share."""
+        raw = self._get("APPLICATIONS", {})
+        if not isinstance(raw, Mapping):
+            raise _wrong("APPLICATIONS", "a dict of alias → {API_KEY, SECRET_KEY, ACCOUNT}")
+        applications = {}
+        for alias, values in raw.items():
+            name = f"APPLICATIONS[{alias!r}]"
+            if not isinstance(alias, str) or not 1 <= len(alias) <= 50:
+                raise _wrong("APPLICATIONS", "keyed by aliases of 1–50 characters")
+            if not isinstance(values, Mapping):
+                raise _wrong(name, "a dict")
+            if unknown := set(values) - APPLICATION_KEYS:
+                raise FaceprintConfigurationError(
+                    f'FACEPRINT["{name}"] has unknown keys: {_names(unknown)}.'
+                )
+            for key in APPLICATION_KEYS & set(values):
+                if not isinstance(values[key], str):
+                    raise _wrong(f"{name}.{key}", "a string")
+            if not values.get("API_KEY") or not values.get("SECRET_KEY"):
+                raise FaceprintConfigurationError(f"FACEPRINT {name} needs API_KEY and SECRET_KEY.")
+            applications[alias] = Application(
+                api_key=values["API_KEY"],
+                secret_key=values["SECRET_KEY"],
+                account=values.get("ACCOUNT") or "default",
+            )
+        return applications
+
+    @property
+    def api_url(self) -> str:
+        """Base of the server API, without a slash at the end."""
+        return self._url("API_URL", BAIDU_API_URL).rstrip("/")
+
+    @property
+    def h5_url(self) -> str:
+        """The page that a person is sent to."""
+        return self._url("H5_URL", BAIDU_H5_URL)
+
+    @property
+    def public_url(self) -> str:
+        """Where browsers reach this site, without a slash at the end; "" when not set."""
+        if not self._get("PUBLIC_URL", ""):
+            return ""
+        return self._url("PUBLIC_URL", "").rstrip("/")
+
+    @property
+    def media_hosts(self) -> tuple[str, ...]:
+        """Hosts (``host[:port]``, ``*.`` allowed) from which pictures and videos may be fetched."""
+        return self._strings("MEDIA_HOSTS", BAIDU_MEDIA_HOSTS)
+
+    @property
+    def encryption_keys(self) -> tuple[bytes, ...]:
+        """Keys that encrypt fields and wrap file keys, newest first, 32 bytes each."""
+        return self._keys("ENCRYPTION_KEYS")
+
+    @property
+    def index_keys(self) -> tuple[bytes, ...]:
+        """Keys of the blind indexes, newest first, 32 bytes each; never the encryption keys."""
+        return self._keys("INDEX_KEYS")
+
+    @property
+    def qps(self) -> float:
+        """Queries per second that one Baidu account may send to one interface (API reference 4.5)."""
+        value = self._get("QPS", 10)
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10_000:
+            raise _wrong("QPS", "a number above 0 and at most 10000")
+        return float(value)
+
+    @property
+    def require_consent(self) -> bool:
+        """Whether a session may only start with evidence of consent."""
+        value = self._get("REQUIRE_CONSENT", False)
+        if not isinstance(value, bool):
+            raise _wrong("REQUIRE_CONSENT", "True or False")
+        return value
+
+    @property
+    def retention(self) -> timedelta | None:
+        """How long evidence is kept after the verification, unless the plan says otherwise; None: no limit."""
+        value = self._get("RETENTION", timedelta(days=180))
+        if value is None:
+            return None
+        if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= timedelta(days=36_500):
+            raise _wrong("RETENTION", "a timedelta of at least one day, or None")
+        return value
+
+    @property
+    def return_url_hosts(self) -> tuple[str, ...]:
+        """Hosts (``host[:port]``) that a session's ``return_url`` may point at."""
+        return self._strings("RETURN_URL_HOSTS", ())
+
+    @property
+    def latest_grace(self) -> timedelta:
+        """How long past the latest possible expiry we keep asking before evidence counts as lost."""
+        value = self._get("LATEST_GRACE", timedelta(hours=1))
+        if not isinstance(value, timedelta) or not timedelta(0) <= value <= timedelta(days=7):
+            raise _wrong("LATEST_GRACE", "a timedelta between 0 and 7 days")
+        return value
+
+    @property
+    def clock_path(self) -> str:
+        """Dotted path of the clock; the system's clock by default."""
+        value = self._get("CLOCK", "django_faceprint.clock.system_clock")
+        if not isinstance(value, str):
+            raise _wrong("CLOCK", "a dotted path")
+        return value
+
+    @property
+    def clock(self) -> Callable[[], datetime]:
+        """The function that tells the time; see :mod:`django_faceprint.clock`."""
+        try:
+            clock = import_string(self.clock_path)
+        except ImportError:
+            raise _wrong("CLOCK", "the dotted path of a callable that can be imported") from None
+        if not callable(clock):
+            raise _wrong("CLOCK", "the dotted path of a callable")
+        return clock  # type: ignore[no-any-return]
+
+    @property
+    def proxies(self) -> Mapping[str, str]:
+        """Scheme → proxy URL for all upstream traffic. Environment variables are not consulted."""
+        value = self._get("PROXIES", {})
+        if not isinstance(value, Mapping) or not all(
+            key in ("http", "https") and isinstance(url, str) for key, url in value.items()
+        ):
+            raise _wrong("PROXIES", 'a dict of "http"/"https" → URL')
+        return dict(value)
+
+    @property
+    def environment(self) -> Literal["live", "sandbox"]:
+        """``live`` against Baidu's own API host, ``sandbox`` against any other."""
+        host = urlsplit(self.api_url).hostname or ""
+        return "live" if host == "baidubce.com" or host.endswith(".baidubce.com") else "sandbox"
+
+    @property
+    def debug(self) -> bool:
+        """Django's ``DEBUG``: on, a sandbox and a movable clock are allowed."""
+        return bool(settings.DEBUG)
+
+    def unknown_keys(self) -> list[str]:
+        """Keys of ``settings.FACEPRINT`` that mean nothing, most often misspelt ones."""
+        return sorted(str(key) for key in set(self._all()) - KEYS)
+
+    def _all(self) -> Mapping[str, Any]:
+        raw = getattr(settings, "FACEPRINT", None)
+        if raw is None:
+            raise FaceprintConfigurationError("settings.FACEPRINT is missing.")
+        if not isinstance(raw, Mapping):
+            raise FaceprintConfigurationError("settings.FACEPRINT must be a dict.")
+        return raw
+
+    def _get(self, key: str, default: Any) -> Any:
+        raw = self._all()
+        if unknown := set(raw) - KEYS:
+            raise FaceprintConfigurationError(f"settings.FACEPRINT has unknown keys: {_names(unknown)}.")
+        return raw.get(key, default)
+
+    def _url(self, key: str, default: str) -> str:
+        value = self._get(key, default)
+        if not isinstance(value, str):
+            raise _wrong(key, "a URL")
+        try:
+            parts = urlsplit(value)
+            usable = parts.scheme in ("http", "https") and bool(parts.hostname) and parts.username is None
+            usable = usable and (parts.port is None or parts.port > 0)
+        except ValueError:
+            usable = False
+        if not usable or parts.query or parts.fragment:
+            raise _wrong(key, "an http(s) URL without user name, query or fragment")
+        return value
+
+    def _strings(self, key: str, default: tuple[str, ...]) -> tuple[str, ...]:
+        value = self._get(key, default)
+        if not isinstance(value, list | tuple) or not all(isinstance(item, str) and item for item in value):
+            raise _wrong(key, "a list of non-empty strings")
+        return tuple(value)
+
+    def _keys(self, key: str) -> tuple[bytes, ...]:
+        keys = []
+        for text in self._strings(key, ()):
+            try:
+                raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+            except (ValueError, binascii.Error, UnicodeEncodeError):
+                raw = b""
+            if len(raw) != KEY_BYTES:
+                raise _wrong(key, f"a list of urlsafe-base64 keys of {KEY_BYTES} random bytes each")
+            keys.append(raw)
+        return tuple(keys)
+
+
+def _wrong(key: str, expected: str) -> FaceprintConfigurationError:
+    return FaceprintConfigurationError(f'FACEPRINT["{key}"] must be {expected}.')
+
+
+def _names(keys: set[Any]) -> str:
+    return ", ".join(sorted(str(key) for key in keys))
+
+
+conf = Conf()

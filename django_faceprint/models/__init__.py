@@ -1,0 +1,25 @@
+"""Rows and questions about them. Only ``django_faceprint.services`` changes sessions and assets."""
+
+from .access import AccessLog
+from .alert import Alert, AlertRule
+from .answer import UpstreamAnswer
+from .asset import MediaAsset, UploadIntent
+from .attempt import VerificationAttempt
+from .call import AccessToken, Heartbeat, UpstreamCall
+from .plan import Plan
+from .session import VerificationSession
+
+__all__ = [
+    "AccessLog",
+    "AccessToken",
+    "Alert",
+    "AlertRule",
+    "Heartbeat",
+    "MediaAsset",
+    "Plan",
+    "UpstreamAnswer",
+    "UpstreamCall",
+    "UploadIntent",
+    "VerificationAttempt",
+    "VerificationSession",
+]

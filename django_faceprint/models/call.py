@@ -1,0 +1,77 @@
+"""What happened between us and Baidu, and the state that all workers share about it."""
+
+from __future__ import annotations
+
+from django.db import models
+from django.utils.translation import gettext_lazy as _
+
+from django_faceprint.clock import now
+from django_faceprint.privacy.fields import EncryptedTextField
+
+from .identifiers import time_ordered_uuid
+from .session import VerificationSession
+
+
+class UpstreamCall(models.Model):
+    """One request to Baidu: interface, outcome and time, nothing of its content. Short retention."""
+
+    OK = "ok"
+    TRANSPORT = "transport"
+
+    environment = models.CharField(max_length=10, choices=VerificationSession.Environment.choices)
+    application = models.CharField(_("application"), max_length=50)
+    endpoint = models.CharField(_("interface"), max_length=40)
+    outcome = models.CharField(_("outcome"), max_length=30)
+    code = models.CharField(_("code"), max_length=40, blank=True, default="")
+    log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="", db_index=True)
+    http_status = models.PositiveSmallIntegerField(null=True)
+    latency = models.FloatField(_("latency (s)"))
+    session = models.ForeignKey(
+        VerificationSession, models.SET_NULL, null=True, related_name="calls", verbose_name=_("session")
+    )
+    at = models.DateTimeField(_("time"), default=now, db_index=True)
+
+    class Meta:
+        verbose_name = _("upstream call")
+        verbose_name_plural = _("upstream calls")
+        ordering = ["-at"]
+
+    def __str__(self) -> str:
+        return f"{self.endpoint}: {self.outcome}"
+
+
+class AccessToken(models.Model):
+    """The OAuth access_token of one application, encrypted and shared by all processes.
+
+    ``key`` identifies API host and API key by hash. The lease lets one worker fetch while others wait.
+    """
+
+    public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
+    key = models.CharField(max_length=64, unique=True)
+    token = EncryptedTextField(label="access_token.token", null=True)
+    token_index = models.CharField(max_length=80, blank=True, default="")
+    expires_at = models.DateTimeField(null=True)
+    renew_at = models.DateTimeField(null=True)
+    lease_holder = models.CharField(max_length=40, blank=True, default="")
+    lease_until = models.DateTimeField(null=True)
+
+    class Meta:
+        verbose_name = _("access token")
+        verbose_name_plural = _("access tokens")
+
+    def __str__(self) -> str:
+        return f"access token {self.pk}"
+
+
+class Heartbeat(models.Model):
+    """When a part of the engine last ran: ``tick`` (beat reaches a worker), ``collect``, ``alerts`` …"""
+
+    name = models.CharField(max_length=40, unique=True)
+    at = models.DateTimeField()
+
+    class Meta:
+        verbose_name = _("heartbeat")
+        verbose_name_plural = _("heartbeats")
+
+    def __str__(self) -> str:
+        return self.name

@@ -1,0 +1,269 @@
+"""Verification sessions (认证记录): one verify_token and all that became of it."""
+
+from __future__ import annotations
+
+import uuid
+from datetime import datetime
+
+from django.conf import settings
+from django.db import models
+from django.db.models import Q
+from django.utils.translation import gettext_lazy as _
+
+from django_faceprint.clock import now
+from django_faceprint.privacy.fields import EncryptedJSONField, EncryptedTextField
+from django_faceprint.privacy.masking import mask_name, mask_number
+
+from .identifiers import time_ordered_uuid
+from .plan import Plan
+
+
+class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
+    """Questions about sessions."""
+
+    def visible_to(self, user: object) -> VerificationSessionQuerySet:
+        """The sessions that an API caller may see: its own, or all with ``view_all_sessions``."""
+        if not getattr(user, "is_authenticated", False):
+            return self.none()
+        if user.has_perm("faceprint.view_all_sessions"):  # type: ignore[attr-defined]
+            return self
+        return self.filter(created_by=user)
+
+    def asleep_until(self, moment: datetime) -> VerificationSessionQuerySet:
+        """Waiting sessions whose time has come."""
+        return self.filter(wake_at__lte=moment)
+
+    def ready(self) -> VerificationSessionQuerySet:
+        """Sessions that may be claimed, most urgent first."""
+        return self.filter(ready_deadline__isnull=False).order_by("ready_deadline", "pk")
+
+    def outstanding(self) -> VerificationSessionQuerySet:
+        """Sessions for which the engine still has work."""
+        return self.filter(Q(wake_at__isnull=False) | Q(ready_deadline__isnull=False))
+
+
+class VerificationSession(models.Model):
+    """One verification of one person: identity, H5 page, verdict, evidence and its deadlines.
+
+    Rows are created and changed by ``django_faceprint.services`` only. Names, numbers, the
+    verify_token and OCR texts are encrypted with the row's ``public_id`` as associated data.
+
+    Scheduling: exactly one of ``wake_at`` (asleep or leased until then) and ``ready_deadline``
+    (may be claimed, ordered by it) is set while there is work; both are NULL when all is done.
+    """
+
+    class Environment(models.TextChoices):
+        LIVE = "live", _("live")
+        SANDBOX = "sandbox", _("sandbox")
+
+    class Verdict(models.TextChoices):
+        PENDING = "pending", _("pending")
+        PASSED = "passed", _("passed")
+        FAILED = "failed", _("failed")
+        EXPIRED = "expired", _("expired")
+        UNKNOWN = "unknown", _("unknown")
+
+    class ArchiveState(models.TextChoices):
+        WAITING = "waiting", _("waiting")
+        COLLECTING = "collecting", _("collecting")
+        COMPLETE = "complete", _("complete")
+        PARTIAL = "partial", _("partial")
+        LOST = "lost", _("lost")
+        NOT_APPLICABLE = "not_applicable", _("not applicable")
+
+    class Status(models.TextChoices):
+        """Derived for the API and the console; never stored."""
+
+        CREATED = "created", _("created")
+        AWAITING_USER = "awaiting_user", _("awaiting the person")
+        VERIFYING = "verifying", _("verifying")
+        PASSED = "passed", _("passed")
+        FAILED = "failed", _("failed")
+        ABANDONED = "abandoned", _("abandoned")
+        EXPIRED = "expired", _("expired")
+        UNKNOWN = "unknown", _("unknown")
+
+    public_id = models.UUIDField(_("session ID"), unique=True, default=time_ordered_uuid, editable=False)
+    environment = models.CharField(_("environment"), max_length=10, choices=Environment.choices)
+    plan = models.ForeignKey(Plan, models.PROTECT, verbose_name=_("plan"), related_name="sessions")
+    application = models.CharField(_("application"), max_length=50)
+
+    verify_token = EncryptedTextField(label="session.verify_token", null=True)
+    verify_token_index = models.CharField(max_length=80, null=True, unique=True, editable=False)  # noqa: DJ001
+
+    subject = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        verbose_name=_("subject"),
+        related_name="+",
+    )
+    created_by = models.ForeignKey(
+        settings.AUTH_USER_MODEL,
+        models.SET_NULL,
+        null=True,
+        blank=True,
+        verbose_name=_("created by"),
+        related_name="+",
+    )
+    idempotency_key = models.CharField(max_length=80, null=True, editable=False)  # noqa: DJ001
+    request_digest = models.CharField(max_length=80, default="", editable=False)
+    reference = models.CharField(_("reference"), max_length=100, blank=True, default="", db_index=True)
+    purpose = models.CharField(_("purpose"), max_length=100, blank=True, default="")
+    consent = EncryptedJSONField(label="session.consent", null=True)
+    return_url = EncryptedTextField(label="session.return_url", null=True)
+
+    verdict = models.CharField(
+        _("verdict"), max_length=10, choices=Verdict.choices, default=Verdict.PENDING, db_index=True
+    )
+    archive_state = models.CharField(
+        _("archive"),
+        max_length=20,
+        choices=ArchiveState.choices,
+        default=ArchiveState.WAITING,
+        db_index=True,
+    )
+    score = models.FloatField(_("similarity score"), null=True)
+    liveness_score = models.FloatField(_("liveness score"), null=True)
+    spoofing = models.FloatField(_("spoofing score"), null=True)
+    threshold = models.FloatField(_("threshold"), null=True)
+    is_demote = models.BooleanField(_("demoted to recorded video"), null=True)
+
+    error_class = models.CharField(_("error class"), max_length=30, blank=True, default="")
+    error_code = models.CharField(_("error code"), max_length=40, blank=True, default="", db_index=True)
+    error_message = models.CharField(_("error message"), max_length=200, blank=True, default="")
+    error_log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="", db_index=True)
+
+    identity_name = EncryptedTextField(label="session.identity_name", null=True)
+    identity_number = EncryptedTextField(label="session.identity_number", null=True)
+    certificate_type = models.PositiveSmallIntegerField(_("certificate type"), null=True)
+    name_index = models.CharField(max_length=80, blank=True, default="", db_index=True, editable=False)
+    number_index = models.CharField(max_length=80, blank=True, default="", db_index=True, editable=False)
+    ocr = EncryptedJSONField(label="session.ocr", null=True)
+    confirmed = EncryptedJSONField(label="session.confirmed", null=True)
+    stat = models.JSONField(_("stage statistics"), null=True)
+
+    created_at = models.DateTimeField(_("created"), default=now, db_index=True)
+    token_requested_at = models.DateTimeField(_("token requested"), null=True)
+    token_answered_at = models.DateTimeField(_("token issued"), null=True)
+    identity_accepted_at = models.DateTimeField(_("identity accepted"), null=True)
+    match_image_accepted_at = models.DateTimeField(_("match image accepted"), null=True)
+    expires_at = models.DateTimeField(_("token expires"), null=True)
+    returned_at = models.DateTimeField(_("browser returned"), null=True)
+    verified_at = models.DateTimeField(_("verified"), null=True)
+    decided_at = models.DateTimeField(_("decided"), null=True)
+    archived_at = models.DateTimeField(_("archived"), null=True)
+    retain_until = models.DateTimeField(_("kept until"), null=True, db_index=True)
+
+    media_deadline = models.DateTimeField(_("media deadline"), null=True)
+    results_deadline = models.DateTimeField(_("results deadline"), null=True)
+    media_latest = models.DateTimeField(null=True, editable=False)
+    results_latest = models.DateTimeField(null=True, editable=False)
+
+    wake_at = models.DateTimeField(_("next work"), null=True, editable=False)
+    ready_deadline = models.DateTimeField(null=True, editable=False)
+    next_deadline = models.DateTimeField(_("earliest deadline"), null=True, editable=False)
+    lease_epoch = models.PositiveBigIntegerField(default=0, editable=False)
+    lease_until = models.DateTimeField(null=True, editable=False)
+    poked = models.BooleanField(default=False, editable=False)
+    poll_count = models.PositiveIntegerField(_("polls"), default=0, editable=False)
+    failure_count = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
+    last_polled_at = models.DateTimeField(_("last asked"), null=True, editable=False)
+    stages_done = models.JSONField(default=dict, editable=False)
+
+    objects = VerificationSessionQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("verification session")
+        verbose_name_plural = _("verification sessions")
+        ordering = ["-created_at", "-pk"]
+        indexes = [
+            models.Index(fields=["wake_at"], name="faceprint_session_wake"),
+            models.Index(fields=["ready_deadline", "id"], name="faceprint_session_ready"),
+            models.Index(fields=["next_deadline"], name="faceprint_session_next"),
+            models.Index(fields=["created_by", "-created_at"], name="faceprint_session_owner"),
+        ]
+        constraints = [
+            models.UniqueConstraint(
+                fields=["created_by", "idempotency_key"], name="faceprint_session_idempotency"
+            ),
+            models.CheckConstraint(
+                condition=Q(wake_at__isnull=True) | Q(ready_deadline__isnull=True),
+                name="faceprint_session_waits_or_ready",
+            ),
+        ]
+        permissions = [
+            ("view_all_sessions", _("Can view sessions of all callers")),
+            ("reveal_identity", _("Can reveal names and ID numbers")),
+            ("view_media", _("Can view faces and videos")),
+            ("download_media", _("Can download faces and videos")),
+            ("export_masked", _("Can export masked records")),
+            ("export_sensitive", _("Can export records in clear")),
+            ("erase_person", _("Can erase a person")),
+            ("manage_plans", _("Can manage plans")),
+            ("manage_alerts", _("Can manage alerts")),
+        ]
+
+    def __str__(self) -> str:
+        return str(self.public_id)
+
+    @property
+    def status(self) -> Status:
+        """Where the session stands, in the API's words. Pending is never shown as a failure."""
+        status = self.Status
+        if self.verdict == self.Verdict.PENDING:
+            if self.returned_at or self.stages_done.get("attempted"):
+                return status.VERIFYING
+            return status.AWAITING_USER if self.is_prepared else status.CREATED
+        if self.verdict == self.Verdict.EXPIRED:
+            # The person had been sent to the page and never finished, or never could be sent.
+            return status.ABANDONED if self.is_prepared else status.EXPIRED
+        return status(self.verdict)
+
+    @property
+    def is_prepared(self) -> bool:
+        """Upstream accepted all that the plan requires, so that the person may be sent to the page."""
+        return bool(
+            self.token_answered_at
+            and (self.identity_accepted_at or not self.plan.needs_identity)
+            and (self.match_image_accepted_at or not self.plan.needs_match_image)
+        )
+
+    @property
+    def is_leased(self) -> bool:
+        """A worker holds this session right now."""
+        return self.lease_until is not None and self.lease_until > now()
+
+    @property
+    def has_outstanding_work(self) -> bool:
+        """The engine will look at this session again."""
+        return self.wake_at is not None or self.ready_deadline is not None
+
+    @property
+    def masked_name(self) -> str:
+        """The person's name, masked for display; "" when unknown."""
+        return mask_name(self.known_name or "")
+
+    @property
+    def masked_number(self) -> str:
+        """The ID number, masked for display; "" when unknown."""
+        return mask_number(self.known_number or "")
+
+    @property
+    def known_name(self) -> str | None:
+        """The name in clear: as submitted, else as confirmed by the person."""
+        return self.identity_name or (self.confirmed or {}).get("name")
+
+    @property
+    def known_number(self) -> str | None:
+        """The ID number in clear: as submitted, else as confirmed by the person."""
+        return self.identity_number or (self.confirmed or {}).get("number")
+
+    @staticmethod
+    def parse_public_id(text: str) -> uuid.UUID | None:
+        """The session ID in *text*, or None when it is none."""
+        try:
+            return uuid.UUID(text.strip())
+        except ValueError:
+            return None

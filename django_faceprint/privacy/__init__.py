@@ -1,0 +1,1 @@
+"""Ciphers, blind indexes and masking. Knows nothing of sessions."""

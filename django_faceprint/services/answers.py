@@ -1,0 +1,80 @@
+"""Raw answers: kept as evidence, with pictures cut out so that erasing an asset leaves no copy."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import hashlib
+import json
+from collections.abc import Mapping
+from typing import Any
+
+from django_faceprint.clock import now
+from django_faceprint.models import UpstreamAnswer, VerificationSession
+from django_faceprint.privacy.blind_index import fingerprint
+
+#: Answers that cannot be parsed are kept up to this size (bytes).
+MAX_KEPT = 1_000_000
+PICTURE_KEYS = frozenset({"front_base64", "back_base64"})
+# No text of upstream's is this long; a longer one is a picture under a name we do not know.
+LONGEST_TEXT = 20_000
+
+
+def record_answer(
+    session: VerificationSession,
+    endpoint: str,
+    raw: bytes | None,
+    *,
+    log_id: str = "",
+    code: str = "",
+    parsed: bool = True,
+    oddities: tuple[str, ...] = (),
+    pictures: Mapping[str, str] | None = None,
+) -> None:
+    """Keep *raw* for *session*, once per distinct content. Call it under the session's fence.
+
+    *pictures* maps the SHA-256 of a picture's bytes to the id of the asset that holds it.
+    """
+    text, readable = _without_pictures(raw or b"", pictures or {})
+    # The log_id differs with every question and makes no other answer of it.
+    content = text.replace(log_id, "") if log_id else text
+    UpstreamAnswer.objects.get_or_create(
+        session=session,
+        endpoint=endpoint,
+        body_index=fingerprint("answer", content.encode("utf-8", "surrogatepass")),
+        defaults={
+            "body": text,
+            "log_id": log_id[:40],
+            "code": code[:40],
+            "parsed": parsed and readable,
+            "oddities": list(oddities)[:100],
+            "received_at": now(),
+        },
+    )
+
+
+def _without_pictures(raw: bytes, pictures: Mapping[str, str]) -> tuple[str, bool]:
+    try:
+        document = json.loads(raw)
+        return json.dumps(_cut(document, pictures), ensure_ascii=False, allow_nan=True), True
+    except (ValueError, RecursionError):
+        return raw[:MAX_KEPT].decode("utf-8", "backslashreplace").replace("\x00", "\\x00"), False
+
+
+def _cut(value: Any, pictures: Mapping[str, str], key: str = "") -> Any:
+    if isinstance(value, dict):
+        return {name: _cut(item, pictures, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_cut(item, pictures, key) for item in value]
+    if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > LONGEST_TEXT):
+        digest = _picture_digest(value)
+        return {"removed": "picture", "sha256": digest, "asset": pictures.get(digest)}
+    return value
+
+
+def _picture_digest(text: str) -> str:
+    try:
+        data = base64.b64decode(text, validate=True)
+    except (ValueError, binascii.Error):
+        data = text.encode("utf-8", "surrogatepass")
+    return hashlib.sha256(data).hexdigest()

@@ -1,0 +1,92 @@
+"""When evidence expires upstream: the arithmetic behind every deadline.
+
+*Safe* deadlines assume the earliest possible expiry; they order the work and drive alerts. *Latest*
+deadlines assume the latest one; until then we keep trying, and only then is evidence lost. Upstream's
+periods are those of API reference 1.2; the moment a token was issued is only known to lie between
+our request and the answer, so safe counts from the one and latest from the other.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import datetime, timedelta
+
+from django_faceprint.conf import conf
+from django_faceprint.models import MediaAsset, VerificationSession
+
+TOKEN_LIFE = timedelta(hours=2)
+MEDIA_LIFE = timedelta(hours=24)
+RESULTS_LIFE = timedelta(hours=72)
+# Documents disagree on the face of result/simple (2 h or 3 d), so it is fetched as if it had 2 h.
+FACE_LIFE_WORST_CASE = timedelta(hours=2)
+# A verify_time outside the token's life by more than this is a wrong clock or a wrong answer.
+VERIFY_TIME_TOLERANCE = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class SessionDeadlines:
+    """The deadlines of a whole session, all aware UTC."""
+
+    expires_at: datetime
+    media_deadline: datetime
+    results_deadline: datetime
+    media_latest: datetime
+    results_latest: datetime
+
+
+def session_deadlines(requested_at: datetime, answered_at: datetime) -> SessionDeadlines:
+    """Deadlines that follow from when the verify_token was requested and answered."""
+    latest_finish = answered_at + TOKEN_LIFE + conf.latest_grace
+    return SessionDeadlines(
+        expires_at=requested_at + TOKEN_LIFE,
+        media_deadline=requested_at + MEDIA_LIFE,
+        results_deadline=requested_at + RESULTS_LIFE,
+        media_latest=latest_finish + MEDIA_LIFE,
+        results_latest=latest_finish + RESULTS_LIFE,
+    )
+
+
+def window_closes_at(session: VerificationSession) -> datetime | None:
+    """From here on no attempt can be under way any more, clocks and mid-flow included."""
+    if session.token_answered_at is None:
+        return None
+    return session.token_answered_at + TOKEN_LIFE + conf.latest_grace
+
+
+def plausible_verify_time(session: VerificationSession, moment: datetime | None) -> datetime | None:
+    """*moment* when it lies within the token's life, else None: upstream's word is checked, too."""
+    closes_at = window_closes_at(session)
+    if moment is None or session.token_requested_at is None or closes_at is None:
+        return None
+    first = session.token_requested_at - VERIFY_TIME_TOLERANCE
+    return moment if first <= moment <= closes_at + VERIFY_TIME_TOLERANCE else None
+
+
+def asset_deadlines(
+    session: VerificationSession, kind: str, attempt_time: datetime | None = None
+) -> tuple[datetime | None, datetime | None]:
+    """Safe and latest deadline of one asset; (None, None) for what does not come from upstream."""
+    if kind in (MediaAsset.Kind.MATCH_IMAGE, MediaAsset.Kind.THUMBNAIL):
+        return None, None
+    is_media = kind in MediaAsset.MEDIA_KINDS
+    known = plausible_verify_time(session, attempt_time or session.verified_at)
+    latest = session.media_latest if is_media else session.results_latest
+    if known is not None:
+        return known + (MEDIA_LIFE if is_media else RESULTS_LIFE), latest
+    return (session.media_deadline if is_media else session.results_deadline), latest
+
+
+def ordering_deadline(session: VerificationSession, asset: MediaAsset) -> datetime | None:
+    """The deadline by which work on *asset* is ordered; may be earlier than its safe deadline."""
+    if asset.kind != MediaAsset.Kind.FACE:
+        return asset.deadline
+    base = session.verified_at or session.token_requested_at
+    worst_case = base + FACE_LIFE_WORST_CASE if base else None
+    return min(filter(None, (worst_case, asset.deadline)), default=None)
+
+
+def pending_deadline(session: VerificationSession) -> datetime | None:
+    """By when a session without a verdict should be asked: as if it had passed right after its start."""
+    if session.token_requested_at is None:
+        return None
+    return session.token_requested_at + FACE_LIFE_WORST_CASE

@@ -1,0 +1,60 @@
+"""Which pictures and videos a verification must yield, from its plan and verdict (API reference 6)."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from django_faceprint.models import MediaAsset, Plan, VerificationSession
+
+Kind = MediaAsset.Kind
+State = MediaAsset.State
+Source = MediaAsset.Source
+
+#: Real-time plans keep four face pictures (API reference 3.7).
+FRAMES = 4
+
+RECORDING_OFF = "recording_off"
+NOT_PASSED = "not_passed"
+UPSTREAM_GAVE_NONE = "upstream_gave_none"
+SAME_AS_PROCESS_VIDEO = "same_as_process_video"
+
+
+@dataclass(frozen=True)
+class ExpectedAsset:
+    """One asset that should exist, or one whose absence is explained by ``reason``."""
+
+    kind: str
+    source: str
+    position: int = 0
+    attempt_order: int = 0
+    state: str = State.WANTED
+    reason: str = ""
+
+
+def expected_assets(plan: Plan, verdict: str, *, with_id_front: bool, with_id_back: bool) -> list[ExpectedAsset]:
+    """What is to be archived once the verdict is known; empty without a decision about the person.
+
+    ID card pictures travel inside result/detail, so the answer itself tells whether they exist.
+    Faces of attempts become known with result/getall.
+    """
+    if verdict == VerificationSession.Verdict.PASSED:
+        expected = [ExpectedAsset(Kind.FACE, Source.SIMPLE)]
+        if with_id_front:
+            expected.append(ExpectedAsset(Kind.ID_FRONT, Source.DETAIL))
+        if with_id_back:
+            expected.append(ExpectedAsset(Kind.ID_BACK, Source.DETAIL))
+        return expected + _recordings(plan)
+    if verdict == VerificationSession.Verdict.FAILED:
+        face = ExpectedAsset(Kind.FACE, Source.SIMPLE, state=State.NOT_PROVIDED, reason=NOT_PASSED)
+        return [face]
+    return []
+
+
+def _recordings(plan: Plan) -> list[ExpectedAsset]:
+    video_kind = Kind.PROCESS_VIDEO if plan.is_real_time else Kind.VIDEO
+    if not plan.records_video:
+        return [ExpectedAsset(video_kind, Source.MEDIA, state=State.NOT_PROVIDED, reason=RECORDING_OFF)]
+    recordings = [ExpectedAsset(video_kind, Source.MEDIA)]
+    if plan.is_real_time:
+        recordings += [ExpectedAsset(Kind.FRAME, Source.MEDIA, position=number) for number in range(FRAMES)]
+    return recordings

@@ -1,0 +1,25 @@
+"""Finding records by what an operator has at hand, exactly and without personal data in a URL."""
+
+from __future__ import annotations
+
+from django.db.models import Q
+
+from django_faceprint.models import UpstreamAnswer, UpstreamCall, VerificationSession
+
+
+def matching(text: str) -> Q:
+    """A filter for sessions whose reference, session ID or log_id is exactly *text*.
+
+    Names, ID numbers and tokens are not looked up here: this text ends up in URLs and access logs.
+    """
+    text = text.strip()
+    if not text:
+        return Q(pk__in=[])
+    found = Q(reference=text) | Q(error_log_id=text)
+    public_id = VerificationSession.parse_public_id(text)
+    if public_id is not None:
+        found |= Q(public_id=public_id)
+    if text.isascii() and text.isdigit() and len(text) <= 40:
+        found |= Q(pk__in=UpstreamAnswer.objects.filter(log_id=text).values("session_id"))
+        found |= Q(pk__in=UpstreamCall.objects.filter(log_id=text).exclude(session=None).values("session_id"))
+    return found

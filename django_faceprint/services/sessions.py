@@ -1,0 +1,399 @@
+"""Starting a verification and getting the person to the H5 page (API reference 3.1 to 3.3, 5)."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import unicodedata
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import urlsplit
+from uuid import UUID
+
+from django.core import signing
+from django.db import IntegrityError, transaction
+from django.urls import NoReverseMatch, reverse
+
+from django_faceprint.client import Identity, MatchImage, checked_plan_id
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.exceptions import (
+    FaceprintConfigurationError,
+    FaceprintError,
+    InvalidInput,
+    Rejected,
+)
+from django_faceprint.hosts import refuse_unsafe_hosts
+from django_faceprint.models import MediaAsset, Plan, VerificationSession
+from django_faceprint.privacy.blind_index import blind_index, fingerprint, has_fingerprint
+from django_faceprint.privacy.fields import column_values, seal_value
+
+from . import archive, deadlines, events, schedule, upstream
+from .collect import NO_ERROR, error_columns
+
+RETURN_SALT = "faceprint.return"
+START_REQUEST = "start_request"
+REFERENCE_MAX = 100
+_DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+_ID_NUMBER = re.compile(
+    rf"(?<![0-9A-Za-z])[1-9][0-9]{{5}}(?:(?:18|19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]|[0-9]{{2}}{_DAY}[0-9]{{3}})"
+    r"(?![0-9A-Za-z])"
+)
+_PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
+
+
+@dataclass(frozen=True)
+class StartRequest:
+    """What a host asks for when it starts a verification.
+
+    ``identity`` and ``match_image`` may come now or later (:func:`submit_identity`,
+    :func:`upload_match_image`). ``idempotency_key`` makes a repeated call return the same session.
+    """
+
+    plan_id: str
+    reference: str = ""
+    purpose: str = ""
+    identity: Identity | None = None
+    match_image: MatchImage | None = None
+    return_url: str = ""
+    consent: Mapping[str, Any] | None = None
+    idempotency_key: str | None = None
+
+
+def start_session(request: StartRequest, *, created_by: Any = None, subject: Any = None) -> VerificationSession:
+    """Create a session, obtain its verify_token and submit what was given with it.
+
+    Raises :class:`InvalidInput` naming the field before anything is sent. Once the row exists, an
+    upstream failure is written on it and raised: the session can be continued by calling again with
+    the same idempotency key, or with :func:`submit_identity` and :func:`upload_match_image`.
+    """
+    refuse_unsafe_hosts()
+    upstream.refuse_inside_transaction()
+    plan = _checked_plan(request)
+    _check_texts(request)
+    session = _find_or_create(request, plan, created_by=created_by, subject=subject)
+    if session.token_answered_at is None:
+        _obtain_token(session)
+    if request.identity is not None and session.identity_accepted_at is None:
+        submit_identity(session, request.identity)
+    if request.match_image is not None and session.match_image_accepted_at is None:
+        upload_match_image(session, request.match_image)
+    return session
+
+
+def submit_identity(session: VerificationSession, identity: Identity) -> None:
+    """Submit name and number for *session*, before the person opens the page.
+
+    Raises :class:`InvalidInput` when the plan takes none, a pass is over or the verdict is known, and
+    the upstream error, written on the session, when Baidu refuses.
+    """
+    _check_open(session)
+    if not session.plan.needs_identity:
+        raise InvalidInput("identity", "not_wanted_by_plan", "This plan takes no identity from the server.")
+    if identity.certificate_type != 0 and not session.plan.accepts_non_mainland:
+        raise InvalidInput(
+            "identity.certificate_type", "mainland_only", "This plan accepts certificate type 0 only."
+        )
+    _update(
+        session,
+        identity_name=identity.name,
+        identity_number=identity.number,
+        certificate_type=identity.certificate_type,
+        name_index=blind_index("name", identity.name),
+        number_index=blind_index("id_number", identity.number),
+    )
+    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+        client.submit_identity(_require_token(session), identity)
+    _update(session, identity_accepted_at=now(), **NO_ERROR)
+
+
+def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
+    """Upload the picture that the person's face is compared with, before the person opens the page.
+
+    The picture is archived first: evidence of what the face was compared with, also when Baidu refuses it.
+    Raises as :func:`submit_identity` does, and ``StorageFailed`` when it could not be kept.
+    """
+    _check_open(session)
+    if not session.plan.needs_match_image:
+        raise InvalidInput("match_image", "not_wanted_by_plan", "This plan takes no match image.")
+    token = _require_token(session)
+    _keep_match_image(session, image)
+    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+        client.upload_match_image(token, image)
+    _update(session, match_image_accepted_at=now(), **NO_ERROR)
+
+
+def continue_session(session: VerificationSession) -> None:
+    """Obtain the verify_token of a session whose start failed."""
+    _check_open(session)
+    if session.token_answered_at is None:
+        _obtain_token(session)
+
+
+def h5_url(session: VerificationSession) -> str | None:
+    """Where to send the person; None until all that the plan requires was accepted, and after the end.
+
+    The URL carries the verify_token: show it to that person only and never log it.
+    """
+    if not session.is_prepared or session.verdict != VerificationSession.Verdict.PENDING:
+        return None
+    if session.expires_at is None or now() >= session.expires_at:
+        return None
+    with upstream.client_for(session.application) as client:
+        return client.h5_url(_require_token(session))
+
+
+def record_return(session: VerificationSession) -> None:
+    """The browser came back from the H5 page: a hint that the result may be there, and no more."""
+    first = VerificationSession.objects.filter(pk=session.pk, returned_at__isnull=True).update(
+        returned_at=now()
+    )
+    session.refresh_from_db(fields=["returned_at", "verdict"])
+    schedule.poke(session.pk)
+    if first:
+        events.session_returned(session)
+
+
+def return_token(session: VerificationSession) -> str:
+    """A signed name of the session for its return URL, so that sessions cannot be probed by id."""
+    return signing.Signer(salt=RETURN_SALT).sign(session.public_id.hex)
+
+
+def session_of_return_token(token: str) -> VerificationSession | None:
+    """The session that *token* was made for, or None when it was not made here."""
+    try:
+        public_id = UUID(signing.Signer(salt=RETURN_SALT).unsign(token))
+    except (signing.BadSignature, ValueError):
+        return None
+    return VerificationSession.objects.select_related("plan").filter(public_id=public_id).first()
+
+
+# --- steps --------------------------------------------------------------------------------------
+
+
+def _obtain_token(session: VerificationSession) -> None:
+    back = _return_url(session)
+    requested_at = now()
+    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+        answer = client.generate_verify_token(session.plan.plan_id, success_url=back, failed_url=back)
+        if answer.result is None:
+            raise Rejected("verifyToken/generate answered no token.", error=answer.error)
+    answered_at = now()
+    dates = deadlines.session_deadlines(requested_at, answered_at)
+    token = str(answer.result)
+    values = {
+        "verify_token": seal_value(session, "verify_token", token),
+        "verify_token_index": blind_index("verify_token", token),
+        "token_requested_at": requested_at,
+        "token_answered_at": answered_at,
+        "expires_at": dates.expires_at,
+        "media_deadline": dates.media_deadline,
+        "results_deadline": dates.results_deadline,
+        "media_latest": dates.media_latest,
+        "results_latest": dates.results_latest,
+        "next_deadline": requested_at + deadlines.FACE_LIFE_WORST_CASE,
+        "wake_at": schedule.first_poll_at(answered_at),
+        "ready_deadline": None,
+        **NO_ERROR,
+    }
+    # Two callers with one idempotency key may both get here; the second token is simply never used.
+    won = VerificationSession.objects.filter(pk=session.pk, token_answered_at__isnull=True).update(**values)
+    session.refresh_from_db()
+    if won:
+        events.session_started(session)
+
+
+def _keep_match_image(session: VerificationSession, image: MatchImage) -> None:
+    position = session.assets.filter(kind=MediaAsset.Kind.MATCH_IMAGE).count()
+    asset = MediaAsset.objects.create(
+        session=session,
+        kind=MediaAsset.Kind.MATCH_IMAGE,
+        position=position,
+        source=MediaAsset.Source.UPLOAD,
+    )
+    try:
+        archive.store(_current_lease(session), asset, [image.data])
+    except (archive.StorageFailed, FaceprintError, schedule.LeaseLost):
+        asset.delete()
+        raise
+
+
+def _current_lease(session: VerificationSession) -> schedule.Lease:
+    """Write under the row's present epoch, as nothing else of the session's work is touched."""
+    epoch = VerificationSession.objects.values_list("lease_epoch", flat=True).get(pk=session.pk)
+    return schedule.Lease(session.pk, epoch, now() + schedule.LEASE)
+
+
+@contextmanager
+def _noting_problems(session: VerificationSession) -> Iterator[None]:
+    """Write an upstream failure on the session before it goes on to the caller."""
+    try:
+        yield
+    except (FaceprintError, FaceprintConfigurationError) as problem:
+        _update(session, **error_columns(problem))
+        raise
+
+
+def _update(session: VerificationSession, **values: Any) -> None:
+    VerificationSession.objects.filter(pk=session.pk).update(**column_values(session, values))
+    for name, value in values.items():
+        setattr(session, name, value)
+
+
+def _require_token(session: VerificationSession) -> str:
+    token = session.verify_token
+    if not token:
+        raise InvalidInput("session", "no_token", "This session has no verify_token yet.")
+    return token
+
+
+def _return_url(session: VerificationSession) -> str | None:
+    if not conf.public_url:
+        return None
+    try:
+        path = reverse("faceprint:return", args=[return_token(session)])
+    except NoReverseMatch:
+        # The host has not included django_faceprint.urls: results are then seen by polling alone.
+        return None
+    return conf.public_url + path
+
+
+# --- checks -------------------------------------------------------------------------------------
+
+
+def _find_or_create(
+    request: StartRequest, plan: Plan, *, created_by: Any, subject: Any
+) -> VerificationSession:
+    found = _find(request, created_by)
+    if found is not None:
+        return found
+    try:
+        with transaction.atomic():
+            return _create(request, plan, created_by=created_by, subject=subject)
+    except IntegrityError:
+        # Another call with the same key was quicker.
+        found = _find(request, created_by)
+        if found is None:
+            raise
+        return found
+
+
+def _create(request: StartRequest, plan: Plan, *, created_by: Any, subject: Any) -> VerificationSession:
+    moment = now()
+    return VerificationSession.objects.create(
+        environment=conf.environment,
+        plan=plan,
+        application=plan.application,
+        created_by=created_by,
+        subject=subject,
+        idempotency_key=request.idempotency_key,
+        request_digest=fingerprint(START_REQUEST, _content(request)) if request.idempotency_key else "",
+        reference=request.reference,
+        purpose=request.purpose,
+        consent=dict(request.consent) if request.consent else None,
+        return_url=request.return_url or None,
+        threshold=plan.threshold if plan.match_source != Plan.MatchSource.LIVENESS_ONLY else None,
+        created_at=moment,
+        # Should the start fail for good, the engine closes the session when nobody can use it any more.
+        wake_at=moment + deadlines.TOKEN_LIFE,
+    )
+
+
+def _find(request: StartRequest, created_by: Any) -> VerificationSession | None:
+    if request.idempotency_key is None:
+        return None
+    found = (
+        VerificationSession.objects.select_related("plan")
+        .filter(created_by=created_by, idempotency_key=request.idempotency_key)
+        .first()
+    )
+    if found is not None and not has_fingerprint(START_REQUEST, _content(request), found.request_digest):
+        raise InvalidInput(
+            "idempotency_key", "reused", "This Idempotency-Key was used with another request before."
+        )
+    return found
+
+
+def _content(request: StartRequest) -> bytes:
+    """All that was asked for, to tell a repeated call from another one by its fingerprint."""
+    identity, image = request.identity, request.match_image
+    content = [
+        request.plan_id,
+        request.reference,
+        request.purpose,
+        request.return_url,
+        [identity.name, identity.number, identity.certificate_type] if identity else None,
+        [hashlib.sha256(image.data).hexdigest(), image.quality_control, image.liveness_control]
+        if image
+        else None,
+        dict(request.consent) if request.consent else None,
+    ]
+    return json.dumps(content, sort_keys=True, default=str).encode()
+
+
+def _checked_plan(request: StartRequest) -> Plan:
+    plan_id = checked_plan_id(request.plan_id)
+    plan = Plan.objects.active().filter(plan_id=plan_id).first()
+    if plan is None:
+        raise InvalidInput("plan", "unknown_plan", "There is no active plan with this ID.")
+    if request.identity is not None and not plan.needs_identity:
+        raise InvalidInput("identity", "not_wanted_by_plan", "This plan takes no identity from the server.")
+    if request.match_image is not None and not plan.needs_match_image:
+        raise InvalidInput("match_image", "not_wanted_by_plan", "This plan takes no match image.")
+    if plan.application not in conf.applications:
+        raise FaceprintConfigurationError(
+            f'Plan {plan.plan_id} belongs to an application that FACEPRINT["APPLICATIONS"] does not have.'
+        )
+    return plan
+
+
+def _check_texts(request: StartRequest) -> None:
+    for field, text in (("reference", request.reference), ("purpose", request.purpose)):
+        if len(text) > REFERENCE_MAX:
+            raise InvalidInput(field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX})
+        if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+            raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
+        if looks_personal(text):
+            # References are stored and searched in clear.
+            raise InvalidInput(field, "looks_personal", "This looks like an ID or phone number.")
+    if request.return_url:
+        _check_return_url(request.return_url)
+    if conf.require_consent and not (request.consent and request.consent.get("reference")):
+        raise InvalidInput("consent", "required", "Evidence of the person's consent is required.")
+
+
+def looks_personal(text: str) -> bool:
+    """Whether *text* seems to hold an ID or phone number, full-width digits and separators included."""
+    normal = unicodedata.normalize("NFKC", text)
+    joined = re.sub(r"[\s\-_.]", "", normal)
+    return any(pattern.search(form) for pattern in (_ID_NUMBER, _PHONE_NUMBER) for form in (normal, joined))
+
+
+def _check_return_url(url: str) -> None:
+    refused = InvalidInput("return_url", "not_allowed", 'Not a URL of a host in FACEPRINT["RETURN_URL_HOSTS"].')
+    if len(url) > 2000 or "\\" in url or any(ord(character) <= 32 for character in url):
+        raise refused
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError:
+        parts = None
+        port = None
+    if parts is None or parts.hostname is None or parts.username is not None:
+        raise refused
+    if parts.scheme != "https" and not (conf.debug and parts.scheme == "http"):
+        raise refused
+    host = parts.hostname.lower()
+    allowed = {item.lower() for item in conf.return_url_hosts}
+    if host not in allowed and f"{host}:{port}" not in allowed:
+        raise refused
+
+
+def _check_open(session: VerificationSession) -> None:
+    if session.verdict != VerificationSession.Verdict.PENDING:
+        raise InvalidInput("session", "closed", "This session is closed.")
+    if session.expires_at is not None and now() >= session.expires_at:
+        raise InvalidInput("session", "expired", "This session's verify_token has expired.")

@@ -1,0 +1,120 @@
+"""Baidu as configured by this project: clients, downloads and the record of every call."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+
+from django.db import DEFAULT_DB_ALIAS, connections
+
+from django_faceprint.client import CallRecord, Downloader, FaceprintClient
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.models import UpstreamCall
+
+from .token_store import DatabaseTokenStore
+
+#: Bytes that one picture or video may have at most, and seconds that its download may take.
+MAX_MEDIA_BYTES = 512 * 1024 * 1024
+MEDIA_SECONDS = 120.0
+
+_records: ContextVar[list[UpstreamCall] | None] = ContextVar("faceprint_calls", default=None)
+_lock = threading.Lock()
+_clients: dict[tuple[object, ...], FaceprintClient] = {}
+_downloaders: dict[tuple[object, ...], Downloader] = {}
+
+
+@contextmanager
+def client_for(application: str, *, session_pk: int | None = None) -> Iterator[FaceprintClient]:
+    """A client with the credentials of *application*; its calls are recorded for *session_pk*.
+
+    Raises :class:`FaceprintConfigurationError` for an unknown application, and ``RuntimeError``
+    inside a database transaction: upstream may take a minute, and a row must not be locked so long.
+    """
+    refuse_inside_transaction()
+    client = _client(application)
+    records: list[UpstreamCall] = []
+    token = _records.set(records)
+    try:
+        yield client
+    finally:
+        _records.reset(token)
+        for record in records:
+            record.application = application
+            record.session_id = session_pk
+        UpstreamCall.objects.bulk_create(records)
+
+
+def downloader() -> Downloader:
+    """What fetches media, from the configured hosts only. Shared, so that connections are kept alive."""
+    key = (conf.media_hosts, conf.debug, tuple(sorted(conf.proxies.items())))
+    with _lock:
+        if key not in _downloaders:
+            _downloaders.clear()
+            _downloaders[key] = Downloader(
+                allowed_hosts=conf.media_hosts,
+                allow_private=conf.debug,
+                timeout=(5.0, 20.0),
+                total_timeout=MEDIA_SECONDS,
+                max_bytes=MAX_MEDIA_BYTES,
+                proxies=conf.proxies,
+            )
+        return _downloaders[key]
+
+
+def refuse_inside_transaction() -> None:
+    """Raise ``RuntimeError`` when a transaction is open; Django's own test transactions do not count."""
+    blocks = connections[DEFAULT_DB_ALIAS].atomic_blocks
+    if blocks and not blocks[-1]._from_testcase:
+        raise RuntimeError(
+            "faceprint talks to Baidu and to storage outside database transactions only; call it after the "
+            "transaction, or mark the view with transaction.non_atomic_requests."
+        )
+
+
+def _client(application: str) -> FaceprintClient:
+    try:
+        credentials = conf.applications[application]
+    except KeyError:
+        raise FaceprintConfigurationError(
+            f'FACEPRINT["APPLICATIONS"] has no application {application!r}.'
+        ) from None
+    key = (
+        credentials.api_key,
+        credentials.secret_key,
+        conf.api_url,
+        conf.h5_url,
+        tuple(sorted(conf.proxies.items())),
+    )
+    with _lock:
+        if key not in _clients:
+            _clients[key] = FaceprintClient(
+                api_key=credentials.api_key,
+                secret_key=credentials.secret_key,
+                api_url=conf.api_url,
+                h5_url=conf.h5_url,
+                token_store=DatabaseTokenStore(),
+                proxies=conf.proxies,
+                on_call=_remember,
+                clock=now,
+            )
+        return _clients[key]
+
+
+def _remember(record: CallRecord) -> None:
+    records = _records.get()
+    if records is not None:
+        records.append(
+            UpstreamCall(
+                environment=conf.environment,
+                endpoint=record.endpoint,
+                outcome=record.outcome,
+                code=record.code[:40],
+                log_id=record.log_id[:40],
+                http_status=record.http_status,
+                latency=record.latency,
+            )
+        )

@@ -1,0 +1,86 @@
+"""Thin Celery entrances to the engine.
+
+A message is a wake-up, never work: what is due stands in the database, and a broker that loses its
+messages costs nothing but the time to the next tick. No task carries or returns personal data.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from datetime import timedelta
+from typing import Any
+
+from celery import shared_task
+from django.db import transaction
+
+from django_faceprint.clock import now
+from django_faceprint.models import VerificationSession
+from django_faceprint.services import collect as collecting
+from django_faceprint.services import retention, schedule, statistics
+
+logger = logging.getLogger(__name__)
+
+TICK_SECONDS = 5
+#: A run ends well before the soft limit, so that a long download is finished, not cut off.
+RUN_BUDGET = timedelta(seconds=90)
+
+FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
+    "faceprint.tick": {
+        "task": "faceprint.tick",
+        "schedule": TICK_SECONDS,
+        "options": {"expires": TICK_SECONDS},
+    },
+    "faceprint.alerts": {"task": "faceprint.alerts", "schedule": 60, "options": {"expires": 60}},
+    "faceprint.retain": {"task": "faceprint.retain", "schedule": 600, "options": {"expires": 600}},
+}
+
+_limits: dict[str, Any] = {
+    "ignore_result": True,
+    "soft_time_limit": schedule.SOFT_TIME_LIMIT,
+    "time_limit": schedule.HARD_TIME_LIMIT,
+}
+
+
+@shared_task(name="faceprint.tick", **_limits)
+def tick() -> None:
+    """Wake what is due and work on it, when there is anything."""
+    statistics.beat("tick")
+    if schedule.promote(now()) or VerificationSession.objects.ready().exists():
+        collecting.collect_due(budget=RUN_BUDGET, monotonic=time.monotonic)
+
+
+@shared_task(name="faceprint.collect", **_limits)
+def collect(session_pk: int | None = None) -> None:
+    """Work on due sessions, *session_pk* first when it is due."""
+    collecting.collect_due(budget=RUN_BUDGET, hint=session_pk, monotonic=time.monotonic)
+
+
+@shared_task(name="faceprint.retain", **_limits)
+def retain() -> None:
+    """Remove what must not be kept any longer."""
+    retention.retain()
+
+
+@shared_task(name="faceprint.alerts", **_limits)
+def alerts() -> None:
+    """Open, resolve and mail alerts."""
+    from django_faceprint.alerts.evaluation import evaluate
+
+    evaluate()
+
+
+def wake_up(session: VerificationSession) -> None:
+    """Tell a worker, after commit, that *session* has become due. Without a broker the tick will find it."""
+    transaction.on_commit(lambda: _send(session.pk))
+
+
+def _send(session_pk: int) -> None:
+    problem = ""
+    try:
+        collect.apply_async(args=[session_pk], expires=60, retry=False)
+    except Exception as error:
+        # Brokers raise what they like; losing a hint is harmless by design, hiding it is not.
+        problem = type(error).__name__
+    if problem:
+        logger.warning("faceprint: no broker to wake a worker (%s); the next tick will do it", problem)
