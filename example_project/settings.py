@@ -77,6 +77,7 @@ INSTALLED_APPS = [
     "drf_spectacular",
     "drf_spectacular_sidecar",
     "django_faceprint",
+    "example_project",
 ]
 
 MIDDLEWARE = [

@@ -123,3 +123,42 @@ def screenshot(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
             page.screenshot(path=str(Path(folder) / f"{name}.png"), full_page=True)
 
     return take
+
+
+@pytest.fixture
+def clock(settings: Any) -> Iterator[Any]:
+    """A clock that stands still at 2026-03-02 08:00 UTC until the test moves it."""
+    from tests.clock import START, clock as frozen
+
+    frozen.set(START)
+    settings.FACEPRINT = {**settings.FACEPRINT, "CLOCK": "tests.clock.now"}
+    yield frozen
+    frozen.set(START)
+
+
+@pytest.fixture
+def sandbox(settings: Any, clock: Any) -> Iterator[Any]:
+    """A sandbox on a real socket, its clock the test's, and the settings pointing at it."""
+    from django_faceprint.sandbox.clock import SandboxClock
+    from django_faceprint.sandbox.server import SandboxServer
+
+    with SandboxServer(clock=SandboxClock(base=clock), video_size=300_000, image_size=20_000) as server:
+        settings.FACEPRINT = {
+            **settings.FACEPRINT,
+            "API_URL": server.url,
+            "H5_URL": server.h5_url,
+            "MEDIA_HOSTS": [server.url.removeprefix("http://")],
+            "PUBLIC_URL": "http://testserver",
+            "APPLICATIONS": {
+                "default": {"API_KEY": "sandbox-api-key", "SECRET_KEY": "sandbox-secret-key"}
+            },
+        }
+        yield server
+
+
+@pytest.fixture
+def plans(transactional_db: None, sandbox: Any) -> dict[str, Any]:
+    """The sandbox's plans as rows, by plan ID. Real transactions: the engine refuses to work inside one."""
+    from django_faceprint.services.plans import copy_sandbox_plans
+
+    return {plan.plan_id: plan for plan in copy_sandbox_plans()}

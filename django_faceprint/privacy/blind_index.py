@@ -10,7 +10,7 @@ from __future__ import annotations
 import hmac
 import re
 import unicodedata
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from enum import StrEnum
 
 from .keys import KEY_ID_BYTES, index_ring
@@ -93,7 +93,7 @@ def _index(kind: str, normalised: str, key_id: str) -> str:
 
 
 def _number(value: str) -> str:
-    return "".join(
+    return _composed(
         character
         for character in unicodedata.normalize("NFKC", value).upper()
         if unicodedata.category(character) not in _IGNORED_IN_NUMBERS and character != "\N{MINUS SIGN}"
@@ -101,15 +101,19 @@ def _number(value: str) -> str:
 
 
 def _name(value: str) -> str:
-    text = unicodedata.normalize("NFKC", value).upper()
-    text = "".join(
+    text = _composed(
         character
-        for character in text
+        for character in unicodedata.normalize("NFKC", value).upper()
         if character.isspace() or unicodedata.category(character) not in _INVISIBLE
     )
     text = _MIDDLE_DOT.sub("\N{MIDDLE DOT}", text)
     # "张 三" is "张三", but "VAN DER BERG" is not "VANDERBERG".
-    return _SPACE_BESIDE_NON_LATIN.sub("", " ".join(text.split()))
+    return unicodedata.normalize("NFKC", _SPACE_BESIDE_NON_LATIN.sub("", " ".join(text.split())))
+
+
+def _composed(characters: Iterable[str]) -> str:
+    # Again, because what was between a letter and its accent may be gone.
+    return unicodedata.normalize("NFKC", "".join(characters))
 
 
 def _verbatim(value: str) -> str:

@@ -143,6 +143,10 @@ class EncryptedField(models.BinaryField):
     Never editable, so forms and the admin leave it out.
     """
 
+    # What type checkers take for the types of the attribute.
+    _pyi_private_set_type: Any
+    _pyi_private_get_type: Any
+
     descriptor_class = SealedAttribute
     #: Whether plaintexts can be changed in place.
     mutable = False
@@ -398,6 +402,9 @@ class EncryptedField(models.BinaryField):
 class EncryptedTextField(EncryptedField):
     """Encrypted ``str``. "" is a value of its own, distinct from NULL."""
 
+    _pyi_private_set_type: str
+    _pyi_private_get_type: str
+
     description = _("Encrypted text")
     empty_values = [None, ""]
 
@@ -408,18 +415,18 @@ class EncryptedTextField(EncryptedField):
     def _encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise TypeError(f"{self} takes a str, not {type(value).__name__}.")
-        try:
-            return value.encode()
-        except UnicodeEncodeError:
-            pass  # its ``object`` is the value: raise ours outside this block
-        raise ValueError(f"The value of {self} has characters that UTF-8 cannot encode.")
+        # JSON can carry lone surrogates, and evidence must be kept whatever it holds.
+        return value.encode("utf-8", "surrogatepass")
 
     def _decode(self, data: bytes) -> str:
-        return data.decode()
+        return data.decode("utf-8", "surrogatepass")
 
 
 class EncryptedBinaryField(EncryptedField):
     """Encrypted ``bytes``; ``bytearray`` and ``memoryview`` are taken too and come back as ``bytes``."""
+
+    _pyi_private_set_type: bytes | bytearray | memoryview
+    _pyi_private_get_type: bytes
 
     description = _("Encrypted binary data")
 

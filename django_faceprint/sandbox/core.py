@@ -36,13 +36,13 @@ Control API (JSON; loopback peers only; no browser ``Origin``)
 * ``POST /_sandbox/reset``: forget everything but the clock (``{"clock": true}``: that too) → ``{"status":
   "ok"}``
 * ``GET /_sandbox/ledger[?verify_token=…][&hashes=0]`` → ``{"now", "offset", "oauth_tokens": n, "calls":
-  {endpoint: {outcome: n}}, "sessions": [{"verify_token", "app", "plan_id", "state", "created_at", "opened_at",
-  "finished_at", "closed_at", "gave_up", "page_until", "results_until", "attempts": [{"order", "code",
-  "passed", "at"}], "assets": [{"kind", "attempt", "position", "sha256", "size", "content_type",
+  {endpoint: {outcome: n}}, "sessions": [{"verify_token", "app", "plan_id", "state", "created_at",
+  "opened_at", "finished_at", "closed_at", "gave_up", "page_until", "results_until", "attempts": [{"order",
+  "code", "passed", "at"}], "assets": [{"kind", "attempt", "position", "sha256", "size", "content_type",
   "available_from": [endpoint], "available_until", "served", "partly_served"}]}]}``. States: ``issued
   prepared in_progress passed failed failed_open expired purged``. Outcomes: ``ok``, an error code, an HTTP
   status, ``fault:<kind>``. Asset kinds: ``face attempt_face id_front id_back process_video video frame
-  match_image``; ``attempt`` is 0 except for ``attempt_face``.
+  match_image``; ``attempt`` is 0 except for ``attempt_face``; a ``match_image`` is never served.
 * ``GET|POST|DELETE /_sandbox/faults``: POST one rule or a list, appended; the first matching rule is
   committed. ``{"endpoint": "oauth_token" | "verify_token_generate" | "idcard_submit" | "upload_match_image"
   | "result_simple" | "result_detail" | "result_stat" | "result_media_query" | "result_getall" |
@@ -223,7 +223,7 @@ class Sandbox:
             self.store.switches = self.store.switches.changed(fields)
 
     def change_plan(self, plan_id: str, /, **options: Any) -> Plan:
-        """Like ``PUT /_sandbox/plans/{id}``; sessions keep the plan they began with. Raises ``ValueError``."""
+        """Like ``PUT /_sandbox/plans/{id}``; sessions keep the plan they began with."""
         with self.store.lock:
             plan = (self.store.plans.get(plan_id) or Plan(plan_id, plan_id)).changed(options)
             self.store.plans[plan_id] = plan
@@ -308,6 +308,8 @@ class Sandbox:
 
     def _honest(self, endpoint: str | None, request: Request, *, shift_range: bool = False) -> Response:
         if endpoint is None:
+            if request.path == "/favicon.ico":
+                return Response(status=204)
             if request.path.startswith("/rpc/"):
                 return self._gateway_answer(GatewayError(3))
             return Response.of_html(
@@ -402,7 +404,7 @@ class Sandbox:
         if endpoint == "idcard_submit":
             return self._submit(session, data), {}
         if endpoint == "upload_match_image":
-            self._upload(session, data, callbacks)
+            self._upload(session, data)
             return None, {}
         if endpoint == "result_simple":
             return self._simple(session), {}
@@ -486,7 +488,7 @@ class Sandbox:
             session.identity = Identity(name[:200], number[:100], kind)
         return 1
 
-    def _upload(self, session: Session, data: dict[str, Any], callbacks: list[Callable[[], None]]) -> None:
+    def _upload(self, session: Session, data: dict[str, Any]) -> None:
         image = data.get("image")
         if not isinstance(image, str) or not image:
             raise ServiceError(222001, "param[image] is null")
@@ -505,9 +507,6 @@ class Sandbox:
             return
         session.match_image = MatchImage(hashlib.sha256(raw).hexdigest(), len(raw), kind)
         session.known_assets.pop(("match_image", 0, 0), None)
-        asset = session.asset(("match_image", 0, 0), self.store.switches)
-        if asset is not None:
-            callbacks.append(self._served(asset))
 
     def _require_attempt(self, session: Session) -> Attempt:
         """The last attempt, or 283450 (API reference 3.5)."""

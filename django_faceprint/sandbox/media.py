@@ -163,7 +163,7 @@ def pad_jpeg(jpeg: bytes, size: int, seed: str) -> bytes:
 
 
 def card_background(side: str) -> bytes:
-    """The empty mock card as PNG (``front`` or ``back``), marked 样本/SAMPLE."""
+    """The mock card as PNG (``front`` or ``back``), marked 样本/SAMPLE."""
     return _asset(f"card_{side}.png")
 
 
@@ -226,6 +226,13 @@ def draw_face(
             draw.ellipse(box, outline=(50, 50, 60), width=max(2, round(radius * 0.03)))
 
 
+def draw_card_photo(card: Image.Image, tint: bytes) -> None:
+    """Put a drawn face where an ID card has its photograph."""
+    photo = Image.new("RGB", (210, 262), (226, 232, 238))
+    draw_face(photo, (105, 112), 66, tint)
+    card.paste(photo, (592, 92))
+
+
 def _draw(kind: str, seed: str) -> bytes:
     tint = hashlib.sha256(seed.partition(":")[0].encode()).digest()
     scene = hashlib.sha256(f"{seed}:{kind}".encode()).digest()
@@ -255,10 +262,7 @@ def _card_picture(kind: str, tint: bytes) -> Image.Image:
     picture = _card("front" if kind == "id_front" else "back").copy()
     draw = ImageDraw.Draw(picture)
     if kind == "id_front":
-        photo = Image.new("RGB", (210, 262), (226, 232, 238))
-        draw_face(photo, (105, 112), 66, tint)
-        picture.paste(photo, (592, 92))
-        draw.text((300, 452), SAMPLE_NUMBER, fill=(30, 30, 36), font=_font(38))
+        draw_card_photo(picture, tint)
     draw.text((12, 512), f"SANDBOX {tint.hex()[:16]}", fill=(90, 90, 110), font=_font(16))
     return picture
 

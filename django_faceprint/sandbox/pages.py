@@ -346,6 +346,6 @@ def _document(title: str, body: str) -> str:
         '<!DOCTYPE html>\n<html lang="zh-CN"><head><meta charset="utf-8">'
         '<meta name="viewport" content="width=device-width, initial-scale=1">'
         f"<title>{escape(title)} - 沙箱</title><style>{STYLE}</style></head><body>"
-        '<p class="notice" role="note"><strong>沙箱</strong>：本页用于测试，不是百度的页面，不采集真实信息</p>'
+        '<p class="notice" role="note"><strong>沙箱</strong>：仅供测试，不是百度页面，不采集真实信息</p>'
         f"{body}<footer>沙箱 · django-faceprint sandbox</footer></body></html>"
     )

@@ -23,7 +23,8 @@ ACCESS_TOKEN_LIFE = timedelta(days=30)
 PAGE_LIFE = timedelta(hours=2)
 RESULT_LIFE = timedelta(days=3)
 MEDIA_LIFE = timedelta(days=1)
-MAX_SESSIONS = 200_000
+# The oldest are forgotten first.
+MAX_SESSIONS = 50_000
 MAX_ACCESS_TOKENS = 20_000
 ALPHABET = string.ascii_letters + string.digits
 
@@ -253,7 +254,7 @@ class Script:
         return dataclasses.asdict(self)
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Identity:
     """What the user typed or confirmed, or the caller submitted."""
 
@@ -262,7 +263,7 @@ class Identity:
     certificate_type: int = 0
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class MatchImage:
     """An uploaded match image: its hash and size, never its bytes."""
 
@@ -271,7 +272,7 @@ class MatchImage:
     content_type: str
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, slots=True)
 class Attempt:
     """One try on the page."""
 
@@ -292,7 +293,7 @@ class Attempt:
     identity: Identity | None = None
 
 
-@dataclass
+@dataclass(slots=True)
 class Asset:
     """Something that belongs to a session. Its bytes follow from the seed; hash and size are learned once."""
 
@@ -313,7 +314,7 @@ class Asset:
         return self.kind, self.attempt, self.position
 
 
-@dataclass
+@dataclass(slots=True)
 class Session:
     """One verify_token and everything that happened to it."""
 
@@ -389,16 +390,11 @@ class Session:
         found: list[Asset] = []
         last = self.last
         if self.match_image is not None:
-            known = Asset(
-                "match_image",
-                0,
-                0,
-                self.match_image.content_type,
-                ("upload_match_image",),
-                self.created_at + PAGE_LIFE,
+            kind, until = self.match_image.content_type, self.results_until()
+            uploaded = Asset(
+                "match_image", 0, 0, kind, (), until, self.match_image.sha256, self.match_image.size
             )
-            known.sha256, known.size = self.match_image.sha256, self.match_image.size
-            found.append(known)
+            found.append(uploaded)
         if last is None:
             return self._known(found)
         until = last.at + RESULT_LIFE

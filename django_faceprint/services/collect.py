@@ -202,7 +202,7 @@ def _note_problem(work: _Pass, problem: FaceprintError | FaceprintConfigurationE
 def error_columns(problem: FaceprintError | FaceprintConfigurationError) -> dict[str, str]:
     """The columns that tell an operator what went wrong. Upstream's text, no personal data of ours."""
     error: UpstreamError | None = getattr(problem, "error", None)
-    if error is not None:
+    if error is not None and not isinstance(problem, FaceprintConfigurationError):
         return _error_columns(error)
     kinds = {
         UnsafeMedia: "unsafe_media",
@@ -214,9 +214,9 @@ def error_columns(problem: FaceprintError | FaceprintConfigurationError) -> dict
     kind = next((name for cls, name in kinds.items() if isinstance(problem, cls)), ErrorClass.RETRY.value)
     return {
         "error_class": kind,
-        "error_code": str(getattr(problem, "reason", ""))[:40],
+        "error_code": (error.code if error else str(getattr(problem, "reason", "")))[:40],
         "error_message": str(problem)[:200],
-        "error_log_id": "",
+        "error_log_id": (error.log_id if error else "")[:40],
     }
 
 
@@ -628,17 +628,23 @@ def _explain_missing_media(
 ) -> None:
     """Wanted recordings that the answer does not name: give upstream time to process, then say why not."""
     session = work.session
+    missing = [asset for asset in _wanted(work, Source.MEDIA) if (asset.kind, asset.position) not in given]
+    first_naming = bool(given) and not work.done("media_named")
+    if first_naming:
+        work.mark("media_named")
+    if not missing or (work.done("media_named") and not first_naming):
+        # What was named once and is not any more has expired upstream; it was not withheld.
+        return
     finished_at = session.verified_at or session.decided_at
     processing = finished_at is not None and now() < finished_at + RECORDING_LAG
-    missing = [asset for asset in _wanted(work, Source.MEDIA) if (asset.kind, asset.position) not in given]
-    if not missing:
-        return
+    expired = session.media_deadline is not None and now() >= session.media_deadline
     if given and any(asset.is_video for asset in missing):
         # The person's browser fell back from the plan's kind of recording to the other one.
         reason = "demoted" if session.is_demote else evidence.UPSTREAM_GAVE_NONE
     elif result.ext_info:
         reason = f"extInfo: {result.ext_info}"
-    elif processing and not given:
+    elif not given and (processing or expired):
+        # Too early to say that there is none, or too late.
         work.failed = True
         return
     else:

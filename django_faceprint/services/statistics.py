@@ -5,16 +5,23 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db.models import Count, Q, Sum
+from django.db.models import Count, F, Min, Q, Sum
 
 from django_faceprint.client import ErrorClass
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import Heartbeat, MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
+from django_faceprint.models.asset import MediaAssetQuerySet
 from django_faceprint.models.session import VerificationSessionQuerySet
 
-# What tells an attack from a bad day: faces that are not alive, not the person, or made up.
-ATTACK_CODES = frozenset({"223120", "223131", "222351", "222360", "222354"})
+from .deadlines import RESULTS_LIFE, TOKEN_LIFE
+
+Verdict = VerificationSession.Verdict
+ArchiveState = VerificationSession.ArchiveState
+
+# What tells an attack from a bad day: faces that are not alive, not the person, or made up. A face that
+# was compared and scored below the threshold counts as well: its code is not published (API reference 4.3).
+ATTACK_CODES = frozenset({"223120", "223131", "222351", "222354", "222360"})
 # Failures that Baidu or the network answers for, not the caller's input.
 UPSTREAM_FAILURES = frozenset(
     {
@@ -70,48 +77,91 @@ def at_risk(within: timedelta) -> int:
     verdict count as well.
     """
     horizon = now() + within
-    wanted = MediaAsset.objects.wanted().filter(deadline__lte=horizon).values("session_id")
-    unanswered = Q(verdict=VerificationSession.Verdict.PENDING, media_deadline__lte=horizon)
-    return _sessions().filter(Q(pk__in=wanted) | unanswered).count()
-
-
-def lost_since(moment: datetime | None) -> int:
-    """Sessions that lost evidence and were decided after *moment* (None: ever)."""
-    lost = MediaAsset.objects.filter(state=MediaAsset.State.LOST)
-    sessions = _sessions().filter(
-        Q(pk__in=lost.values("session_id")) | Q(archive_state=VerificationSession.ArchiveState.LOST)
+    # Two questions with an index each; joined by OR, a database reads the whole table every minute.
+    decided = _wanted().filter(deadline__lte=horizon).exclude(session__verdict=Verdict.PENDING)
+    return (
+        decided.values("session_id").distinct().count()
+        + _undecided().filter(media_deadline__lte=horizon).count()
     )
+
+
+def earliest_deadline() -> datetime | None:
+    """The first safe deadline of all evidence that is not archived, known or merely possible; None: none."""
+    dates = (
+        _wanted().aggregate(first=Min("deadline"))["first"],
+        _undecided().aggregate(first=Min("media_deadline"))["first"],
+    )
+    return min(filter(None, dates), default=None)
+
+
+def lost_since(moment: datetime | None, *, until: datetime | None = None) -> int:
+    """Sessions with evidence that was lost after *moment* (None: ever) and no later than *until* (now).
+
+    Evidence counts as lost from its latest deadline on, also where no worker has come to look yet: that
+    moment never changes, so that asking for adjoining periods counts each loss exactly once.
+    """
+    period: dict[str, datetime] = {"lte": until or now()}
     if moment is not None:
-        sessions = sessions.filter(decided_at__gt=moment)
-    return sessions.count()
+        period["gt"] = moment
+    assets = MediaAsset.objects.filter(
+        session__environment=conf.environment,
+        state__in=(MediaAsset.State.LOST, MediaAsset.State.WANTED),
+        **{f"latest__{lookup}": value for lookup, value in period.items()},
+    )
+    # Sessions of which we only know that there was an attempt: whatever it left is gone unseen.
+    attempted = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
+    unseen = (
+        _sessions()
+        .filter(attempted, **{f"results_latest__{lookup}": value for lookup, value in period.items()})
+        .filter(
+            Q(verdict=Verdict.PENDING)
+            | Q(verdict=Verdict.UNKNOWN, archive_state__in=(ArchiveState.LOST, ArchiveState.PARTIAL))
+        )
+    )
+    return assets.values("session_id").distinct().count() + (
+        unseen.exclude(pk__in=assets.values("session_id")).count()
+    )
 
 
 def upstream_failures(window: timedelta) -> Share:
     """Calls within *window* that failed for reasons of Baidu, the network or the configuration."""
     calls = UpstreamCall.objects.filter(at__gt=now() - window, environment=conf.environment)
-    return Share(calls.filter(outcome__in=UPSTREAM_FAILURES).count(), calls.count())
+    counts = calls.aggregate(
+        count=Count("pk", filter=Q(outcome__in=UPSTREAM_FAILURES)),
+        total=Count("pk"),
+    )
+    return Share(counts["count"], counts["total"])
 
 
 def suspicious_failures(window: timedelta) -> Share:
-    """Attempts within *window* that failed for liveness, spoofing or mismatch, of all attempts.
+    """Attempts that failed for liveness, spoofing or mismatch, of all attempts learnt of within *window*.
 
-    A failed session whose attempts upstream did not list counts as one attempt.
+    What counts is when we learnt of an attempt: upstream tells its time late, or not at all, and in its own
+    clock. A session whose attempts upstream did not list counts as one attempt, and so does one that
+    failed and may still try again.
     """
     since = now() - window
-    attempts = VerificationAttempt.objects.filter(
-        session__environment=conf.environment, verified_at__gt=since
+    # decided_at has no index, created_at has: no verdict comes later than this after the start.
+    longest = TOKEN_LIFE + conf.latest_grace + RESULTS_LIFE + timedelta(days=1)
+    recent = _sessions().filter(created_at__gt=since - longest)
+    decided = recent.filter(decided_at__gt=since, verdict__in=(Verdict.PASSED, Verdict.FAILED))
+    suspicious = Q(code__in=ATTACK_CODES) | Q(score__lt=F("threshold"))
+    attempts = VerificationAttempt.objects.filter(session__in=decided.values("pk")).aggregate(
+        count=Count("pk", filter=Q(suspicious, passed=False)),
+        total=Count("pk"),
     )
-    unlisted = _sessions().filter(
-        decided_at__gt=since, verdict=VerificationSession.Verdict.FAILED, attempts__isnull=True
+    suspicious = Q(error_code__in=ATTACK_CODES) | Q(score__lt=F("threshold"))
+    unlisted = decided.filter(attempts__isnull=True).aggregate(
+        count=Count("pk", filter=Q(suspicious, verdict=Verdict.FAILED)),
+        total=Count("pk"),
     )
-    passed_unlisted = _sessions().filter(
-        decided_at__gt=since, verdict=VerificationSession.Verdict.PASSED, attempts__isnull=True
-    )
-    return Share(
-        attempts.filter(passed=False, code__in=ATTACK_CODES).count()
-        + unlisted.filter(error_code__in=ATTACK_CODES).count(),
-        attempts.count() + unlisted.count() + passed_unlisted.count(),
-    )
+    trying = recent.filter(
+        verdict=Verdict.PENDING,
+        last_polled_at__gt=since,
+        error_class=ErrorClass.VERIFICATION_FAILED.value,
+    ).aggregate(count=Count("pk", filter=Q(error_code__in=ATTACK_CODES)), total=Count("pk"))
+    parts = (attempts, unlisted, trying)
+    return Share(sum(part["count"] for part in parts), sum(part["total"] for part in parts))
 
 
 def beat(name: str) -> None:
@@ -122,6 +172,19 @@ def beat(name: str) -> None:
 def last_beat(name: str) -> datetime | None:
     """When the part *name* of the engine last ran."""
     return Heartbeat.objects.filter(name=name).values_list("at", flat=True).first()
+
+
+def heartbeats() -> dict[str, datetime]:
+    """When each part of the engine last ran, by its name."""
+    return dict(Heartbeat.objects.order_by("name").values_list("name", "at"))
+
+
+def _wanted() -> MediaAssetQuerySet:
+    return MediaAsset.objects.wanted().filter(session__environment=conf.environment)
+
+
+def _undecided() -> VerificationSessionQuerySet:
+    return _sessions().filter(verdict=Verdict.PENDING)
 
 
 def _sessions() -> VerificationSessionQuerySet:

@@ -7,10 +7,15 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 import pytest
+from hypothesis import settings
 
 from django_faceprint.client import CallRecord, FaceprintClient
 
 from .server import RunningServer, Script, token
+
+# The same examples everywhere, however slow the machine.
+settings.register_profile("faceprint", deadline=None, derandomize=True, database=None)
+settings.load_profile("faceprint")
 
 API_KEY = "synthetic-api-key"
 SECRET_KEY = "synthetic-secret-key"

@@ -40,7 +40,7 @@ class Respond:
     body: bytes
     status: int = 200
     headers: Mapping[str, str] = field(default_factory=dict)
-    length: int | None | bool = True
+    length: int | bool | None = True
 
     def __call__(self, handler: Handler) -> None:
         handler.send_response(self.status)
@@ -168,6 +168,7 @@ class Handler(BaseHTTPRequestHandler):
     """Hands each request to the script."""
 
     protocol_version = "HTTP/1.1"
+    disable_nagle_algorithm = True
     script: Script
 
     def _serve(self) -> None:
@@ -183,15 +184,15 @@ class Handler(BaseHTTPRequestHandler):
         )
         self.script.step_for(request)(self)
 
-    do_GET = do_POST = do_CONNECT = _serve
+    do_GET = do_POST = _serve
 
-    def log_message(self, format: str, *args: Any) -> None:
+    def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
         """Say nothing."""
 
 
 class _Server(ThreadingHTTPServer):
     daemon_threads = True
-    block_on_close = True
+    request_queue_size = 64
 
     def handle_error(self, request: Any, client_address: Any) -> None:
         """Clients that go away early are what these tests are about."""

@@ -157,9 +157,7 @@ def test_refused_token_is_replaced_once(
     assert used_tokens(server) == ["24.first", "24.second"]
 
 
-def test_second_refusal_is_final(
-    server: Script, client: FaceprintClient, records: list[CallRecord]
-) -> None:
+def test_second_refusal_is_final(server: Script, client: FaceprintClient, records: list[CallRecord]) -> None:
     server.always(DETAIL, gateway(110, "Access token invalid or no longer valid"))
 
     with pytest.raises(AuthenticationFailed) as caught:

@@ -61,7 +61,12 @@ def test_request_has_the_documented_form(server: Script, client: FaceprintClient
 @pytest.mark.parametrize(
     ("step", "code", "error_class", "exception"),
     [
-        (failure(283400, "服务异常,请稍后再试"), "283400", ErrorClass.CONFIGURATION, FaceprintConfigurationError),
+        (
+            failure(283400, "服务异常,请稍后再试"),
+            "283400",
+            ErrorClass.CONFIGURATION,
+            FaceprintConfigurationError,
+        ),
         (failure(283512, "服务异常,请稍后再试"), "283512", ErrorClass.RETRY, Unreachable),
         (failure("283512", ""), "283512", ErrorClass.RETRY, Unreachable),
         (failure(283435, "方案不存在。"), "283435", ErrorClass.CONFIGURATION, FaceprintConfigurationError),
@@ -300,9 +305,7 @@ def test_gzip_is_understood_though_not_asked_for(server: Script, client: Facepri
     assert server.asked(DETAIL)[0].headers["accept-encoding"] == "identity"
 
 
-def test_every_call_is_recorded(
-    server: Script, client: FaceprintClient, records: list[CallRecord]
-) -> None:
+def test_every_call_is_recorded(server: Script, client: FaceprintClient, records: list[CallRecord]) -> None:
     server.then(DETAIL, success({}), failure(283450, "认证尚未开始"), gateway(18))
 
     detail(client)
@@ -360,7 +363,9 @@ def test_no_log_record_holds_a_url(
     assert "client_secret" not in caplog.text
 
 
-@pytest.mark.parametrize("url", ["ftp://example.com", "aip.baidubce.com", "https://x/?a=1", "https://x/#a", ""])
+@pytest.mark.parametrize(
+    "url", ["ftp://example.com", "aip.baidubce.com", "https://x/?a=1", "https://x/#a", ""]
+)
 def test_api_url_must_be_one(url: str) -> None:
     with pytest.raises(FaceprintConfigurationError):
         FaceprintClient(api_key="a", secret_key="b", api_url=url)

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import uuid
+from typing import Any, ClassVar
 
 from django.db import models
 
@@ -16,6 +17,8 @@ class Person(models.Model):
     blob = EncryptedBinaryField(label="person.blob", null=True, uuid_field="uid")
     city = models.CharField(max_length=20, default="", blank=True)
 
+    objects: ClassVar[models.Manager[Any]] = models.Manager()
+
     class Meta:
         app_label = "sealed_tests"
 
@@ -27,6 +30,8 @@ class Employee(Person):
     """Multi-table inheritance: the UUID is a column of the parent's table."""
 
     salary = EncryptedTextField(label="employee.salary", uuid_field="uid", default="secret default")
+
+    objects: ClassVar[models.Manager[Any]] = models.Manager()
 
     class Meta:
         app_label = "sealed_tests"

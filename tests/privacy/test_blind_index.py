@@ -12,10 +12,12 @@ from django_faceprint.privacy.blind_index import (
     Kind,
     blind_index,
     blind_index_candidates,
+    fingerprint,
+    has_fingerprint,
     is_current,
     normalise,
 )
-from django_faceprint.privacy.keys import generate_key, index_ring
+from django_faceprint.privacy.keys import UnknownKey, generate_key, index_ring
 from django_faceprint.privacy.masking import mask_name, mask_number
 
 NUMBER = "11010519491231002X"
@@ -119,10 +121,31 @@ def test_any_text_can_be_looked_for(kind: Kind, value: str) -> None:
     assert bool(index) == bool(once)
 
 
+def test_fingerprints_know_content_again(settings: Any) -> None:
+    known = fingerprint("request", b"content")
+    assert re.fullmatch(r"[0-9a-f]{8}:[0-9a-f]{64}", known)
+    settings.FACEPRINT = settings.FACEPRINT | {
+        "INDEX_KEYS": [generate_key(), *settings.FACEPRINT["INDEX_KEYS"]]
+    }
+    assert fingerprint("request", b"content") != known
+    assert has_fingerprint("request", b"content", known)
+    assert not has_fingerprint("request", b"other", known)
+    assert not has_fingerprint("answer", b"content", known)
+    settings.FACEPRINT = settings.FACEPRINT | {"INDEX_KEYS": [generate_key()]}
+    with pytest.raises(UnknownKey):
+        has_fingerprint("request", b"content", known)
+
+
 def test_frozen() -> None:
     # Stored indexes must be found again by later releases.
-    assert blind_index("id_number", NUMBER) == "51983f48:4890fcc5e2939808d63147b754531445cadc55de813f3d607a05c5389d661395"
-    assert blind_index("name", "张三") == "51983f48:bd494760590db103194a03385e1bb12a598a8def1781eaa06312b133a4b061cf"
+    assert (
+        blind_index("id_number", NUMBER)
+        == "51983f48:4890fcc5e2939808d63147b754531445cadc55de813f3d607a05c5389d661395"
+    )
+    assert (
+        blind_index("name", "张三")
+        == "51983f48:bd494760590db103194a03385e1bb12a598a8def1781eaa06312b133a4b061cf"
+    )
 
 
 @pytest.fixture(autouse=True)

@@ -81,7 +81,9 @@ class Caller:
         return verify_token
 
     def page(self, verify_token: str, **parameters: str) -> requests.Response:
-        return self.http.get(f"{self.url}/face/print/", params={"token": verify_token, **parameters}, timeout=10)
+        return self.http.get(
+            f"{self.url}/face/print/", params={"token": verify_token, **parameters}, timeout=10
+        )
 
     def step(self, step: str, verify_token: str, **fields: str) -> requests.Response:
         data = {"token": verify_token, **fields}

@@ -24,7 +24,9 @@ GONE = "Token无效或者已过期"
 
 
 @pytest.mark.parametrize("method", ["GET", "POST"])
-def test_oauth_gives_a_token_by_get_and_post(server: SandboxServer, http: requests.Session, method: str) -> None:
+def test_oauth_gives_a_token_by_get_and_post(
+    server: SandboxServer, http: requests.Session, method: str
+) -> None:
     parameters = {
         "grant_type": "client_credentials",
         "client_id": "sandbox-api-key",
@@ -49,7 +51,11 @@ def test_oauth_gives_a_token_by_get_and_post(server: SandboxServer, http: reques
     ],
 )
 def test_oauth_refuses_with_401_and_its_own_envelope(
-    server: SandboxServer, http: requests.Session, changes: dict[str, str], error: str, description: str | None
+    server: SandboxServer,
+    http: requests.Session,
+    changes: dict[str, str],
+    error: str,
+    description: str | None,
 ) -> None:
     parameters = {
         "grant_type": "client_credentials",
@@ -179,10 +185,17 @@ def test_submit_refuses(caller: Caller, plan: int, data: dict[str, Any], code: i
 
 def test_other_certificates_need_the_plan_option(caller: Caller) -> None:
     verify_token = caller.generate(25006)
-    data = {"verify_token": verify_token, "id_name": "CHAN TAI MAN", "id_no": "H1234567800", "certificate_type": 1}
+    data = {
+        "verify_token": verify_token,
+        "id_name": "CHAN TAI MAN",
+        "id_no": "H1234567800",
+        "certificate_type": 1,
+    }
     assert caller.result("idcard/submit", **data) == 1
     caller.go_through(verify_token)
-    confirmed = caller.result("result/getall", verify_token=verify_token)["verify_result"][0]["idcard_confirm"]
+    confirmed = caller.result("result/getall", verify_token=verify_token)["verify_result"][0][
+        "idcard_confirm"
+    ]
     assert confirmed["idcard_type"] == "1"
     assert caller.error("idcard/submit", **data)
 
@@ -317,7 +330,9 @@ def test_a_failure_that_closes_answers_its_code_and_stays_closed(caller: Caller)
     (attempt,) = result["verify_result"]
     assert (attempt["code"], attempt["is_verify_passed"], attempt["is_charged"]) == ("222351", False, False)
     assert attempt["verify_detail"]["score"] is None
-    assert caller.result("result/stat", verify_token=verify_token)["verify"] == [{"error_code": 222351, "count": 1}]
+    assert caller.result("result/stat", verify_token=verify_token)["verify"] == [
+        {"error_code": 222351, "count": 1}
+    ]
     assert caller.ledger(verify_token)["state"] == "failed"
 
 
@@ -429,7 +444,12 @@ def test_the_envelope_of_service_errors_can_be_switched(caller: Caller) -> None:
     assert set(payload) == {"error_code", "error_msg", "log_id"}
     assert (payload["error_code"], payload["error_msg"]) == (900001, GONE)
     caller.control("PUT", "switches", {"error_envelope": "mixed"})
-    assert set(caller.call("result/detail", verify_token="x")) == {"success", "error_code", "error_msg", "log_id"}
+    assert set(caller.call("result/detail", verify_token="x")) == {
+        "success",
+        "error_code",
+        "error_msg",
+        "log_id",
+    }
     caller.control("PUT", "switches", {"error_envelope": "service", "token_gone_code": None})
     assert set(caller.call("result/detail", verify_token="x")) == {"success", "result", "message", "log_id"}
     caller.control("PUT", "switches", {"token_gone_code": 283501})
@@ -458,7 +478,10 @@ def test_variants_of_the_documents_can_be_switched(caller: Caller) -> None:
     media = caller.call("result/media/query", verify_token=verify_token)["result"]
     assert media["video"] == media["processVideo"]
     caller.control("PUT", "switches", {"demote_place": "verify_result", "getall_available": False})
-    assert caller.call("result/detail", verify_token=verify_token)["result"]["verify_result"]["is_demote"] is False
+    assert (
+        caller.call("result/detail", verify_token=verify_token)["result"]["verify_result"]["is_demote"]
+        is False
+    )
     assert caller.call("result/getall", verify_token=verify_token)["error_code"] == 3
 
 

@@ -23,7 +23,7 @@ class Command(BaseCommand):
     """Serves the sandbox until Ctrl-C or SIGTERM. Needs no database."""
 
     help = "Run a local Baidu (faceprint interfaces, H5 page, media) for development and tests."
-    requires_system_checks: list[str] = []  # type: ignore[assignment]
+    requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """See ``--help``."""

@@ -12,7 +12,7 @@ from pathlib import Path
 
 from PIL import Image, ImageDraw, ImageFont
 
-from django_faceprint.sandbox.media import CARD, draw_face
+from django_faceprint.sandbox.media import CARD, SAMPLE_NUMBER, draw_card_photo, draw_face
 
 HERE = Path(__file__).parent
 FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
@@ -20,8 +20,8 @@ BOLD = "/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc"
 FRAMES, RATE, SIZE = 90, 15, (320, 240)
 FFMPEG = (
     "ffmpeg -y -loglevel error -f rawvideo -pix_fmt rgb24 -s 320x240 -r 15 -i - -an -c:v libx264 "
-    "-profile:v baseline -level 3.0 -pix_fmt yuv420p -g 15 -crf 30 -map_metadata -1 -fflags +bitexact -flags:v +bitexact "
-    "-movflags +faststart"
+    "-profile:v baseline -level 3.0 -pix_fmt yuv420p -g 15 -crf 30 -map_metadata -1 "
+    "-fflags +bitexact -flags:v +bitexact -movflags +faststart"
 )
 
 
@@ -68,6 +68,8 @@ def cards() -> None:
                 draw.text((56, 70 + row * 84), label, fill=(40, 90, 150), font=text)
                 draw.text((150, 70 + row * 84), value, fill=(30, 30, 36), font=text)
             draw.text((56, 456), "公民身份号码", fill=(40, 90, 150), font=text)
+            draw.text((270, 446), SAMPLE_NUMBER, fill=(30, 30, 36), font=ImageFont.truetype(FONT, 36))
+            draw_card_photo(card, b"\x00\x01\x60\x71")
         else:
             draw.text((250, 90), "居民身份证（样本）", fill=(30, 30, 36), font=big)
             draw.text((150, 380), "签发机关   北京市公安局朝阳分局", fill=(30, 30, 36), font=text)

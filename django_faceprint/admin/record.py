@@ -1,0 +1,566 @@
+"""What the page of one record shows, prepared for the template: masked, in words, in order."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from itertools import groupby
+from typing import Any
+
+from django.urls import reverse
+from django.utils.translation import gettext
+
+from django_faceprint.clock import now
+from django_faceprint.models import (
+    AccessLog,
+    MediaAsset,
+    Plan,
+    UpstreamAnswer,
+    UpstreamCall,
+    VerificationAttempt,
+    VerificationSession,
+)
+from django_faceprint.privacy.blind_index import normalise
+from django_faceprint.privacy.keys import SealBroken
+from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+
+from . import words
+
+Kind = MediaAsset.Kind
+
+#: The newest calls, answers and looks that one page shows.
+MOST_CALLS = 200
+MOST_ANSWERS = 50
+MOST_LOOKS = 20
+#: Polls that said the same thing are one line of the timeline from this many on.
+COLLAPSE_FROM = 3
+
+_PICTURE_ORDER = [
+    Kind.FACE,
+    Kind.ID_FRONT,
+    Kind.ID_BACK,
+    Kind.MATCH_IMAGE,
+    Kind.ATTEMPT_FACE,
+    Kind.FRAME,
+    Kind.THUMBNAIL,
+]
+
+
+@dataclass(frozen=True)
+class Badge:
+    """A word on a coloured ground."""
+
+    text: str
+    tone: str
+
+
+@dataclass(frozen=True)
+class Score:
+    """One score: its value, or why there is none; ``share`` (0–100) and ``mark`` place it on a scale."""
+
+    name: str
+    text: str
+    share: float | None = None
+    mark: float | None = None
+    mark_text: str = ""
+    tone: str = "quiet"
+
+
+@dataclass(frozen=True)
+class IdentityRow:
+    """A name or number from up to three sources, masked, and whether the sources agree in clear."""
+
+    label: str
+    submitted: str
+    read: str
+    confirmed: str
+    read_differs: bool
+    confirmed_differs: bool
+
+
+@dataclass(frozen=True)
+class File:
+    """A file of the archive as its row tells it."""
+
+    asset: MediaAsset
+    name: str
+    state: Badge
+    explanation: str
+    dimensions: str
+    url: str
+    overdue: bool
+
+    @property
+    def is_stored(self) -> bool:
+        return self.asset.state == MediaAsset.State.STORED
+
+
+@dataclass(frozen=True)
+class Event:
+    """A line of the timeline."""
+
+    at: datetime
+    text: str
+    tone: str = "quiet"
+    details: list[str] = field(default_factory=list)
+    times: int = 1
+    until: datetime | None = None
+    is_call: bool = False
+
+
+@dataclass(frozen=True)
+class Attempt:
+    """A try of the person, with its words."""
+
+    row: VerificationAttempt
+    result: Badge
+    explanation: str
+    charge: str
+    spoofing: str
+
+
+@dataclass(frozen=True)
+class Stage:
+    """A line of Baidu's statistics."""
+
+    name: str
+    code: str
+    explanation: str
+    count: int
+    is_success: bool
+
+
+class Record:
+    """Everything the page of *session* shows. Reads a fixed number of queries, however much there is.
+
+    :param media_url: the address of a file's content, or None when the viewer may not see files.
+    :param with_looks: whether the viewer may see who looked.
+    """
+
+    def __init__(
+        self,
+        session: VerificationSession,
+        *,
+        media_url: Callable[[MediaAsset], str] | None,
+        with_looks: bool,
+    ) -> None:
+        self.session = session
+        self.now = now()
+        self._media_url = media_url
+        self.may_see_media = media_url is not None
+        self._assets = sorted(session.assets.all(), key=_asset_order)
+        calls = list(session.calls.order_by("-at", "-pk")[: MOST_CALLS + 1])
+        self.calls_left_out = len(calls) > MOST_CALLS
+        self._calls = calls[:MOST_CALLS]
+        self.answers = [
+            (words.endpoint_name(answer.endpoint), answer)
+            for answer in UpstreamAnswer.objects.filter(session=session)
+            .defer("body")
+            .order_by("-received_at", "-pk")[:MOST_ANSWERS]
+        ]
+        self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
+        self.files = [self._file(asset) for asset in self._assets]
+        self.looks = (
+            list(AccessLog.objects.filter(session_id=session.public_id)[:MOST_LOOKS]) if with_looks else None
+        )
+
+    # --- the verdict ----------------------------------------------------------------------------
+
+    @property
+    def status(self) -> Badge:
+        return status_badge(self.session)
+
+    @property
+    def sentence(self) -> str:
+        return words.status_reason(self.session)
+
+    @property
+    def environment(self) -> Badge:
+        live = self.session.environment == VerificationSession.Environment.LIVE
+        return Badge(self.session.get_environment_display(), "quiet" if live else "warn")
+
+    @property
+    def archive(self) -> Badge:
+        return archive_badge(self.session)
+
+    @property
+    def stored_count(self) -> int:
+        return sum(asset.state == MediaAsset.State.STORED for asset in self._assets)
+
+    @property
+    def expected_count(self) -> int:
+        return expected_count(self._assets)
+
+    @property
+    def stored_bytes(self) -> int:
+        return sum(asset.size or 0 for asset in self._assets if asset.state == MediaAsset.State.STORED)
+
+    @property
+    def time_left(self) -> TimeLeft | None:
+        return time_left(self.session, self._assets, self.now)
+
+    @property
+    def next_look(self) -> str:
+        """When the engine looks at the record again; "" when there is nothing left to do."""
+        session = self.session
+        if session.is_leased:
+            return gettext("A worker is on it right now.")
+        if session.ready_deadline is not None or (session.wake_at and session.wake_at <= self.now):
+            return gettext("The next look is due now, as soon as a worker is free.")
+        if session.wake_at is not None:
+            return gettext("The next look is due in %(time)s.") % {
+                "time": words.duration(session.wake_at - self.now)
+            }
+        return ""
+
+    # --- the person -----------------------------------------------------------------------------
+
+    @property
+    def identity(self) -> list[IdentityRow]:
+        ocr, confirmed = _opened(self.session, "ocr"), _opened(self.session, "confirmed")
+        name, number = _opened(self.session, "identity_name"), _opened(self.session, "identity_number")
+        ocr, confirmed = ocr or {}, confirmed or {}
+        return [
+            _identity_row(
+                gettext("Name"), "name", mask_name, name, ocr.get("name"), confirmed.get("name")
+            ),
+            _identity_row(
+                gettext("Number"), "id_number", mask_number, number, ocr.get("number"), confirmed.get("number")
+            ),
+        ]
+
+    @property
+    def masked_name(self) -> str:
+        return masked(self.session, "masked_name")
+
+    @property
+    def masked_number(self) -> str:
+        return masked(self.session, "masked_number")
+
+    @property
+    def card_facts(self) -> list[tuple[str, str]]:
+        """What OCR read besides name and number, as far as it does not tell who the person is."""
+        ocr = _opened(self.session, "ocr") or {}
+        facts = [
+            (gettext("Address"), mask_address(ocr.get("address") or "")),
+            (gettext("Valid until"), _day(ocr.get("expire_time") or "")),
+        ]
+        return [(name, value) for name, value in facts if value]
+
+    @property
+    def certificate(self) -> str:
+        return words.certificate_name(self.session.certificate_type)
+
+    @property
+    def has_consent(self) -> bool:
+        return _opened(self.session, "consent") is not None
+
+    # --- scores ---------------------------------------------------------------------------------
+
+    @property
+    def scores(self) -> list[Score]:
+        session = self.session
+        return [self._similarity(session), self._liveness(session), self._spoofing(session)]
+
+    def _similarity(self, session: VerificationSession) -> Score:
+        name = gettext("Similarity")
+        if session.plan.match_source == Plan.MatchSource.LIVENESS_ONLY:
+            return Score(name, gettext("not applicable"))
+        if session.score is None:
+            return Score(name, gettext("not known"))
+        threshold = session.threshold
+        good = threshold is None or session.score >= threshold
+        return Score(
+            name,
+            words.number(session.score),
+            _share(session.score, 100),
+            None if threshold is None else _share(threshold, 100),
+            "" if threshold is None else words.number(threshold),
+            "good" if good else "bad",
+        )
+
+    def _liveness(self, session: VerificationSession) -> Score:
+        name, value = gettext("Liveness"), session.liveness_score
+        # Colourful light never yields a score, and upstream then says 0 (API reference 3.5).
+        if not value and session.plan.liveness == Plan.Liveness.COLORFUL:
+            return Score(name, gettext("not applicable"))
+        if value is None:
+            return Score(name, gettext("not known"))
+        return Score(name, words.number(value), _share(value, 1), tone="neutral")
+
+    def _spoofing(self, session: VerificationSession) -> Score:
+        name, value = gettext("Synthetic picture"), session.spoofing
+        # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
+        if not value:
+            return Score(name, gettext("not checked"))
+        return Score(name, words.number(value), _share(value, 1), tone="neutral")
+
+    @property
+    def demotion(self) -> str:
+        if self.session.is_demote is None:
+            return gettext("not applicable") if not self.session.plan.is_real_time else gettext("not known")
+        return gettext("yes, to recorded video") if self.session.is_demote else gettext("no")
+
+    # --- errors ---------------------------------------------------------------------------------
+
+    @property
+    def has_error(self) -> bool:
+        return bool(self.session.error_class or self.session.error_code)
+
+    @property
+    def error_class(self) -> str:
+        return words.error_class_name(self.session.error_class)
+
+    @property
+    def error_words(self) -> str:
+        return words.error_in_words(self.session.error_class, self.session.error_code)
+
+    # --- files ----------------------------------------------------------------------------------
+
+    @property
+    def pictures(self) -> list[File]:
+        return [file for file in self.files if file.is_stored and not file.asset.is_video]
+
+    @property
+    def videos(self) -> list[File]:
+        return [file for file in self.files if file.is_stored and file.asset.is_video]
+
+    @property
+    def missing(self) -> list[File]:
+        return [file for file in self.files if not file.is_stored]
+
+    def _file(self, asset: MediaAsset) -> File:
+        stored = asset.state == MediaAsset.State.STORED
+        explanation = words.reason_in_words(asset.reason)
+        overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
+        return File(
+            asset=asset,
+            name=_file_name(asset),
+            state=Badge(asset.get_state_display(), words.ASSET_TONES[MediaAsset.State(asset.state)]),
+            explanation=explanation,
+            dimensions=_dimensions(asset),
+            url=self._media_url(asset) if stored and self._media_url else "",
+            overdue=bool(overdue),
+        )
+
+    # --- what happened --------------------------------------------------------------------------
+
+    @property
+    def timeline(self) -> list[Event]:
+        """Everything that happened, the oldest first."""
+        events = [*self._milestones(), *self._call_events(), *self._archived_events()]
+        return sorted(events, key=lambda event: event.at)
+
+    def _milestones(self) -> Iterable[Event]:
+        session = self.session
+        moments = [
+            (session.created_at, gettext("Created"), "neutral"),
+            (session.token_answered_at, gettext("Token issued"), "neutral"),
+            (session.identity_accepted_at, gettext("Identity accepted"), "neutral"),
+            (session.match_image_accepted_at, gettext("Match image accepted"), "neutral"),
+            (session.returned_at, gettext("Browser returned"), "neutral"),
+            (session.verified_at, gettext("Verified by Baidu"), "neutral"),
+            (
+                session.decided_at,
+                gettext("Decided: %(verdict)s") % {"verdict": session.get_verdict_display()},
+                words.STATUS_TONES[session.status],
+            ),
+            (session.archived_at, gettext("Archive complete"), "good"),
+        ]
+        return [Event(at, text, tone) for at, text, tone in moments if at is not None]
+
+    def _archived_events(self) -> Iterable[Event]:
+        stored = [asset for asset in self._assets if asset.archived_at is not None]
+        return [
+            Event(
+                asset.archived_at,
+                gettext("Archived: %(file)s") % {"file": _file_name(asset)},
+                "good",
+            )
+            for asset in stored
+            if asset.archived_at is not None
+        ]
+
+    def _call_events(self) -> Iterable[Event]:
+        oldest_first = reversed(self._calls)
+        for _, same in groupby(oldest_first, key=lambda call: (call.endpoint, call.outcome, call.code)):
+            run = list(same)
+            if len(run) >= COLLAPSE_FROM:
+                yield _call_event(run[0], run)
+            else:
+                yield from (_call_event(call, [call]) for call in run)
+
+    @property
+    def stages(self) -> list[Stage]:
+        """Baidu's statistics: stage × code × count."""
+        rows = []
+        for stage, counts in (self.session.stat or {}).items():
+            for item in counts:
+                code = str(item.get("error_code", ""))
+                rows.append(
+                    Stage(
+                        name=words.stage_name(stage),
+                        code=code,
+                        explanation=words.code_in_words(code),
+                        count=item.get("count", 0),
+                        is_success=code == "0",
+                    )
+                )
+        return rows
+
+    def _attempt(self, row: VerificationAttempt) -> Attempt:
+        result = Badge(gettext("passed"), "good") if row.passed else Badge(gettext("failed"), "bad")
+        return Attempt(
+            row=row,
+            result=result,
+            explanation="" if row.passed else words.code_in_words(row.code),
+            charge=words.charge_name(row.charge_type) if row.is_charged else "",
+            spoofing=words.number(row.spoofing) if row.spoofing else gettext("not checked"),
+        )
+
+    @property
+    def plan_facts(self) -> list[tuple[str, str]]:
+        plan = self.session.plan
+        return [
+            (gettext("Match source"), plan.get_match_source_display()),
+            (gettext("Identity entry"), plan.get_identity_entry_display()),
+            (gettext("Liveness"), plan.get_liveness_display()),
+        ]
+
+
+@dataclass(frozen=True)
+class TimeLeft:
+    """How long evidence can safely be fetched still."""
+
+    text: str
+    is_urgent: bool
+    is_over: bool
+
+
+def time_left(session: VerificationSession, assets: list[MediaAsset], moment: datetime) -> TimeLeft | None:
+    """The time left to the earliest archive deadline; None when nothing waits."""
+    wanted = [asset for asset in assets if asset.state == MediaAsset.State.WANTED]
+    left = words.time_left(session, wanted, moment)
+    if left is None:
+        return None
+    if left <= timedelta(0):
+        return TimeLeft(gettext("overdue by %(time)s") % {"time": words.duration(-left)}, True, True)
+    return TimeLeft(words.duration(left), left < words.URGENT, False)
+
+
+def expected_count(assets: Iterable[MediaAsset]) -> int:
+    """Files that exist, existed or should: all but those that Baidu never gives."""
+    return sum(asset.state != MediaAsset.State.NOT_PROVIDED for asset in assets)
+
+
+def status_badge(session: VerificationSession) -> Badge:
+    """Where the session stands."""
+    return Badge(str(session.status.label), words.STATUS_TONES[session.status])
+
+
+def archive_badge(session: VerificationSession) -> Badge:
+    """How far the archive is."""
+    state = VerificationSession.ArchiveState(session.archive_state)
+    return Badge(str(state.label), words.ARCHIVE_TONES[state])
+
+
+def masked(session: VerificationSession, attribute: str) -> str:
+    """``masked_name`` or ``masked_number``; says so when the row cannot be decrypted, instead of failing."""
+    try:
+        return str(getattr(session, attribute))
+    except SealBroken:
+        return gettext("cannot be decrypted")
+
+
+def _opened(session: VerificationSession, attribute: str) -> Any:
+    """An encrypted value, or None when it does not open; the page must work without it."""
+    try:
+        return getattr(session, attribute)
+    except SealBroken:
+        return None
+
+
+def _identity_row(
+    label: str,
+    kind: str,
+    mask: Callable[[str], str],
+    submitted: str | None,
+    read: str | None,
+    confirmed: str | None,
+) -> IdentityRow:
+    first = submitted or read
+    return IdentityRow(
+        label=label,
+        submitted=mask(submitted or ""),
+        read=mask(read or ""),
+        confirmed=mask(confirmed or ""),
+        read_differs=_differs(kind, submitted, read),
+        confirmed_differs=_differs(kind, first, confirmed),
+    )
+
+
+def _differs(kind: str, one: str | None, other: str | None) -> bool:
+    if not one or not other:
+        return False
+    return normalise(kind, one) != normalise(kind, other)
+
+
+def _day(text: str) -> str:
+    if len(text) == 8 and text.isascii() and text.isdigit():
+        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
+    return text
+
+
+def _share(value: float, full: float) -> float:
+    return round(min(max(value / full, 0.0), 1.0) * 100, 2)
+
+
+def _asset_order(asset: MediaAsset) -> tuple[int, int, int]:
+    kinds: list[str] = [*_PICTURE_ORDER, Kind.PROCESS_VIDEO, Kind.VIDEO]
+    return kinds.index(asset.kind), asset.attempt_order, asset.position
+
+
+def _file_name(asset: MediaAsset) -> str:
+    name = asset.get_kind_display()
+    if asset.kind == Kind.FRAME or asset.position:
+        name = f"{name} {asset.position + 1}"
+    if asset.attempt_order:
+        name = gettext("%(file)s, attempt %(order)s") % {"file": name, "order": asset.attempt_order}
+    return name
+
+
+def _dimensions(asset: MediaAsset) -> str:
+    parts = []
+    if asset.width and asset.height:
+        parts.append(f"{asset.width} × {asset.height}")
+    if asset.duration:
+        parts.append(words.seconds_in_words(asset.duration))
+    return " · ".join(parts)
+
+
+def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
+    last = run[-1]
+    details = [words.outcome_name(first.outcome)]
+    if first.code:
+        details.append(gettext("code %(code)s") % {"code": first.code})
+    details.append(words.seconds_in_words(sum(call.latency for call in run) / len(run)))
+    if last.log_id:
+        details.append(f"log_id {last.log_id}")
+    quiet = first.outcome in (UpstreamCall.OK, "not_started")
+    return Event(
+        at=first.at,
+        text=words.endpoint_name(first.endpoint),
+        tone="quiet" if quiet else "warn",
+        details=details,
+        times=len(run),
+        until=last.at if len(run) > 1 else None,
+        is_call=True,
+    )
+
+
+def media_url(asset: MediaAsset, *, site_name: str) -> str:
+    """Where the admin gives out the content of *asset*."""
+    return reverse(
+        "admin:faceprint_verificationsession_media", args=[asset.public_id], current_app=site_name
+    )

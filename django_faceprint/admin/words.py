@@ -1,0 +1,261 @@
+"""What codes and states are called where people read them. Stored values stay English and stable."""
+
+from __future__ import annotations
+
+from datetime import datetime, timedelta
+
+from django.utils.functional import Promise
+from django.utils.translation import gettext, pgettext_lazy
+from django.utils.translation import gettext_lazy as _
+
+from django_faceprint.client.codes import TABLE, ErrorClass, explain
+from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
+
+#: Less time than this to an archive deadline is shown in red.
+URGENT = timedelta(hours=6)
+
+#: A problem that is not Baidu's: a picture or video that must not be kept.
+UNSAFE_MEDIA = "unsafe_media"
+
+ERROR_CLASSES: dict[str, Promise] = {
+    ErrorClass.VERIFICATION_FAILED.value: _("verification failed"),
+    ErrorClass.RETRY.value: _("temporary failure"),
+    ErrorClass.SLOW_DOWN.value: _("quota or rate limit"),
+    ErrorClass.REAUTHENTICATE.value: _("access token refused"),
+    ErrorClass.NOT_STARTED.value: _("not started or finished"),
+    ErrorClass.GONE.value: _("token unknown, used or expired"),
+    ErrorClass.CALLER.value: _("request refused"),
+    ErrorClass.CONFIGURATION.value: _("configuration"),
+    UNSAFE_MEDIA: _("unsafe file"),
+    ErrorClass.UNKNOWN.value: _("unknown code"),
+}
+
+_WITHOUT_CODE: dict[str, Promise] = {
+    ErrorClass.RETRY.value: _("Baidu could not be reached. It is tried again."),
+    ErrorClass.SLOW_DOWN.value: _("Baidu asks for fewer requests. It is tried again more slowly."),
+    ErrorClass.CONFIGURATION.value: _("The configuration keeps Baidu from being asked. An operator must act."),
+    UNSAFE_MEDIA: _("A picture or video that Baidu named was refused as unsafe or broken."),
+}
+
+OUTCOMES: dict[str, Promise] = {
+    **ERROR_CLASSES,
+    UpstreamCall.OK: pgettext_lazy("outcome of a call", "OK"),
+    UpstreamCall.TRANSPORT: _("not reached"),
+}
+
+ENDPOINTS = {
+    "oauth_token": "oauth/2.0/token",
+    "verify_token_generate": "verifyToken/generate",
+    "idcard_submit": "idcard/submit",
+    "upload_match_image": "uploadMatchImage",
+    "result_simple": "result/simple",
+    "result_detail": "result/detail",
+    "result_stat": "result/stat",
+    "result_media_query": "result/media/query",
+    "result_getall": "result/getall",
+}
+
+CERTIFICATE_TYPES: dict[int, Promise] = {
+    0: _("Resident identity card"),
+    1: _("Mainland travel permit for Hong Kong, Macao and Taiwan residents"),
+    2: _("Foreign permanent resident card"),
+    3: _("Passport of a Chinese citizen living abroad"),
+    4: _("Residence permit for Hong Kong, Macao and Taiwan residents"),
+}
+
+REASONS: dict[str, Promise] = {
+    "recording_off": _("recording is off at Baidu"),
+    "not_passed": _("only kept when the person passes"),
+    "upstream_gave_none": _("Baidu gave none"),
+    "same_as_process_video": _("the same file as the process video"),
+    "demoted": _("the browser fell back to recorded video"),
+    "retention": _("the retention period is over"),
+}
+
+ASSET_ERRORS: dict[str, Promise] = {
+    "url_expired": _("the download link had expired"),
+}
+
+STAGES: dict[str, Promise] = {
+    "Verify_FIN": _("identity verification"),
+    "verify": _("identity verification"),
+    "VerifySec": _("identity verification"),
+    "Sessioncode": _("random check code"),
+    "OCR": _("ID card OCR"),
+    "VideoLiveness": _("video liveness"),
+    "Livenesscolorful": _("colourful light liveness"),
+}
+
+CHARGES: dict[str, Promise] = {
+    "verify": _("identity verification"),
+    "match": _("face comparison"),
+    "live": _("picture liveness"),
+}
+
+#: A badge's colour for each state: good, bad, busy, warn or quiet.
+STATUS_TONES = {
+    VerificationSession.Status.PASSED: "good",
+    VerificationSession.Status.FAILED: "bad",
+    VerificationSession.Status.UNKNOWN: "bad",
+    VerificationSession.Status.VERIFYING: "busy",
+    VerificationSession.Status.AWAITING_USER: "busy",
+    VerificationSession.Status.CREATED: "quiet",
+    VerificationSession.Status.ABANDONED: "quiet",
+    VerificationSession.Status.EXPIRED: "quiet",
+}
+ARCHIVE_TONES = {
+    VerificationSession.ArchiveState.COMPLETE: "good",
+    VerificationSession.ArchiveState.PARTIAL: "bad",
+    VerificationSession.ArchiveState.LOST: "bad",
+    VerificationSession.ArchiveState.COLLECTING: "busy",
+    VerificationSession.ArchiveState.WAITING: "quiet",
+    VerificationSession.ArchiveState.NOT_APPLICABLE: "quiet",
+}
+ASSET_TONES = {
+    MediaAsset.State.STORED: "good",
+    MediaAsset.State.WANTED: "busy",
+    MediaAsset.State.LOST: "bad",
+    MediaAsset.State.NOT_PROVIDED: "quiet",
+    MediaAsset.State.ERASED: "quiet",
+}
+
+
+def number(value: float) -> str:
+    """A score as people write it: 84.4, 80, 79.996; never rounded onto a threshold."""
+    return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def error_in_words(error_class: str, code: str) -> str:
+    """An explanation of an error in the reader's language; "" when there is none to explain."""
+    if not error_class and not code:
+        return ""
+    if code not in TABLE and error_class in _WITHOUT_CODE:
+        return str(_WITHOUT_CODE[error_class])
+    return gettext(explain(code, error_class))
+
+
+def code_in_words(code: str) -> str:
+    """What a code of an attempt or of the stage statistics says; "" for success and unpublished codes."""
+    return gettext(explain(code)) if code in TABLE else ""
+
+
+def error_class_name(value: str) -> str:
+    """The name of an error class."""
+    return str(ERROR_CLASSES.get(value, value))
+
+
+def outcome_name(value: str) -> str:
+    """The name of a call's outcome."""
+    return str(OUTCOMES.get(value, value))
+
+
+def endpoint_name(value: str) -> str:
+    """An interface as Baidu's documents write it."""
+    return ENDPOINTS.get(value, value)
+
+
+def reason_in_words(reason: str) -> str:
+    """Why a file is not there."""
+    return str(REASONS.get(reason, reason))
+
+
+def asset_error_in_words(error: str) -> str:
+    """Why a file could not be archived the last time."""
+    return str(ASSET_ERRORS.get(error, error))
+
+
+def certificate_name(value: int | None) -> str:
+    """The kind of ID document; "" when not known."""
+    return "" if value is None else str(CERTIFICATE_TYPES.get(value, value))
+
+
+def stage_name(value: str) -> str:
+    """A stage of Baidu's statistics; mostly its own Chinese words."""
+    return str(STAGES.get(value, value))
+
+
+def charge_name(value: str) -> str:
+    """What Baidu bills an attempt as."""
+    return str(CHARGES.get(value, value))
+
+
+def duration(span: timedelta) -> str:
+    """A length of time in its two largest units: 2 d 3 h, 5 h 12 min, 40 s."""
+    seconds = max(int(span.total_seconds()), 0)
+    minutes, seconds = divmod(seconds, 60)
+    hours, minutes = divmod(minutes, 60)
+    days, hours = divmod(hours, 24)
+    if days:
+        return gettext("%(days)s d %(hours)s h") % {"days": days, "hours": hours}
+    if hours:
+        return gettext("%(hours)s h %(minutes)s min") % {"hours": hours, "minutes": minutes}
+    if minutes:
+        return gettext("%(minutes)s min") % {"minutes": minutes}
+    return gettext("%(seconds)s s") % {"seconds": seconds}
+
+
+def seconds_in_words(seconds: float) -> str:
+    """A latency or the length of a video."""
+    return gettext("%(seconds)s s") % {"seconds": number(round(seconds, 2))}
+
+
+def time_left(session: VerificationSession, wanted: list[MediaAsset], moment: datetime) -> timedelta | None:
+    """How long evidence of *session* can safely be fetched still; negative when that is over, None when
+    nothing waits. *wanted* are its files that are to be archived."""
+    if session.archive_state in _SETTLED:
+        return None
+    if wanted:
+        deadline = min(filter(None, (asset.deadline for asset in wanted)), default=None)
+    elif session.verdict == VerificationSession.Verdict.PENDING:
+        deadline = session.media_deadline
+    else:
+        deadline = None
+    return deadline - moment if deadline else None
+
+
+_SETTLED = frozenset(
+    {
+        VerificationSession.ArchiveState.COMPLETE,
+        VerificationSession.ArchiveState.PARTIAL,
+        VerificationSession.ArchiveState.LOST,
+        VerificationSession.ArchiveState.NOT_APPLICABLE,
+    }
+)
+
+
+def status_reason(session: VerificationSession) -> str:
+    """One sentence that says why the record stands where it stands: "84.4 ≥ 80 of plan 25001: passed"."""
+    status, verdict = session.status, VerificationSession.Verdict
+    plan = session.plan.plan_id
+    if session.verdict in (verdict.PASSED, verdict.FAILED):
+        return _decided(session, plan)
+    if session.verdict == verdict.UNKNOWN:
+        return gettext("Baidu never told the result, and its time to do so is over.")
+    words = {
+        VerificationSession.Status.CREATED: gettext("Baidu has not yet accepted all that plan %(plan)s requires."),
+        VerificationSession.Status.AWAITING_USER: gettext("The person has not finished the verification page yet."),
+        VerificationSession.Status.VERIFYING: gettext("The person was on the verification page; Baidu's answer is awaited."),
+        VerificationSession.Status.ABANDONED: gettext("The person did not finish the verification page in time."),
+        VerificationSession.Status.EXPIRED: gettext("The token expired before the person could be sent to the page."),
+    }
+    return words[status] % {"plan": plan}
+
+
+def _decided(session: VerificationSession, plan: str) -> str:
+    passed = session.verdict == VerificationSession.Verdict.PASSED
+    values = {"plan": plan}
+    # Where only liveness is checked, a similarity of 0 means nothing.
+    compared = session.plan.match_source != Plan.MatchSource.LIVENESS_ONLY
+    if compared and session.score is not None and session.threshold is not None:
+        values |= {"score": number(session.score), "threshold": number(session.threshold)}
+        if passed and session.score >= session.threshold:
+            return gettext("%(score)s ≥ %(threshold)s of plan %(plan)s: passed") % values
+        if passed:
+            return gettext("Passed with %(score)s, though plan %(plan)s is set to %(threshold)s here") % values
+        if 0 < session.score < session.threshold:
+            return gettext("%(score)s < %(threshold)s of plan %(plan)s: failed") % values
+    if passed:
+        return gettext("Passed by plan %(plan)s") % values
+    explanation = error_in_words(session.error_class, session.error_code)
+    return explanation or gettext("Failed by plan %(plan)s") % values
+

@@ -1,0 +1,329 @@
+"""System checks: what is wrong with the configuration, said at start instead of at the first face.
+
+They read settings only: no network, no database. Each has an id of its own (listed in
+``docs/checks.md``) and a hint. The checks of encrypted fields, ``faceprint.E101``–``E104``, stand with
+the fields.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from celery import current_app
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (Django's name)
+from django.core.files.storage import FileSystemStorage
+from django.utils.module_loading import import_string
+
+from .clock import FileClock, system_clock
+from .conf import APPLICATION_KEYS, KEYS, conf
+from .exceptions import FaceprintConfigurationError
+from .hosts import unsafe_settings
+from .services import schedule
+
+STORAGE_ALIAS = "faceprint"
+#: What redis and SQS transports use when nothing else is said (kombu).
+DEFAULT_VISIBILITY_TIMEOUT = 3600
+TRANSPORTS_WITH_VISIBILITY_TIMEOUT = ("redis", "rediss", "sentinel", "sqs", "valkey")
+
+# Setting → property of ``conf`` that reads and checks it.
+_PROPERTIES = {
+    "API_URL": "api_url",
+    "H5_URL": "h5_url",
+    "PUBLIC_URL": "public_url",
+    "MEDIA_HOSTS": "media_hosts",
+    "QPS": "qps",
+    "REQUIRE_CONSENT": "require_consent",
+    "RETENTION": "retention",
+    "RETURN_URL_HOSTS": "return_url_hosts",
+    "LATEST_GRACE": "latest_grace",
+    "CLOCK": "clock",
+    "PROXIES": "proxies",
+}
+
+_DANGERS = {
+    "loopback": "is this machine",
+    "private": "is a private address or name",
+    "plain_http": "is plain http",
+    "invalid": "is no usable host",
+}
+
+
+@register("faceprint")
+def check_settings(**kwargs: Any) -> list[CheckMessage]:
+    """E001–E007, W005: ``settings.FACEPRINT`` is there, its keys are known, and every value can be read."""
+    raw = getattr(settings, "FACEPRINT", None)
+    if not isinstance(raw, Mapping):
+        return [
+            Error(
+                "settings.FACEPRINT is missing." if raw is None else "settings.FACEPRINT is not a dict.",
+                hint="Set FACEPRINT = {...}; docs/settings.md lists its keys.",
+                id="faceprint.E001",
+            )
+        ]
+    if unknown := conf.unknown_keys():
+        # conf refuses to read anything until they are gone, so that no misspelt key is ever ignored.
+        return list(_unknown_keys(unknown, KEYS, "settings.FACEPRINT"))
+    return [*_wrong_values(), *_applications(raw), *_keys(raw)]
+
+
+@register("faceprint")
+def check_storage(**kwargs: Any) -> list[CheckMessage]:
+    """E008, E009, W001, W002: the archive has a storage of its own, and the public cannot reach it."""
+    entry = settings.STORAGES.get(STORAGE_ALIAS)
+    if not isinstance(entry, Mapping) or not entry.get("BACKEND"):
+        return [
+            Error(
+                f'STORAGES["{STORAGE_ALIAS}"] is missing.',
+                hint="Add a private storage under this alias. There is no fallback to the default storage, "
+                "which is often served by the web server.",
+                id="faceprint.E008",
+            )
+        ]
+    backend = entry["BACKEND"]
+    try:
+        storage_class = import_string(backend) if isinstance(backend, str) else backend
+    except ImportError:
+        return [
+            Error(
+                f'The backend of STORAGES["{STORAGE_ALIAS}"] cannot be imported.',
+                hint="Correct the dotted path, or install what it needs (django-faceprint[s3] for S3).",
+                id="faceprint.E009",
+            )
+        ]
+    options = entry.get("OPTIONS") or {}
+    messages: list[CheckMessage] = []
+    if isinstance(storage_class, type) and issubclass(storage_class, FileSystemStorage):
+        location = options.get("location") or settings.MEDIA_ROOT
+        if not options.get("location") or _is_served(Path(location)):
+            messages.append(
+                Warning(
+                    f'STORAGES["{STORAGE_ALIAS}"] keeps its files in a folder that web servers serve.',
+                    hint="Give it a location of its own, outside of MEDIA_ROOT, STATIC_ROOT and the folders "
+                    "of the other storages.",
+                    id="faceprint.W001",
+                )
+            )
+    if (
+        options.get("base_url")
+        or str(options.get("default_acl") or "").startswith("public")
+        or options.get("querystring_auth") is False
+    ):
+        messages.append(
+            Warning(
+                f'STORAGES["{STORAGE_ALIAS}"] is set up to give out public addresses.',
+                hint="Remove base_url, a public default_acl and querystring_auth=False: files are served by "
+                "access-checked views only.",
+                id="faceprint.W002",
+            )
+        )
+    return messages
+
+
+@register("faceprint")
+def check_production(**kwargs: Any) -> list[CheckMessage]:
+    """E010, E011, W003, W004: with ``DEBUG`` off, no sandbox passes people and nobody moves the clock."""
+    if conf.debug:
+        return []
+    messages: list[CheckMessage] = []
+    try:
+        unsafe = unsafe_settings()
+        is_sandbox = conf.environment == "sandbox"
+        clock = conf.clock
+    except FaceprintConfigurationError:
+        return []  # said by check_settings
+    for setting, danger in unsafe:
+        messages.append(
+            Error(
+                f'DEBUG is off, and FACEPRINT["{setting}"] {_DANGERS[danger]}.',
+                hint="Set it to the public https address; no session is started until then.",
+                id="faceprint.E010",
+            )
+        )
+    if isinstance(clock, FileClock):
+        messages.append(
+            Error(
+                'DEBUG is off, and FACEPRINT["CLOCK"] is a clock that a file can move.',
+                hint="Remove CLOCK: whoever can write that file could make evidence expire.",
+                id="faceprint.E011",
+            )
+        )
+    elif clock is not system_clock:
+        messages.append(
+            Warning(
+                'DEBUG is off, and FACEPRINT["CLOCK"] is not the system\'s clock.',
+                hint="Remove CLOCK, unless you know why deadlines follow another clock.",
+                id="faceprint.W003",
+            )
+        )
+    if is_sandbox and not any(setting == "API_URL" for setting, _ in unsafe):
+        messages.append(
+            Warning(
+                'DEBUG is off, and FACEPRINT["API_URL"] is not a host of Baidu.',
+                hint="Sessions are marked as sandbox and left out of the statistics. Remove API_URL to talk "
+                "to Baidu itself.",
+                id="faceprint.W004",
+            )
+        )
+    return messages
+
+
+@register("faceprint")
+def check_return_hosts(**kwargs: Any) -> list[CheckMessage]:
+    """E012: every entry of ``RETURN_URL_HOSTS`` names one host, so that no redirect is open."""
+    try:
+        entries = conf.return_url_hosts
+    except FaceprintConfigurationError:
+        return []  # said by check_settings
+    if not any(character in entry for entry in entries for character in "*/@?# "):
+        return []
+    return [
+        Error(
+            'FACEPRINT["RETURN_URL_HOSTS"] has an entry that is not host or host:port.',
+            hint='Name each host, without scheme, path and "*": else strangers could send people elsewhere.',
+            id="faceprint.E012",
+        )
+    ]
+
+
+@register("faceprint")
+def check_time_limits(**kwargs: Any) -> list[CheckMessage]:
+    """E013, E014: soft limit < hard limit < lease < the broker's visibility timeout."""
+    return time_limit_messages(
+        schedule.SOFT_TIME_LIMIT, schedule.HARD_TIME_LIMIT, schedule.LEASE_SECONDS, _visibility_timeout()
+    )
+
+
+def time_limit_messages(
+    soft: float, hard: float, lease: float, visibility: float | None
+) -> list[CheckMessage]:
+    """What is wrong with these times (seconds); ``visibility`` is None for brokers without such a timeout."""
+    messages: list[CheckMessage] = []
+    if not soft < hard < lease:
+        messages.append(
+            Error(
+                f"The time limits of tasks ({soft} s, {hard} s) and the lease ({lease} s) are out of order.",
+                hint="Keep soft limit < hard limit < lease: a task must be dead before another takes over.",
+                id="faceprint.E013",
+            )
+        )
+    if visibility is not None and visibility <= lease:
+        messages.append(
+            Error(
+                f"The broker hands out a task again after {visibility} s, but a lease lasts {lease} s.",
+                hint="Raise visibility_timeout in Celery's broker_transport_options; 3600 is usual.",
+                id="faceprint.E014",
+            )
+        )
+    return messages
+
+
+def _unknown_keys(unknown: Sequence[str], known: frozenset[str], where: str) -> Iterator[CheckMessage]:
+    for key in unknown:
+        similar = difflib.get_close_matches(key.upper(), known, n=1)
+        yield Error(
+            f"{where} has the unknown key {key!r}.",
+            hint=f"Did you mean {similar[0]!r}?" if similar else f"Known are {', '.join(sorted(known))}.",
+            id="faceprint.E002",
+        )
+
+
+def _wrong_values() -> Iterator[CheckMessage]:
+    for key, name in _PROPERTIES.items():
+        problem = _problem(name)
+        if problem:
+            yield Error(problem, hint=f"docs/settings.md describes {key}.", id="faceprint.E003")
+
+
+def _applications(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    applications = raw.get("APPLICATIONS")
+    if not applications:
+        yield Error(
+            'FACEPRINT["APPLICATIONS"] is empty: there are no credentials for Baidu.',
+            hint='Set APPLICATIONS = {"default": {"API_KEY": …, "SECRET_KEY": …}} from Baidu\'s console.',
+            id="faceprint.E004",
+        )
+        return
+    found = False
+    for alias, values in applications.items() if isinstance(applications, Mapping) else ():
+        if not isinstance(values, Mapping):
+            continue  # said by conf, below
+        unknown = sorted(str(key) for key in set(values) - APPLICATION_KEYS)
+        for message in _unknown_keys(unknown, APPLICATION_KEYS, f'FACEPRINT["APPLICATIONS"][{alias!r}]'):
+            found = True
+            yield message
+        for key in ("API_KEY", "SECRET_KEY"):
+            if not values.get(key):
+                found = True
+                yield Error(
+                    f'FACEPRINT["APPLICATIONS"][{alias!r}] has no {key}.',
+                    hint="Copy it from the application's page in Baidu's console.",
+                    id="faceprint.E004",
+                )
+    problem = "" if found else _problem("applications")
+    if problem:
+        yield Error(problem, hint="docs/settings.md describes APPLICATIONS.", id="faceprint.E003")
+
+
+def _keys(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
+    hint = (
+        "Make one with: python -c 'from django_faceprint.privacy.keys import generate_key; "
+        "print(generate_key())', and keep a copy: without it the archive cannot be read."
+    )
+    usable = True
+    for key, name, check_id in (
+        ("ENCRYPTION_KEYS", "encryption_keys", "faceprint.E005"),
+        ("INDEX_KEYS", "index_keys", "faceprint.E006"),
+    ):
+        problem = _problem(name) if raw.get(key) else f'FACEPRINT["{key}"] is empty.'
+        if problem:
+            usable = False
+            yield Error(problem, hint=hint, id=check_id)
+    if not usable:
+        return
+    keys = [*conf.encryption_keys, *conf.index_keys]
+    if len(set(keys)) != len(keys):
+        yield Error(
+            "ENCRYPTION_KEYS and INDEX_KEYS of FACEPRINT hold the same key twice.",
+            hint="Make a key of its own for each: whoever can test index values must not be able to decrypt.",
+            id="faceprint.E007",
+        )
+    # Tests and demonstrations may well use b"\1" * 32; random bytes repeat far less.
+    elif not conf.debug and any(len(set(key)) < 8 for key in keys):
+        yield Warning(
+            "DEBUG is off, and a key of FACEPRINT is not random.",
+            hint=hint,
+            id="faceprint.W005",
+        )
+
+
+def _problem(name: str) -> str:
+    """What ``conf`` says when it is asked for a property; it names keys and never values."""
+    try:
+        getattr(conf, name)
+    except FaceprintConfigurationError as error:
+        return str(error)
+    return ""
+
+
+def _is_served(location: Path) -> bool:
+    others = [
+        (entry.get("OPTIONS") or {}).get("location")
+        for alias, entry in settings.STORAGES.items()
+        if alias != STORAGE_ALIAS and isinstance(entry, Mapping)
+    ]
+    resolved = location.resolve()
+    # S3 storages have a "location" too: a relative prefix, not a folder.
+    served = [Path(root) for root in (settings.MEDIA_ROOT, settings.STATIC_ROOT, *others) if root]
+    return any(resolved.is_relative_to(root.resolve()) for root in served if root.is_absolute())
+
+
+def _visibility_timeout() -> float | None:
+    url = str(current_app.conf.broker_url or "")
+    if url.partition(":")[0].partition("+")[0] not in TRANSPORTS_WITH_VISIBILITY_TIMEOUT:
+        return None
+    options = current_app.conf.broker_transport_options or {}
+    return float(options.get("visibility_timeout", DEFAULT_VISIBILITY_TIMEOUT))

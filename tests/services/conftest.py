@@ -1,0 +1,108 @@
+"""The engine against the sandbox: real HTTP, real transactions, real files, frozen time."""
+
+from __future__ import annotations
+
+import hashlib
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+import requests
+
+from django_faceprint.client import Identity, MatchImage
+from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.services import sessions
+from django_faceprint.services.archive import open_stored
+from django_faceprint.services.collect import WorkReport, collect_due
+from tests.factories import NUMBER, image_bytes
+
+
+class Story:
+    """What people, Baidu and our engine do, in sentences."""
+
+    def __init__(self, sandbox: Any, plans: dict[str, Plan]) -> None:
+        self.sandbox = sandbox
+        self.plans = plans
+        self._number = 0
+
+    def start(self, plan_id: str = "25001", **more: Any) -> VerificationSession:
+        """A host starts a session with all that the plan requires."""
+        plan = self.plans[plan_id]
+        self._number += 1
+        request = sessions.StartRequest(
+            plan_id=plan_id,
+            reference=more.pop("reference", f"order-{self._number}"),
+            identity=Identity.checked("张三", NUMBER, 0) if plan.needs_identity else None,
+            match_image=MatchImage.checked(image_bytes()) if plan.needs_match_image else None,
+            **more,
+        )
+        return sessions.start_session(request)
+
+    def finish(self, session: VerificationSession, outcome: str = "pass", **more: Any) -> None:
+        """The person goes through the H5 page."""
+        self.control("POST", "finish", {"verify_token": session.verify_token, "outcome": outcome, **more})
+
+    def fault(self, endpoint: str, kind: str, **more: Any) -> None:
+        """Baidu misbehaves from now on (or ``count`` times)."""
+        self.control("POST", "faults", {"endpoint": endpoint, "kind": kind, **more})
+
+    def heal(self) -> None:
+        """Baidu is well again."""
+        self.control("DELETE", "faults")
+
+    def script(self, session: VerificationSession, **what: Any) -> None:
+        """Decide what Baidu will say of *session*."""
+        self.control("POST", "script", {"verify_token": session.verify_token, **what})
+
+    def control(self, method: str, what: str, body: Any = None) -> Any:
+        reply = requests.request(method, f"{self.sandbox.url}/_sandbox/{what}", json=body, timeout=30)
+        assert reply.ok, reply.text
+        return reply.json()
+
+    def ledger(self, session: VerificationSession) -> dict[str, Any]:
+        """What Baidu holds of *session*."""
+        entries = self.control("GET", f"ledger?verify_token={session.verify_token}")["sessions"]
+        assert len(entries) == 1
+        return dict(entries[0])
+
+    def work(self, *, limit: int | None = None) -> WorkReport:
+        """Let the engine do all that is due."""
+        return collect_due(budget=timedelta(seconds=60), limit=limit, monotonic=time.monotonic)
+
+    def back(self, session: VerificationSession) -> VerificationSession:
+        """The browser returns and the engine looks; the session as it is then."""
+        sessions.record_return(session)
+        self.work()
+        return self.fresh(session)
+
+    @staticmethod
+    def fresh(session: VerificationSession) -> VerificationSession:
+        return VerificationSession.objects.select_related("plan").get(pk=session.pk)
+
+
+@pytest.fixture
+def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
+    return Story(sandbox, plans)
+
+
+@pytest.fixture
+def assert_archived(story: Story) -> Callable[[VerificationSession], None]:
+    """All that Baidu holds of a session lies in our storage, decrypts, and nothing is there twice."""
+    def check(session: VerificationSession) -> None:
+        expected = sorted(
+            item["sha256"]
+            for item in story.ledger(session)["assets"]
+            if item["kind"] != "match_image" and item["available_from"]
+        )
+        stored = []
+        for asset in session.assets.stored().exclude(source="upload"):
+            with open_stored(asset) as reader:
+                content = reader.read_all()
+            assert hashlib.sha256(content).hexdigest() == asset.sha256
+            assert len(content) == asset.size
+            stored.append(asset.sha256)
+        assert sorted(stored) == expected
+
+    return check

@@ -1,0 +1,225 @@
+"""Starting a verification: what is refused, what survives a failure, and who gets the H5 URL."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.contrib.auth import get_user_model
+from django.db import transaction
+
+from django_faceprint import signals
+from django_faceprint.client import Identity, MatchImage
+from django_faceprint.exceptions import (
+    AuthenticationFailed,
+    FaceprintConfigurationError,
+    InvalidInput,
+    Unreachable,
+)
+from django_faceprint.models import MediaAsset, VerificationSession
+from django_faceprint.services import sessions
+from django_faceprint.services.archive import open_stored
+from tests.factories import NUMBER, image_bytes
+
+from .conftest import Story
+
+
+def request(plan_id: str = "25001", **values: Any) -> sessions.StartRequest:
+    values.setdefault("identity", Identity.checked("张三", NUMBER, 0))
+    return sessions.StartRequest(plan_id=plan_id, **values)
+
+
+def test_a_started_session_knows_its_deadlines(story: Story, clock: Any) -> None:
+    session = story.start()
+    assert session.status == "awaiting_user"
+    assert session.environment == "sandbox"
+    assert session.expires_at == clock() + timedelta(hours=2)
+    assert session.media_deadline == clock() + timedelta(hours=24)
+    assert session.results_deadline == clock() + timedelta(hours=72)
+    assert session.media_latest == clock() + timedelta(hours=27)
+    assert session.results_latest == clock() + timedelta(hours=75)
+    assert session.wake_at == clock() + timedelta(seconds=30)
+
+
+def test_the_h5_url_waits_for_all_that_the_plan_requires(story: Story) -> None:
+    session = sessions.start_session(sessions.StartRequest(plan_id="25001"))
+    assert (sessions.h5_url(session), session.status) == (None, "created")
+    sessions.submit_identity(session, Identity.checked("张三", NUMBER, 0))
+    url = sessions.h5_url(session)
+    assert url is not None
+    assert session.verify_token in url
+
+    compared = sessions.start_session(sessions.StartRequest(plan_id="25004"))
+    assert sessions.h5_url(compared) is None
+    sessions.upload_match_image(compared, MatchImage.checked(image_bytes()))
+    assert sessions.h5_url(compared) is not None
+
+
+def test_the_h5_url_ends_with_the_token(story: Story, clock: Any) -> None:
+    session = story.start()
+    clock.advance(hours=2)
+    assert sessions.h5_url(session) is None
+
+
+def test_the_match_image_is_archived_even_when_baidu_refuses_it(story: Story) -> None:
+    session = sessions.start_session(sessions.StartRequest(plan_id="25004"))
+    story.fault("upload_match_image", "service", code=222202, count=1)
+    data = image_bytes()
+    problem: Exception | None = None
+    try:
+        sessions.upload_match_image(session, MatchImage.checked(data))
+    except Exception as error:  # whichever of our errors the code belongs to
+        problem = error
+    asset = session.assets.get()
+    assert (asset.kind, asset.state, asset.deadline) == ("match_image", MediaAsset.State.STORED, None)
+    with open_stored(asset) as reader:
+        assert reader.read_all() == data
+    if problem is None:
+        pytest.fail("a refused picture must not count as accepted")
+    assert story.fresh(session).match_image_accepted_at is None
+    assert sessions.h5_url(session) is None
+
+
+def test_a_start_that_fails_leaves_a_record_and_can_be_repeated(story: Story, clock: Any) -> None:
+    story.fault("verify_token_generate", "http_500", count=1)
+    again = request(idempotency_key="order-1")
+    with pytest.raises(Unreachable):
+        sessions.start_session(again)
+    session = VerificationSession.objects.get()
+    assert (session.status, session.error_class, session.token_answered_at) == ("created", "retry", None)
+    repeated = sessions.start_session(again)
+    assert repeated.pk == session.pk
+    assert (repeated.status, repeated.error_class) == ("awaiting_user", "")
+    assert sessions.start_session(again).verify_token == repeated.verify_token
+    assert VerificationSession.objects.count() == 1
+
+
+def test_a_start_that_fails_for_good_expires(story: Story, clock: Any) -> None:
+    story.fault("verify_token_generate", "http_500")
+    with pytest.raises(Unreachable):
+        story.start()
+    clock.advance(hours=2, seconds=1)
+    story.work()
+    session = VerificationSession.objects.get()
+    assert (session.verdict, session.status, session.archive_state) == ("expired", "expired", "not_applicable")
+    assert not session.has_outstanding_work
+
+
+def test_an_idempotency_key_is_bound_to_its_request_and_caller(story: Story) -> None:
+    users = get_user_model().objects
+    one, other = users.create_user("one"), users.create_user("other")
+    first = sessions.start_session(request(idempotency_key="k"), created_by=one)
+    with pytest.raises(InvalidInput) as caught:
+        sessions.start_session(request(idempotency_key="k", reference="another"), created_by=one)
+    assert caught.value.code == "reused"
+    second = sessions.start_session(request(idempotency_key="k"), created_by=other)
+    assert second.pk != first.pk
+
+
+@pytest.mark.parametrize(
+    ("values", "field", "code"),
+    [
+        ({"plan_id": "99999"}, "plan", "unknown_plan"),
+        ({"reference": NUMBER}, "reference", "looks_personal"),
+        ({"reference": "order 110105 19491231 002X"}, "reference", "looks_personal"),
+        ({"reference": "１３８００１３８０００"}, "reference", "looks_personal"),
+        ({"reference": "tel:+86-138-0013-8000"}, "reference", "looks_personal"),
+        ({"reference": "x" * 101}, "reference", "too_long"),
+        ({"reference": "a\nb"}, "reference", "control_characters"),
+        ({"purpose": NUMBER}, "purpose", "looks_personal"),
+        ({"plan_id": "25005"}, "identity", "not_wanted_by_plan"),
+        ({"return_url": "https://evil.example.com/"}, "return_url", "not_allowed"),
+        ({"return_url": "https://shop.example.com@evil.example.com/"}, "return_url", "not_allowed"),
+        ({"return_url": "https://shop.example.com\\@evil.example.com/"}, "return_url", "not_allowed"),
+        ({"return_url": "javascript:alert(1)//shop.example.com"}, "return_url", "not_allowed"),
+        ({"return_url": "//shop.example.com/"}, "return_url", "not_allowed"),
+    ],
+)
+def test_bad_input_is_refused_before_anything_is_sent(
+    story: Story, values: dict[str, Any], field: str, code: str
+) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        sessions.start_session(request(**values))
+    assert (caught.value.field, caught.value.code) == (field, code)
+    assert NUMBER not in str(caught.value)
+    assert VerificationSession.objects.count() == 0
+    assert story.control("GET", "ledger")["sessions"] == []
+
+
+@pytest.mark.parametrize(
+    "reference", ["order-2026-11-24-0001", "SO202611240000123456", "7f3c…", "订单 12345678", "ref 440301"]
+)
+def test_ordinary_references_are_accepted(reference: str) -> None:
+    assert not sessions.looks_personal(reference)
+
+
+def test_only_plans_with_the_option_accept_other_documents(story: Story) -> None:
+    permit = Identity.checked("李四", "810000199408230021", 4)
+    with pytest.raises(InvalidInput) as caught:
+        sessions.start_session(request(identity=permit))
+    assert caught.value.field == "identity.certificate_type"
+    assert sessions.start_session(request("25006", identity=permit)).status == "awaiting_user"
+
+
+def test_consent_is_required_where_the_settings_say_so(story: Story, settings: Any) -> None:
+    settings.FACEPRINT = {**settings.FACEPRINT, "REQUIRE_CONSENT": True}
+    with pytest.raises(InvalidInput) as caught:
+        sessions.start_session(request())
+    assert (caught.value.field, caught.value.code) == ("consent", "required")
+    session = sessions.start_session(request(consent={"reference": "c-1", "notice_version": "3"}))
+    assert story.fresh(session).consent == {"reference": "c-1", "notice_version": "3"}
+
+
+def test_the_sandbox_never_passes_people_in_production(story: Story, settings: Any) -> None:
+    settings.DEBUG = False
+    with pytest.raises(FaceprintConfigurationError):
+        sessions.start_session(request())
+    assert VerificationSession.objects.count() == 0
+
+
+def test_nothing_is_sent_inside_a_transaction(story: Story) -> None:
+    with pytest.raises(RuntimeError, match="transaction"), transaction.atomic():
+        sessions.start_session(request())
+
+
+def test_a_wrong_key_is_named(story: Story, settings: Any) -> None:
+    settings.FACEPRINT = {
+        **settings.FACEPRINT,
+        "APPLICATIONS": {"default": {"API_KEY": "wrong", "SECRET_KEY": "sandbox-secret-key"}},
+    }
+    with pytest.raises(AuthenticationFailed):
+        sessions.start_session(request())
+    session = VerificationSession.objects.get()
+    assert session.error_class == "configuration"
+    assert "API" in session.error_message
+
+
+def test_only_the_first_return_counts_and_a_forged_link_finds_nothing(story: Story, clock: Any) -> None:
+    returned: list[Any] = []
+    signals.session_returned.connect(lambda **what: returned.append(what), weak=False, dispatch_uid="t")
+    try:
+        session = story.start()
+        token = sessions.return_token(session)
+        found = sessions.session_of_return_token(token)
+        assert found is not None
+        sessions.record_return(found)
+        first = story.fresh(session).returned_at
+        clock.advance(minutes=1)
+        sessions.record_return(found)
+    finally:
+        signals.session_returned.disconnect(dispatch_uid="t")
+    assert story.fresh(session).returned_at == first
+    assert len(returned) == 1
+    assert sessions.session_of_return_token(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
+    assert sessions.session_of_return_token(str(session.public_id)) is None
+    assert session.public_id.hex not in token.split(":")[1:]
+
+
+def test_a_closed_session_takes_nothing_more(story: Story, clock: Any) -> None:
+    session = story.start()
+    clock.advance(hours=3, seconds=1)
+    story.work()
+    with pytest.raises(InvalidInput) as caught:
+        sessions.submit_identity(story.fresh(session), Identity.checked("张三", NUMBER, 0))
+    assert caught.value.code == "closed"
