@@ -138,7 +138,7 @@ class Conf:
 
     @property
     def retention(self) -> timedelta | None:
-        """How long evidence is kept after the verification, unless the plan says otherwise; None: no limit."""
+        """How long evidence is kept after the verdict, unless the plan says otherwise; None: no limit."""
         value = self._get("RETENTION", timedelta(days=180))
         if value is None:
             return None
@@ -198,6 +198,11 @@ class Conf:
     def debug(self) -> bool:
         """Django's ``DEBUG``: on, a sandbox and a movable clock are allowed."""
         return bool(settings.DEBUG)
+
+    @property
+    def language(self) -> str:
+        """Django's ``LANGUAGE_CODE``: the language of what is written to nobody in particular, such as mails."""
+        return str(settings.LANGUAGE_CODE)
 
     def unknown_keys(self) -> list[str]:
         """Keys of ``settings.FACEPRINT`` that mean nothing, most often misspelt ones."""

@@ -16,8 +16,10 @@ from .conf import conf
 from .exceptions import FaceprintConfigurationError
 
 # Names that never belong to a public host: RFC 6761, 6762, 8375 and what home and office routers use.
-_PRIVATE_SUFFIXES = (".localhost", ".local", ".internal", ".intranet", ".private", ".lan", ".home", ".corp")
-_PRIVATE_SUFFIXES += (".home.arpa", ".test", ".example", ".invalid", ".onion")
+_PRIVATE_SUFFIXES = (
+    *(".localhost", ".local", ".internal", ".intranet", ".private", ".lan", ".home", ".corp", ".home.arpa"),
+    *(".test", ".example", ".invalid", ".onion"),
+)
 
 
 def host_danger(host: str) -> str:

@@ -290,7 +290,7 @@ def _first(content: bytes, *path: bytes) -> bytes:
 
 
 def _children(content: bytes) -> list[tuple[bytes, bytes]]:
-    children = []
+    children: list[tuple[bytes, bytes]] = []
     position = 0
     while position + 8 <= len(content):
         rest = len(content) - position

@@ -79,7 +79,7 @@ def _send(session_pk: int) -> None:
     problem = ""
     try:
         collect.apply_async(args=[session_pk], expires=60, retry=False)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001
         # Brokers raise what they like; losing a hint is harmless by design, hiding it is not.
         problem = type(error).__name__
     if problem:

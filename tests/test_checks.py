@@ -170,7 +170,8 @@ def test_keys_that_are_not_random(production: Any) -> None:
 
 def test_storage_missing(settings: Any) -> None:
     storages = settings.STORAGES
-    for entry in (None, {}, "django.core.files.storage.FileSystemStorage"):
+    entries: tuple[Any, ...] = (None, {}, "django.core.files.storage.FileSystemStorage")
+    for entry in entries:
         settings.STORAGES = storages | {"faceprint": entry}
         assert set(found()) == {"faceprint.E008"}
     settings.STORAGES = {alias: entry for alias, entry in storages.items() if alias != "faceprint"}
@@ -192,7 +193,7 @@ def test_storage_where_web_servers_serve(settings: Any, tmp_path: Path) -> None:
 
     def of(**options: Any) -> set[str]:
         backend = "tests.test_checks.OwnStorage"
-        entry = {"BACKEND": backend, "OPTIONS": options} if options else {"BACKEND": backend}
+        entry: dict[str, Any] = {"BACKEND": backend, "OPTIONS": options} if options else {"BACKEND": backend}
         settings.STORAGES = settings.STORAGES | {"default": default, "faceprint": entry}
         return set(found())
 

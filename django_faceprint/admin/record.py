@@ -87,6 +87,7 @@ class File:
     name: str
     state: Badge
     explanation: str
+    error: str
     dimensions: str
     url: str
     overdue: bool
@@ -339,6 +340,7 @@ class Record:
             name=_file_name(asset),
             state=Badge(asset.get_state_display(), words.ASSET_TONES[MediaAsset.State(asset.state)]),
             explanation=explanation,
+            error="" if stored else words.asset_error_in_words(asset.error),
             dimensions=_dimensions(asset),
             url=self._media_url(asset) if stored and self._media_url else "",
             overdue=bool(overdue),
@@ -501,9 +503,9 @@ def _identity_row(
 
 
 def _differs(kind: str, one: str | None, other: str | None) -> bool:
-    if not one or not other:
-        return False
-    return normalise(kind, one) != normalise(kind, other)
+    first, second = normalise(kind, one or ""), normalise(kind, other or "")
+    # A value that upstream masked, like one that is missing, can be compared with nothing.
+    return bool(first and second and first != second)
 
 
 def _day(text: str) -> str:

@@ -265,9 +265,7 @@ class FaceprintClient:
                 )
         return reply
 
-    def _send_once(
-        self, endpoint: str, path: str, payload: Mapping[str, Any]
-    ) -> tuple[Authorization, Reply]:
+    def _send_once(self, endpoint: str, path: str, payload: Mapping[str, Any]) -> tuple[Authorization, Reply]:
         authorization = self._authentication.authorize("POST", path)
         reply = self._transport.post(
             endpoint, path, query=authorization.query, payload=payload, headers=authorization.headers

@@ -23,7 +23,7 @@ import urllib3
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers
 
-from ..exceptions import Unreachable, UnsafeMedia, UrlExpired
+from ..exceptions import FaceprintConfigurationError, Unreachable, UnsafeMedia, UrlExpired
 from .connections import Limits, Resolver, bound, exchange, is_public_address, is_unicast_address, tls_context
 from .transport import FAILURES, POOL_SIZE, USER_AGENT, failure_words
 
@@ -140,8 +140,9 @@ class Downloader:
     """Fetches media. Safe to share between threads and across a fork.
 
     ``allowed_hosts`` are ``host`` (default ports), ``host:port`` or ``*.domain`` (any depth of sub-domains,
-    not the domain itself). ``timeout`` is (connect, read) and ``total_timeout`` bounds a whole download,
-    from the first byte sent to the last received, in seconds; ``max_bytes`` bounds its size.
+    not the domain itself); anything else raises ``FaceprintConfigurationError``. ``timeout`` is (connect,
+    read) and ``total_timeout`` bounds a whole download, from the first byte sent to the last received, in
+    seconds; ``max_bytes`` bounds its size.
 
     Addresses that are not of the public Internet are refused unless ``allow_private``. The address
     connected to is one of those checked; a name with a single forbidden address is refused. With a proxy
@@ -366,9 +367,9 @@ def _pattern(entry: str) -> _Pattern:
     parts = _split(f"//{text[2:] if wildcard else text}")
     host = (parts.hostname or "") if parts is not None else ""
     if parts is None or not _HOST.fullmatch(host) or parts.path or parts.query or parts.username is not None:
-        raise ValueError("Allowed hosts must be written host, host:port or *.domain.")
+        raise FaceprintConfigurationError("Media hosts must be written host, host:port or *.domain.")
     if wildcard and "." not in host:
-        raise ValueError("A wildcard must not cover a whole top-level domain.")
+        raise FaceprintConfigurationError("A media host must not cover a whole top-level domain.")
     return _Pattern(host, wildcard, parts.port)
 
 

@@ -17,9 +17,9 @@ __all__ = [
     "Heartbeat",
     "MediaAsset",
     "Plan",
+    "UploadIntent",
     "UpstreamAnswer",
     "UpstreamCall",
-    "UploadIntent",
     "VerificationAttempt",
     "VerificationSession",
 ]

@@ -9,7 +9,7 @@ from django_faceprint.clock import now
 
 
 class AccessLog(models.Model):
-    """One look at a record or a file. Append-only, without foreign keys, so that it outlives what it tells of."""
+    """One look at a record or a file. Append-only, without foreign keys: it outlives what it tells of."""
 
     class Action(models.TextChoices):
         VIEW_RECORD = "view_record", _("viewed record")

@@ -81,7 +81,7 @@ class Alert(models.Model):
     """
 
     rule = models.ForeignKey(AlertRule, models.CASCADE, related_name="alerts", verbose_name=_("rule"))
-    open_key = models.CharField(max_length=80, null=True, unique=True, editable=False)  # noqa: DJ001
+    open_key = models.CharField(max_length=80, null=True, unique=True, editable=False)
     severity = models.CharField(_("severity"), max_length=10, choices=AlertRule.Severity.choices)
     opened_at = models.DateTimeField(_("opened"), default=now, db_index=True)
     last_seen_at = models.DateTimeField(_("last seen"), default=now)

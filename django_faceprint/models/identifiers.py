@@ -9,7 +9,7 @@ from django_faceprint.clock import now
 
 
 def time_ordered_uuid() -> uuid.UUID:
-    """A random UUID that sorts by creation time (version 7, RFC 9562): 48 bits of milliseconds, 74 random bits.
+    """A random UUID that sorts by creation time (version 7, RFC 9562): 48 bits of milliseconds, 74 random.
 
     Ordered ids keep indexes of big tables compact; 74 random bits keep them unguessable, though no
     access decision rests on that.

@@ -89,7 +89,7 @@ class VerificationSession(models.Model):
     application = models.CharField(_("application"), max_length=50)
 
     verify_token = EncryptedTextField(label="session.verify_token", null=True)
-    verify_token_index = models.CharField(max_length=80, null=True, unique=True, editable=False)  # noqa: DJ001
+    verify_token_index = models.CharField(max_length=80, null=True, unique=True, editable=False)
 
     subject = models.ForeignKey(
         settings.AUTH_USER_MODEL,
@@ -107,7 +107,7 @@ class VerificationSession(models.Model):
         verbose_name=_("created by"),
         related_name="+",
     )
-    idempotency_key = models.CharField(max_length=80, null=True, editable=False)  # noqa: DJ001
+    idempotency_key = models.CharField(max_length=80, null=True, editable=False)
     request_digest = models.CharField(max_length=80, default="", editable=False)
     reference = models.CharField(_("reference"), max_length=100, blank=True, default="", db_index=True)
     purpose = models.CharField(_("purpose"), max_length=100, blank=True, default="")

@@ -362,7 +362,7 @@ class EncryptedField(models.BinaryField):
 
     # Serializers and validation
 
-    def value_from_object(self, obj: models.Model) -> Sealed | None:
+    def value_from_object(self, obj: models.Model) -> Any:
         """The ciphertext: serializers ask for it, and must not see plaintexts."""
         return self._sealed(obj)
 

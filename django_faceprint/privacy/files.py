@@ -216,9 +216,9 @@ class DecryptingReader(io.RawIOBase):
 
     def __init__(self, fileobj: IO[bytes], key: bytes, asset_id: UUID, plain_size: int) -> None:
         super().__init__()
+        self._file = fileobj
         if plain_size < 0:
             raise ValueError("plain_size is negative.")
-        self._file = fileobj
         self._key = key
         self._aad = _associated_data(asset_id)
         self.plain_size = plain_size

@@ -60,6 +60,8 @@ class ControlApi:
             return Response.of_json(methods[request.method](request))
         except ControlError as error:
             return Response.of_json({"error": str(error)}, status=error.status)
+        except ClockFileError as error:
+            return Response.of_json({"error": str(error)}, status=500)
 
     def _refuse_strangers(self, request: Request) -> None:
         address = ipaddress.ip_address(request.peer.partition("%")[0])
@@ -75,11 +77,7 @@ class ControlApi:
 
     def _clock(self, request: Request) -> Any:
         clock = self._sandbox.clock
-        try:
-            return {"now": clock.now().isoformat(), "offset": clock.offset}
-        except ClockFileError as error:
-            text = str(error)
-        raise ControlError(text, 500)
+        return {"now": clock.now().isoformat(), "offset": clock.offset}
 
     def _move_clock(self, request: Request) -> Any:
         data = _object(request)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import socket
 import struct
+import sys
 from collections.abc import Callable
 from contextlib import suppress
 from http import HTTPStatus
@@ -18,7 +19,7 @@ from .message import Request, Response
 
 MAX_BODY = 32 * 1024 * 1024
 IDLE_SECONDS = 60.0
-LINES_LEFT_OUT = ("/v1/",)
+LONGEST_LOGGED_PATH = 100
 
 
 class SandboxServer:
@@ -119,6 +120,14 @@ def is_loopback(host: str) -> bool:
     return bool((mapped or address).is_loopback)
 
 
+def _loggable(request: Request) -> str:
+    """The path without query; the names of media hold a token and are left out."""
+    path = request.target.partition("?")[0]
+    if path.startswith("/v1/"):
+        return "/v1/…"
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in path[:LONGEST_LOGGED_PATH])
+
+
 class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = True
@@ -159,8 +168,9 @@ class _HTTPServer(ThreadingHTTPServer):
             self._change.wait_for(lambda: not self._connections, timeout=5)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        if self.log is not None:
-            self.log("a connection broke off")
+        # A client that goes away is no error; anything else is a mistake in here and must be seen.
+        if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
+            super().handle_error(request, client_address)
 
 
 class _Handler(BaseHTTPRequestHandler):
@@ -187,9 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
         request = Request(self.command, self.path, headers, body, self.client_address[0])
         response = self.server.sandbox.handle(request)
         if self.server.log is not None:
-            path = request.path
-            path = next((f"{start}…" for start in LINES_LEFT_OUT if path.startswith(start)), path)
-            self.server.log(f"{self.command} {path} {response.status}")
+            self.server.log(f"{self.command} {_loggable(request)} {response.status}")
         try:
             self._send(response)
         except (ConnectionError, TimeoutError):

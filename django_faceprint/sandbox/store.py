@@ -17,7 +17,7 @@ from datetime import datetime, timedelta
 from threading import RLock
 from typing import Any, Literal, get_args, get_origin, get_type_hints
 
-from .media import Studio, digest
+from .media import Content, Studio, digest
 
 ACCESS_TOKEN_LIFE = timedelta(days=30)
 PAGE_LIFE = timedelta(hours=2)
@@ -244,6 +244,8 @@ class Script:
                     allowed.append(part)
             if item not in allowed and type(item) not in types:
                 raise ValueError(f"{name} is not understood")
+        if any(type(item) is int and abs(item) > 1_000_000 for item in value.values()):
+            raise ValueError("a number is too large")
         script = cls(**value)
         if script.count < 0:
             raise ValueError("count must not be negative")
@@ -538,10 +540,10 @@ class Store:
         with self.lock:
             self.calls.setdefault(endpoint, Counter())[outcome] += 1
 
-    def learn(self, session: Session, asset: Asset) -> None:
-        """Compute hash and size of an asset, once."""
+    def learn(self, session: Session, asset: Asset, content: Content | None = None) -> None:
+        """Compute hash and size of an asset, once; from ``content`` where that is at hand."""
         if asset.sha256 is None or asset.size is None:
-            content = self.studio.content(asset.kind, session.seed(*asset.key))
+            content = content or self.studio.content(asset.kind, session.seed(*asset.key))
             asset.size = content.size
             asset.sha256 = digest(content)
 

@@ -101,7 +101,7 @@ def discard_upload(intent: UploadIntent) -> bool:
     """Delete an uncommitted file and its intent; False when the storage refused, to be tried again later."""
     try:
         storage().delete(intent.name)
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (storages raise what they like)
         logger.warning("faceprint: an uncommitted file could not be deleted: %s", type(error).__name__)
         return False
     intent.delete()
@@ -157,7 +157,7 @@ def _save(intent: UploadIntent, stream: EncryptingStream) -> None:
         name = storage().save(intent.name, File(stream))
     except FaceprintError:
         raise
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__
     if failure:
         raise StorageFailed(failure)
@@ -171,7 +171,7 @@ def _open(name: str) -> IO[Any]:
     failure = ""
     try:
         return storage().open(name, "rb")
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__
     raise StorageFailed(failure)
 
@@ -208,6 +208,8 @@ def _commit(
         )
         if not changed:
             raise LeaseLost
-        UploadIntent.objects.filter(pk=intent.pk).delete()
+        # Retention takes an old intent over by its time before it deletes the file: then ours is too late.
+        if not UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at).delete()[0]:
+            raise LeaseLost
         asset.refresh_from_db()
         transaction.on_commit(lambda: events.asset_archived(asset))

@@ -31,7 +31,9 @@ class ExpectedAsset:
     reason: str = ""
 
 
-def expected_assets(plan: Plan, verdict: str, *, with_id_front: bool, with_id_back: bool) -> list[ExpectedAsset]:
+def expected_assets(
+    plan: Plan, verdict: str, *, with_id_front: bool, with_id_back: bool
+) -> list[ExpectedAsset]:
     """What is to be archived once the verdict is known; empty without a decision about the person.
 
     ID card pictures travel inside result/detail, so the answer itself tells whether they exist.

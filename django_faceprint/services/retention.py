@@ -9,7 +9,13 @@ from django.db import transaction
 from django.db.models import F
 
 from django_faceprint.clock import now
-from django_faceprint.models import MediaAsset, UploadIntent, UpstreamAnswer, UpstreamCall, VerificationSession
+from django_faceprint.models import (
+    MediaAsset,
+    UploadIntent,
+    UpstreamAnswer,
+    UpstreamCall,
+    VerificationSession,
+)
 
 from . import archive, statistics
 

@@ -106,7 +106,9 @@ class Lease:
 def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
     """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many."""
     due = list(
-        VerificationSession.objects.asleep_until(moment).order_by("wake_at").values_list("pk", flat=True)[:limit]
+        VerificationSession.objects.asleep_until(moment)
+        .order_by("wake_at")
+        .values_list("pk", flat=True)[:limit]
     )
     if not due:
         return 0

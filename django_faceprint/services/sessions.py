@@ -32,7 +32,7 @@ from django_faceprint.privacy.blind_index import blind_index, fingerprint, has_f
 from django_faceprint.privacy.fields import column_values, seal_value
 
 from . import archive, deadlines, events, schedule, upstream
-from .collect import NO_ERROR, error_columns
+from .problems import NO_ERROR, error_columns
 
 RETURN_SALT = "faceprint.return"
 START_REQUEST = "start_request"
@@ -63,7 +63,9 @@ class StartRequest:
     idempotency_key: str | None = None
 
 
-def start_session(request: StartRequest, *, created_by: Any = None, subject: Any = None) -> VerificationSession:
+def start_session(
+    request: StartRequest, *, created_by: Any = None, subject: Any = None
+) -> VerificationSession:
     """Create a session, obtain its verify_token and submit what was given with it.
 
     Raises :class:`InvalidInput` naming the field before anything is sent. Once the row exists, an
@@ -353,7 +355,9 @@ def _checked_plan(request: StartRequest) -> Plan:
 def _check_texts(request: StartRequest) -> None:
     for field, text in (("reference", request.reference), ("purpose", request.purpose)):
         if len(text) > REFERENCE_MAX:
-            raise InvalidInput(field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX})
+            raise InvalidInput(
+                field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
+            )
         if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
             raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
         if looks_personal(text):
@@ -373,7 +377,9 @@ def looks_personal(text: str) -> bool:
 
 
 def _check_return_url(url: str) -> None:
-    refused = InvalidInput("return_url", "not_allowed", 'Not a URL of a host in FACEPRINT["RETURN_URL_HOSTS"].')
+    refused = InvalidInput(
+        "return_url", "not_allowed", 'Not a URL of a host in FACEPRINT["RETURN_URL_HOSTS"].'
+    )
     if len(url) > 2000 or "\\" in url or any(ord(character) <= 32 for character in url):
         raise refused
     try:

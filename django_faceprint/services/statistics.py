@@ -10,7 +10,13 @@ from django.db.models import Count, F, Min, Q, Sum
 from django_faceprint.client import ErrorClass
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
-from django_faceprint.models import Heartbeat, MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
+from django_faceprint.models import (
+    Heartbeat,
+    MediaAsset,
+    UpstreamCall,
+    VerificationAttempt,
+    VerificationSession,
+)
 from django_faceprint.models.asset import MediaAssetQuerySet
 from django_faceprint.models.session import VerificationSessionQuerySet
 

@@ -69,7 +69,9 @@ class DatabaseTokenStore:
         try:
             yield
         finally:
-            AccessToken.objects.filter(pk=row.pk, lease_holder=holder).update(lease_holder="", lease_until=None)
+            AccessToken.objects.filter(pk=row.pk, lease_holder=holder).update(
+                lease_holder="", lease_until=None
+            )
 
     @staticmethod
     def _take(pk: int, holder: str) -> bool:

@@ -40,7 +40,7 @@ def read_ledger(sandbox_url: str) -> dict[str, Any]:
 
 
 def compare(ledger: dict[str, Any], storage_folder: Path) -> Findings:
-    """Read back, decrypt and hash every stored file; each that the sandbox made must be there exactly once."""
+    """Read back, decrypt and hash every stored file: each that the sandbox made must be there, once."""
     findings = Findings(lost=MediaAsset.objects.filter(state=MediaAsset.State.LOST).count())
     sessions = {
         session.verify_token_index: session
@@ -64,9 +64,7 @@ def compare(ledger: dict[str, Any], storage_folder: Path) -> Findings:
 
 def _compare_session(entry: dict[str, Any], session: VerificationSession, findings: Findings) -> None:
     expected = Counter(
-        item["sha256"]
-        for item in entry["assets"]
-        if item["kind"] != UPLOADED and item["available_from"]
+        item["sha256"] for item in entry["assets"] if item["kind"] != UPLOADED and item["available_from"]
     )
     findings.expected += len(expected)
     stored: Counter[str] = Counter()
@@ -81,7 +79,9 @@ def _compare_session(entry: dict[str, Any], session: VerificationSession, findin
     for digest in expected:
         if digest not in stored:
             kinds = {item["kind"] for item in entry["assets"] if item["sha256"] == digest}
-            findings.problems.append(f"{session.reference}: {'/'.join(kinds)} of the ledger is not in storage")
+            findings.problems.append(
+                f"{session.reference}: {'/'.join(kinds)} of the ledger is not in storage"
+            )
     for digest, count in stored.items():
         if digest not in expected:
             findings.problems.append(f"{session.reference}: a stored file is not in the ledger")

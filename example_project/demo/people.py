@@ -112,9 +112,7 @@ class Host:
         session = self._call("POST", "/sessions/", body, {"Idempotency-Key": person.reference})
         if not at_once:
             for name, content in extra.items():
-                session = self._call(
-                    "POST", f"/sessions/{session['id']}/{name.replace('_', '-')}/", content
-                )
+                session = self._call("POST", f"/sessions/{session['id']}/{name.replace('_', '-')}/", content)
         if not session["h5_url"]:
             raise DemoFailed(f"{person.reference}: the API gave no h5_url.")
         return session

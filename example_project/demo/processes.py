@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Mapping, Sequence
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -53,7 +54,7 @@ class Process:
     def start(self) -> None:
         """Start it, its output appended to the log."""
         with self.log.open("ab") as output:
-            self._child = subprocess.Popen(  # noqa: S603  (our own commands)
+            self._child = subprocess.Popen(
                 self._command,
                 stdin=subprocess.DEVNULL,
                 stdout=output,
@@ -87,10 +88,9 @@ class Process:
         """Wait for the end until the monotonic moment *until*, then kill whatever is left of the group."""
         if self._child is None:
             return
-        try:
+        # What does not end in time is killed with the rest of its group below.
+        with suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=max(until - time.monotonic(), 0.1))
-        except subprocess.TimeoutExpired:
-            pass  # it is killed with the rest of its group below
         self._signal(signal.SIGKILL)
         self._child.wait()
         self._child = None
@@ -98,10 +98,9 @@ class Process:
     def _signal(self, number: int) -> None:
         if self._child is None:
             return
-        try:
+        # The whole group may be gone already.
+        with suppress(ProcessLookupError):
             os.killpg(self._child.pid, number)
-        except ProcessLookupError:
-            pass  # the whole group is gone already
 
 
 class Processes:
@@ -120,12 +119,13 @@ class Processes:
         self.web_url = f"http://127.0.0.1:{web_port}"
         self.sandbox = process(
             "sandbox",
-            [*manage, "faceprint_sandbox", "--port", str(sandbox_port)]
-            + ["--clock-file", env["FACEPRINT_CLOCK_FILE"]],
+            [
+                *manage,
+                "faceprint_sandbox",
+                *("--port", str(sandbox_port), "--clock-file", env["FACEPRINT_CLOCK_FILE"]),
+            ],
         )
-        self.web = process(
-            "web site", [*manage, "runserver", "--noreload", f"127.0.0.1:{web_port}"]
-        )
+        self.web = process("web site", [*manage, "runserver", "--noreload", f"127.0.0.1:{web_port}"])
         self.worker = process(
             "worker", [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO", "--without-gossip"]
         )

@@ -5,8 +5,11 @@ from __future__ import annotations
 import gzip
 import json
 import logging
+import os
 import time
+import warnings
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from typing import Any
 
 import pytest
@@ -375,3 +378,37 @@ def test_json_of_forty_digits_is_a_number() -> None:
     assert parse_json(b'{"a": ' + b"1" * 40 + b"}") == {"a": int("1" * 40)}
     with pytest.raises(ValueError, match="not JSON"):
         parse_json(json.dumps({"a": 10**41}).encode())
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork()")
+def test_forked_child_opens_connections_of_its_own(server: Script, client: FaceprintClient) -> None:
+    ports: list[int] = []
+
+    def step(handler: Any) -> None:
+        ports.append(handler.client_address[1])
+        success({})(handler)
+
+    server.always(DETAIL, step)
+    detail(client)
+    with ThreadPoolExecutor(1) as pool:
+        child = pool.submit(_fork_and_run, lambda: detail(client).ok)
+        assert child.result(10) == 0
+    detail(client)
+
+    assert len(ports) == 3
+    assert ports[0] == ports[2] != ports[1]
+
+
+def _fork_and_run(work: Callable[[], bool]) -> int:
+    """Run in a forked child; the exit status is 0 if it worked."""
+    with warnings.catch_warnings():
+        # Python warns of forking beside threads: the server's thread is not used by the child.
+        warnings.simplefilter("ignore", DeprecationWarning)
+        pid = os.fork()
+    if pid == 0:
+        status = 1
+        try:
+            status = 0 if work() else 2
+        finally:
+            os._exit(status)
+    return os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1])

@@ -111,7 +111,8 @@ def test_null_and_empty_values_are_distinct() -> None:
     assert len(stored(person, "name") or b"") > 16
     fresh = Person.objects.get()
     assert (fresh.name, fresh.data, fresh.blob, fresh.early) == ("", None, b"", None)
-    for empty in ([], {}, "", 0, False):
+    empties: tuple[Any, ...] = ([], {}, "", 0, False)
+    for empty in empties:
         fresh.data = empty
         fresh.save()
         assert Person.objects.get().data == empty
@@ -131,9 +132,11 @@ def test_every_save_seals_anew(person: Person) -> None:
 
 def test_json_changed_in_place_is_saved(person: Person) -> None:
     fresh = Person.objects.get()
+    assert fresh.data is not None
     fresh.data["number"] = "changed"
     fresh.save()
     assert Person.objects.get().data["number"] == "changed"
+    assert person.data is not None
     person.data["number"] = "after create"
     person.save(update_fields=["data"])
     assert Person.objects.get().data["number"] == "after create"
@@ -393,6 +396,7 @@ def test_pickled_instances_carry_no_plaintext(person: Person) -> None:
 
 
 def test_pickling_keeps_unsaved_changes(person: Person) -> None:
+    assert person.data is not None
     person.data["number"] = "changed"
     person.name = "李四"
     again = pickle.loads(pickle.dumps(person))  # noqa: S301
@@ -407,6 +411,7 @@ def test_a_plaintext_of_no_row_is_not_pickled() -> None:
 def test_copies_are_independent(person: Person) -> None:
     person.name = "unsaved"
     shallow, deep = copy.copy(person), copy.deepcopy(person)
+    assert deep.data is not None
     deep.data["number"] = "deep"
     shallow.name = "shallow"
     assert (person.name, person.data) == ("unsaved", DATA)
@@ -460,7 +465,7 @@ def test_serializers_move_ciphertext(person: Person, format_name: str) -> None:
     before = stored(person, "name")
     Person.objects.all().delete()
     for restored in serializers.deserialize(format_name, text):
-        assert isinstance(restored.object.name, Sealed)
+        assert isinstance(vars(restored.object)["name"], Sealed)
         restored.save()
     assert stored(Person.objects.get(), "name") == before
     fresh = Person.objects.get()
@@ -550,6 +555,9 @@ def test_historical_models_read_the_values(person: Person) -> None:
     state.add_model(ModelState.from_model(Person))
     historical = state.apps.get_model("sealed_tests", "Person")
     assert historical._default_manager.get().name == NAME
+    with_label = historical._meta.get_field("name")
+    assert isinstance(with_label, EncryptedTextField)
+    assert with_label.label == "person.name"
 
 
 def test_editable_is_refused() -> None:

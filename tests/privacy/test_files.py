@@ -199,7 +199,7 @@ def test_a_failing_source_passes_through_and_leaves_no_whole_file() -> None:
         raise ConnectionError("gone")
 
     stream = EncryptingStream(produce(), KEY, ASSET)
-    written = []
+    written: list[bytes] = []
     with pytest.raises(ConnectionError):
         written.extend(stream)
     written.extend(stream._parts)
@@ -231,9 +231,10 @@ def test_is_a_file_as_storages_want_it() -> None:
     assert stream.size is None
     assert stream.name
     assert stream.multiple_chunks()
-    assert not stream.closed
+    states = [stream.closed]
     stream.close()
-    assert stream.closed
+    states.append(stream.closed)
+    assert states == [False, True]
     with pytest.raises(ValueError, match="closed"):
         stream.read()
 
@@ -311,6 +312,11 @@ def test_is_a_seekable_file() -> None:
         assert raw.read(5) == PLAIN[-1:]
         with pytest.raises(ValueError, match="before the start"):
             raw.seek(-1)
+
+
+def test_a_negative_size_is_refused() -> None:
+    with pytest.raises(ValueError, match="negative"):
+        reader(SEALED, -1)
 
 
 def test_closing_closes_the_file() -> None:

@@ -63,7 +63,9 @@ def test_a_damaged_clock_file_is_an_error_not_a_time(tmp_path: Path, text: str) 
     with pytest.raises(ClockFileError):
         clock.now()
     sandbox = Sandbox(clock=clock)
-    assert sandbox.handle(Request("GET", "/_sandbox/clock")).status == 500
+    for path in ("clock", "health", "ledger"):
+        assert sandbox.handle(Request("GET", f"/_sandbox/{path}")).status == 500
+    assert sandbox.handle(Request("POST", "/_sandbox/clock", body=b'{"advance": 5}')).status == 500
     assert sandbox.handle(Request("GET", "/face/print/?token=x")).status == 500
     assert sandbox.handle(Request("POST", "/_sandbox/clock", body=b'{"offset": 5}')).status == 200
     assert clock.offset == 5

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 import json
+import socket
 from typing import Any
 
 import pytest
@@ -137,6 +138,14 @@ def test_reset_and_truncation_break_the_connection(caller: Caller) -> None:
         with pytest.raises((requests.ConnectionError, requests.exceptions.ChunkedEncodingError)):
             caller.post("result/detail", {"verify_token": "x"})
     assert caller.error("result/detail", verify_token="x") == 900001
+
+
+def test_a_reset_is_a_real_one(caller: Caller) -> None:
+    fault(caller, endpoint="oauth_token", kind="reset")
+    with socket.create_connection(("127.0.0.1", caller.server.port), timeout=10) as connection:
+        connection.sendall(b"GET /oauth/2.0/token HTTP/1.1\r\nHost: x\r\n\r\n")
+        with pytest.raises(ConnectionResetError):
+            connection.recv(1)
 
 
 def test_a_lost_answer_after_the_work_was_done(caller: Caller) -> None:
@@ -333,6 +342,7 @@ def test_scripted_giving_up_and_card_images(caller: Caller) -> None:
         "x",
         {"outcome": "perhaps"},
         {"score": "high"},
+        {"score": 10**400},
         {"count": -1},
         {"count": True},
         {"surprise": 1},

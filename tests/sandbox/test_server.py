@@ -109,6 +109,8 @@ def test_the_log_holds_no_query_and_no_token(http: requests.Session) -> None:
         verify_token = caller.finished(25001)
         caller.get(caller.result("result/media/query", verify_token=verify_token)["images"][0])
         caller.get(caller.result("result/simple", verify_token=verify_token)["image"])
+        caller.get(f"{server.url}/%0Aforged?a=1")
+    assert "GET /%0Aforged 404" in lines
     assert "POST /rpc/2.0/brain/solution/faceprint/result/media/query 200" in lines
     assert "GET /v1/… 200" in lines
     assert not any(verify_token in line or caller.token in line or "?" in line for line in lines)

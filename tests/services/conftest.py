@@ -69,7 +69,9 @@ class Story:
 
     def work(self, *, limit: int | None = None) -> WorkReport:
         """Let the engine do all that is due."""
-        return collect_due(budget=timedelta(seconds=60), limit=limit, monotonic=time.monotonic)
+        report = collect_due(budget=timedelta(seconds=60), limit=limit, monotonic=time.monotonic)
+        assert not VerificationSession.objects.filter(error_class="internal").exists()
+        return report
 
     def back(self, session: VerificationSession) -> VerificationSession:
         """The browser returns and the engine looks; the session as it is then."""
@@ -90,6 +92,7 @@ def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
 @pytest.fixture
 def assert_archived(story: Story) -> Callable[[VerificationSession], None]:
     """All that Baidu holds of a session lies in our storage, decrypts, and nothing is there twice."""
+
     def check(session: VerificationSession) -> None:
         expected = sorted(
             item["sha256"]

@@ -20,9 +20,7 @@ Archived = Callable[[VerificationSession], None]
 
 
 def states(session: VerificationSession) -> dict[tuple[str, int, int], str]:
-    return {
-        (asset.kind, asset.attempt_order, asset.position): asset.state for asset in session.assets.all()
-    }
+    return {(asset.kind, asset.attempt_order, asset.position): asset.state for asset in session.assets.all()}
 
 
 @pytest.mark.parametrize("plan_id", ["25001", "25002", "25003", "25004", "25005", "25006", "25007"])
@@ -119,7 +117,7 @@ def test_scores_identity_and_times_are_kept(story: Story, clock: Any) -> None:
     assert (session.score, session.liveness_score, session.spoofing) == (91.5, 0.0, 0.01)
     assert session.threshold == 80.0
     assert session.confirmed == {"name": "张三", "number": NUMBER}
-    assert session.ocr is not None and session.ocr["number"] == NUMBER
+    assert session.ocr["number"] == NUMBER
     assert (session.masked_name, session.masked_number) == ("张*", "110***********002X")
     assert session.verified_at == clock.moment
     assert session.stat
@@ -261,7 +259,9 @@ def test_evidence_is_lost_only_after_the_latest_deadline_and_loudly(
     story: Story, clock: Any, caplog: pytest.LogCaptureFixture
 ) -> None:
     lost = []
-    signals.evidence_lost.connect(lambda **what: lost.append(what["asset"].kind), weak=False, dispatch_uid="t")
+    signals.evidence_lost.connect(
+        lambda **what: lost.append(what["asset"].kind), weak=False, dispatch_uid="t"
+    )
     try:
         session = story.start("25001")
         story.finish(session)
@@ -308,7 +308,7 @@ def test_wrong_credentials_are_said_and_tried_again(story: Story, clock: Any, se
     }
     session = story.back(session)
     assert session.error_class == "configuration"
-    assert "wrong" not in session.error_message
+    assert "wrong-api-key" not in session.error_message
     settings.FACEPRINT = good
     clock.advance(minutes=1)
     story.work()
@@ -393,7 +393,8 @@ def test_the_most_urgent_comes_first(story: Story, clock: Any) -> None:
         sessions.record_return(session)
     first = schedule.claim(clock())
     second = schedule.claim(clock())
-    assert first is not None and second is not None
+    assert first is not None
+    assert second is not None
     assert (first.session_pk, second.session_pk) == (early.pk, late.pk)
     assert schedule.claim(clock()) is None
 

@@ -45,7 +45,9 @@ class Command(BaseCommand):
         parser.add_argument("--once", action="store_true", help="end by itself instead of staying up")
         parser.add_argument("--web-port", type=int, default=8000, help="port of the web site (8000)")
         parser.add_argument("--sandbox-port", type=int, default=8400, help="port of the sandbox (8400)")
-        parser.add_argument("--folder", type=Path, default=None, help="where to work (var/demo); emptied first")
+        parser.add_argument(
+            "--folder", type=Path, default=None, help="where to work (var/demo); emptied first"
+        )
         parser.add_argument(
             "--kill-worker",
             action="store_true",
@@ -125,7 +127,8 @@ class Command(BaseCommand):
         calls = sum(verdicts.values())
         lines = [
             "",
-            f"{calls} verifications: " + ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())),
+            f"{calls} verifications: "
+            + ", ".join(f"{count} {name}" for name, count in sorted(verdicts.items())),
             f"Files archived      {findings.archived} ({findings.bytes_archived / 1e6:.1f} MB), encrypted",
             f"In Baidu's ledger   {findings.expected}; each read back, decrypted and compared by SHA-256",
             f"Lost                {findings.lost}",
@@ -162,7 +165,10 @@ class _Demo:
             session = self._host.start(person)
             sessions[session["id"]] = person
             Browser().verify(person, session["h5_url"])
-            bar.show(len(sessions), f"{person.reference}: {person.plan} {' → '.join(person.tries) or 'never opens'}")
+            bar.show(
+                len(sessions),
+                f"{person.reference}: {person.plan} {' → '.join(person.tries) or 'never opens'}",
+            )
             self._processes.require_alive()
         soon = {key: person for key, person in sessions.items() if not person.needs_clock}
         later = {key: person for key, person in sessions.items() if person.needs_clock}

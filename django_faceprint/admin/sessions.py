@@ -1,0 +1,422 @@
+"""记录查询: the list of verifications and the page of one."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+from urllib.parse import urlencode
+from uuid import UUID
+
+from django.contrib import admin, messages
+from django.core.exceptions import PermissionDenied, ValidationError
+from django.db.models import Prefetch, QuerySet
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http.response import HttpResponseBase
+from django.template.response import TemplateResponse
+from django.urls import path, reverse
+from django.utils.functional import Promise
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext_lazy as _
+
+from django_faceprint.clock import now
+from django_faceprint.media_response import media_response, record_look
+from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+from django_faceprint.services import collect
+from django_faceprint.services.access import record_access
+from django_faceprint.services.lookup import matching
+from django_faceprint.tasks import wake_up
+
+from . import record, words
+from .filters import CreatedFilter, DemotedFilter, ErrorClassFilter
+from .readonly import ReadOnlyAdmin
+
+CHANNEL = "admin"
+#: Rows that one action takes at most; more need a narrower selection.
+MOST_ROWS_OF_ACTION = 500
+EMPTY = "–"
+
+_NOT_LISTED = ("verify_token", "ocr", "consent", "return_url", "stat")
+
+
+@admin.register(VerificationSession)
+class VerificationSessionAdmin(ReadOnlyAdmin):
+    """Records are read-only; what can be done is to ask Baidu again. Looks are logged."""
+
+    list_display = (
+        "status_column",
+        "verdict_column",
+        "created_at",
+        "reference_column",
+        "name_column",
+        "number_column",
+        "plan_column",
+        "score_column",
+        "error_column",
+        "archive_column",
+        "time_left_column",
+        "environment",
+    )
+    list_display_links = ("status_column",)
+    list_filter = (
+        "verdict",
+        "archive_state",
+        CreatedFilter,
+        "plan",
+        ErrorClassFilter,
+        "environment",
+        DemotedFilter,
+    )
+    sortable_by = ("created_at", "time_left_column")
+    # Nothing is searched by column: get_search_results() looks up exactly, and lookup_view() sees to it
+    # that only what was found, so never a name or an ID number, comes into a URL.
+    search_fields = ()
+    search_help_text = _("Exact reference, session ID or log_id. Names and ID numbers are not looked up here.")
+    actions = ("query_now", "archive_again")
+
+    class Media:
+        css = {"all": ["faceprint/admin/console.css"]}
+
+    # --- list -----------------------------------------------------------------------------------
+
+    def get_queryset(self, request: HttpRequest) -> QuerySet:
+        files = MediaAsset.objects.only("session_id", "state", "deadline")
+        return (
+            super()
+            .get_queryset(request)
+            .select_related("plan")
+            .defer(*_NOT_LISTED)
+            .prefetch_related(Prefetch("assets", files, to_attr="listed_assets"))
+        )
+
+    def get_search_results(
+        self, request: HttpRequest, queryset: QuerySet, search_term: str
+    ) -> tuple[QuerySet, bool]:
+        return (queryset.filter(matching(search_term)) if search_term else queryset), False
+
+    def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        context = {
+            "lookup_url": self._url("lookup"),
+            "lookup_help": self.search_help_text,
+            **(extra_context or {}),
+        }
+        return super().changelist_view(request, context)
+
+    @admin.display(description=_("status"))
+    def status_column(self, session: VerificationSession) -> SafeString:
+        return badge(record.status_badge(session))
+
+    @admin.display(description=_("verdict"))
+    def verdict_column(self, session: VerificationSession) -> str:
+        verdict = VerificationSession.Verdict
+        if session.verdict in (verdict.PASSED, verdict.FAILED):
+            sign = "✓" if session.verdict == verdict.PASSED else "✗"
+            return f"{sign} {session.get_verdict_display()}"
+        return EMPTY if session.verdict == verdict.PENDING else session.get_verdict_display()
+
+    @admin.display(description=_("reference"), empty_value=EMPTY)
+    def reference_column(self, session: VerificationSession) -> SafeString | None:
+        if not session.reference:
+            return None
+        return format_html('<span class="fp-reference" title="{0}">{0}</span>', session.reference)
+
+    @admin.display(description=_("name"), empty_value=EMPTY)
+    def name_column(self, session: VerificationSession) -> str | None:
+        return record.masked(session, "masked_name") or None
+
+    @admin.display(description=_("ID number"), empty_value=EMPTY)
+    def number_column(self, session: VerificationSession) -> SafeString | None:
+        number = record.masked(session, "masked_number")
+        return format_html('<span class="fp-mono">{}</span>', number) if number else None
+
+    @admin.display(description=_("plan"))
+    def plan_column(self, session: VerificationSession) -> SafeString:
+        return format_html('<span title="{}">{}</span>', session.plan.name, session.plan.plan_id)
+
+    @admin.display(description=_("score / threshold"), empty_value=EMPTY)
+    def score_column(self, session: VerificationSession) -> SafeString | None:
+        if session.score is None:
+            return None
+        threshold = EMPTY if session.threshold is None else words.number(session.threshold)
+        low = session.threshold is not None and session.score < session.threshold
+        return format_html(
+            '<span class="fp-score{}"><b>{}</b> / {}</span>',
+            " fp-low" if low else "",
+            words.number(session.score),
+            threshold,
+        )
+
+    @admin.display(description=_("error"), empty_value=EMPTY)
+    def error_column(self, session: VerificationSession) -> SafeString | None:
+        explanation = words.error_in_words(session.error_class, session.error_code)
+        if not explanation:
+            return None
+        return format_html(
+            '<span class="fp-error" title="{}">{}</span> <small class="fp-quiet">{}</small>',
+            explanation,
+            explanation,
+            session.error_code,
+        )
+
+    @admin.display(description=_("archive"))
+    def archive_column(self, session: VerificationSession) -> SafeString:
+        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
+        expected = record.expected_count(files)
+        stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
+        count = f"{stored}/{expected}" if expected else ""
+        return format_html(
+            '{} <span class="fp-count">{}</span>', badge(record.archive_badge(session)), count
+        )
+
+    @admin.display(description=_("time left to archive"), ordering="next_deadline", empty_value=EMPTY)
+    def time_left_column(self, session: VerificationSession) -> SafeString | None:
+        left = record.time_left(session, session.listed_assets, now())  # type: ignore[attr-defined]
+        if left is None:
+            return None
+        return format_html('<span class="{}">{}</span>', "fp-urgent" if left.is_urgent else "", left.text)
+
+    # --- one record -----------------------------------------------------------------------------
+
+    def get_urls(self) -> list[Any]:
+        name = "faceprint_verificationsession"
+        wrap = self.admin_site.admin_view
+        return [
+            path("lookup/", wrap(self.lookup_view), name=f"{name}_lookup"),
+            path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
+            path("<int:pk>/query-now/", wrap(self.query_now_view), name=f"{name}_query_now"),
+            path("<int:pk>/archive-again/", wrap(self.archive_again_view), name=f"{name}_archive_again"),
+            *super().get_urls(),
+        ]
+
+    def change_view(
+        self,
+        request: HttpRequest,
+        object_id: str,
+        form_url: str = "",
+        extra_context: dict[str, Any] | None = None,
+    ) -> HttpResponseBase:
+        """The page of one record; opening it is logged."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        session = self.get_object(request, object_id)
+        if not self.has_view_permission(request, session):
+            raise PermissionDenied
+        if session is None:
+            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+        if request.method == "GET":
+            record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Verification record"),
+            "subtitle": None,
+            "opts": self.opts,
+            "media": self.media,
+            "original": session,
+            "record": self._record(request, session),
+            "query_now_url": self._url("query_now", session.pk),
+            "archive_again_url": self._url("archive_again", session.pk),
+            **(extra_context or {}),
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
+
+    def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
+        """The record with all of its columns; the list leaves some out."""
+        try:
+            pk = self.opts.pk.to_python(object_id)
+            return VerificationSession.objects.select_related("plan", "created_by").get(pk=pk)
+        except (VerificationSession.DoesNotExist, ValidationError):
+            return None
+
+    def _record(self, request: HttpRequest, session: VerificationSession) -> record.Record:
+        def url(asset: MediaAsset) -> str:
+            return record.media_url(asset, site_name=self.admin_site.name)
+
+        return record.Record(
+            session,
+            media_url=url if request.user.has_perm("faceprint.view_media") else None,
+            with_looks=request.user.has_perm("faceprint.view_accesslog"),
+        )
+
+    def media_view(self, request: HttpRequest, asset_id: UUID) -> HttpResponseBase:
+        """A picture or video, or a part of it, for who may see it. The look is logged before anything is read."""
+        if not self.has_view_permission(request) or not request.user.has_perm("faceprint.view_media"):
+            raise PermissionDenied
+        asset = MediaAsset.objects.stored().select_related("session").filter(public_id=asset_id).first()
+        if asset is None:
+            raise Http404
+        record_look(request, asset, channel=CHANNEL)
+        return media_response(request, asset)
+
+    # --- finding --------------------------------------------------------------------------------
+
+    def lookup_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Opens the record that was asked for; several are listed.
+
+        The text is posted, and only what matched a reference, a session ID or a log_id comes into a
+        URL. What matched nothing may be anything, a pasted ID number, say; it is not even repeated.
+        """
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        text = request.POST.get("q", "").strip()[:100]
+        found = list(VerificationSession.objects.filter(matching(text)).values_list("pk", flat=True)[:2])
+        if len(found) == 1:
+            return HttpResponseRedirect(self._url("change", found[0]))
+        if found:
+            listed = self._url("changelist")
+            return HttpResponseRedirect(f"{listed}?{urlencode({"q": text})}")
+        if text:
+            self.message_user(
+                request,
+                _("No record has exactly this reference, session ID or log_id."),
+                messages.WARNING,
+            )
+        return HttpResponseRedirect(self._url("changelist"))
+
+    # --- asking again ---------------------------------------------------------------------------
+
+    def query_now_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """立即查询: a worker asks Baidu as soon as it is free."""
+        return self._act(request, pk, self._query_now, _ASKED)
+
+    def archive_again_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """重新归档: a worker fetches again whatever is not in the archive."""
+        return self._act(request, pk, self._archive_again, _FETCHED)
+
+    def _act(
+        self, request: HttpRequest, pk: int, act: Callable[..., str], done: Promise
+    ) -> HttpResponseBase:
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        session = VerificationSession.objects.filter(pk=pk).first()
+        if session is None:
+            raise Http404
+        problem = act(request, session)
+        level = messages.WARNING if problem else messages.SUCCESS
+        self.message_user(request, problem or done, level)
+        return HttpResponseRedirect(self._url("change", session.pk))
+
+    def _query_now(self, request: HttpRequest, session: VerificationSession) -> str:
+        """Make *session* due; returns why not, or ""."""
+        if not session.has_outstanding_work:
+            return gettext(
+                "Nothing was asked: this record is finished and Baidu has nothing more to tell. "
+                "To fetch files again, use “Archive again”."
+            )
+        record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
+        collect.make_due(session)
+        wake_up(session)
+        return ""
+
+    def _archive_again(self, request: HttpRequest, session: VerificationSession) -> str:
+        """Have everything fetched again that is not stored; returns why not, or ""."""
+        verdict = VerificationSession.Verdict
+        if session.verdict not in (verdict.PASSED, verdict.FAILED):
+            return gettext("Nothing was fetched: there are files only once a verification has passed or failed.")
+        if not self._has_token(session):
+            return gettext("Nothing was fetched: the token has been erased, and without it Baidu gives nothing.")
+        record_access(request, AccessLog.Action.ARCHIVE_AGAIN, session=session, channel=CHANNEL)
+        if not collect.collect_anew(session):
+            return gettext("Nothing was changed: a worker is on this record right now. Try again in some minutes.")
+        wake_up(session)
+        return ""
+
+    @staticmethod
+    def _has_token(session: VerificationSession) -> bool:
+        return VerificationSession.objects.filter(pk=session.pk, verify_token__isnull=False).exists()
+
+    @admin.action(description=_("Query now"), permissions=["view"])
+    def query_now(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """The same for selected rows."""
+        done = self._act_on_rows(request, queryset, self._query_now)
+        if done is None:
+            return
+        changed, skipped = done
+        if changed:
+            self.message_user(
+                request,
+                ngettext(
+                    "%(count)d record is asked about as soon as a worker is free.",
+                    "%(count)d records are asked about as soon as a worker is free.",
+                    changed,
+                )
+                % {"count": changed},
+                messages.SUCCESS,
+            )
+        if skipped:
+            self.message_user(
+                request,
+                ngettext(
+                    "%(count)d record is finished: there is nothing left to ask.",
+                    "%(count)d records are finished: there is nothing left to ask.",
+                    skipped,
+                )
+                % {"count": skipped},
+                messages.WARNING,
+            )
+
+    @admin.action(description=_("Archive again"), permissions=["view"])
+    def archive_again(self, request: HttpRequest, queryset: QuerySet) -> None:
+        """The same for selected rows."""
+        done = self._act_on_rows(request, queryset, self._archive_again)
+        if done is None:
+            return
+        changed, skipped = done
+        if changed:
+            self.message_user(
+                request,
+                ngettext(
+                    "The files of %(count)d record are fetched again as soon as a worker is free.",
+                    "The files of %(count)d records are fetched again as soon as a worker is free.",
+                    changed,
+                )
+                % {"count": changed},
+                messages.SUCCESS,
+            )
+        if skipped:
+            self.message_user(
+                request,
+                ngettext(
+                    "%(count)d record was left alone: not decided, erased, or being worked on.",
+                    "%(count)d records were left alone: not decided, erased, or being worked on.",
+                    skipped,
+                )
+                % {"count": skipped},
+                messages.WARNING,
+            )
+
+    def _act_on_rows(self, request: HttpRequest, queryset: QuerySet, act: Callable[..., str]) -> tuple[int, int] | None:
+        """How many rows were acted on and how many skipped; None when there are too many."""
+        keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS_OF_ACTION + 1])
+        if len(keys) > MOST_ROWS_OF_ACTION:
+            self.message_user(
+                request,
+                _("Nothing was done: select at most %(count)d records at a time.")
+                % {"count": MOST_ROWS_OF_ACTION},
+                messages.ERROR,
+            )
+            return None
+        problems = [act(request, session) for session in VerificationSession.objects.filter(pk__in=keys)]
+        skipped = sum(map(bool, problems))
+        return len(problems) - skipped, skipped
+
+    def _url(self, name: str, *arguments: Any) -> str:
+        return reverse(
+            f"admin:faceprint_verificationsession_{name}", args=arguments, current_app=self.admin_site.name
+        )
+
+
+_ASKED = _("Baidu is asked as soon as a worker is free. Reload this page in a few seconds.")
+_FETCHED = _(
+    "What is not in the archive is fetched again as soon as a worker is free. Reload this page in a few seconds."
+)
+
+
+def badge(shown: record.Badge) -> SafeString:
+    """A word on a coloured ground."""
+    return format_html('<span class="fp-badge fp-{}">{}</span>', shown.tone, shown.text)

@@ -1,0 +1,372 @@
+"""Mails about incidents: numbers and advice in the site's language, no personal data, one mail per recipient.
+
+Every recipient gets a message of their own, so that none sees the others and a refused address keeps
+nobody from being told.
+
+Delivery is *at least once*: a worker claims a mail on the incident's row before it sends and notes
+afterwards whom it reached. If it dies in between, the claim runs out and whoever was not yet noted gets
+the mail, perhaps a second time. ``Alert.mailed_at`` is when the last mail about the incident had reached
+everybody; ``Alert.mail_error`` says why it has not, with the state of the delivery in brackets.
+"""
+
+from __future__ import annotations
+
+import logging
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from smtplib import SMTPRecipientsRefused
+from typing import Any
+from urllib.parse import urlsplit
+
+from django.core.mail import EmailMultiAlternatives
+from django.db.models import F, Q, QuerySet
+from django.template.loader import render_to_string
+from django.urls import NoReverseMatch, reverse
+from django.utils import timezone, translation
+from django.utils.formats import date_format
+from django.utils.translation import gettext, ngettext
+
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import Alert, AlertRule
+from django_faceprint.services.schedule import LEASE
+
+logger = logging.getLogger(__name__)
+
+Condition = AlertRule.Condition
+
+#: A claim this old belongs to a worker that is certainly dead: longer than any task may run.
+CLAIM_LIFE = LEASE
+#: An incident that has been over for this long is news to nobody.
+RECOVERY_NEWS = timedelta(hours=24)
+
+_SENDING = "sending since "
+_STATE = re.compile(r"\[(?P<list>[0-9a-f]{8}):(?P<reached>[0-9a-f]+)\]\Z")
+_SINCE = re.compile(rf"\A{_SENDING}(?P<moment>\S+) ")
+
+
+class AlertMailFailed(Exception):
+    """A mail could not be sent to everybody; the text is for operators and names no address."""
+
+
+@dataclass(frozen=True)
+class _Story:
+    """A mail before it is rendered; every text is translated already."""
+
+    subject: str
+    headline: str
+    lines: list[tuple[str, str]]
+    causes: list[str] = field(default_factory=list)
+    url: str = ""
+    thread: str = ""
+
+
+@dataclass(frozen=True)
+class _Delivery:
+    """What became of one mail: a bit for each address that needs no other try, how many got it, what failed."""
+
+    settled: int
+    reached: int
+    problem: str
+
+
+def send_due_mails() -> tuple[int, int]:
+    """Send what incidents have to tell; returns (mails that reached everybody, mails to be tried again).
+
+    Call it outside of transactions: mail servers are slow, and what is mailed must have been committed.
+    """
+    sent = failed = 0
+    for alert in _due().select_related("rule"):
+        outcome = _send_claimed(alert)
+        sent += outcome is True
+        failed += outcome is False
+    return sent, failed
+
+
+def send_test_mail(rule: AlertRule, user: Any) -> int:
+    """Send a test mail to the recipients of *rule* at once; returns how many they are.
+
+    *user* is who asked for it, for the log. Raises :class:`AlertMailFailed` when there is no recipient
+    or when not all of them could be reached.
+    """
+    addresses = rule.addresses
+    if not addresses:
+        raise AlertMailFailed(gettext("This rule has no recipients."))
+    with _site_language():
+        story = _test_story(rule)
+        delivery = _deliver(story, addresses)
+    logger.info("faceprint: test mail of %s by user %s: %s sent", rule.condition, user.pk, delivery.reached)
+    if delivery.problem:
+        raise AlertMailFailed(
+            gettext("%(reached)s of %(all)s recipients were reached: %(problem)s")
+            % {"reached": delivery.reached, "all": len(addresses), "problem": delivery.problem}
+        )
+    return delivery.reached
+
+
+# --- delivery -----------------------------------------------------------------------------------
+
+
+def _due() -> QuerySet[Alert]:
+    """Incidents with a mail to send: about their beginning, or about their end if the beginning was told.
+
+    One that ended before its mail could be sent is still told of, once, if sending had been tried.
+    """
+    told = Q(resolved_at__isnull=True) | ~Q(mail_error="")
+    beginning = Q(told, mailed_at__isnull=True)
+    end = Q(mailed_at__lt=F("resolved_at"))
+    recent = Q(resolved_at__isnull=True) | Q(resolved_at__gt=now() - RECOVERY_NEWS)
+    return Alert.objects.filter(beginning | end, recent, rule__enabled=True).order_by("pk")
+
+
+def _send_claimed(alert: Alert) -> bool | None:
+    """True: everybody was told. False: not yet. None: nothing to do here."""
+    addresses = alert.rule.addresses
+    if not addresses or _is_being_sent(alert):
+        return None
+    # Another list of recipients than last time is another mail.
+    listed = f"{zlib.crc32(chr(10).join(addresses).encode()):08x}"
+    state = _STATE.search(alert.mail_error)
+    settled = int(state["reached"], 16) if state and state["list"] == listed else 0
+    claim = f"{_SENDING}{now().isoformat()} [{listed}:{settled:x}]"
+    unchanged = Alert.objects.filter(pk=alert.pk, mailed_at=alert.mailed_at, mail_error=alert.mail_error)
+    if not unchanged.update(mail_error=claim):
+        return None
+    with _site_language():
+        delivery = _deliver(_incident_story(alert), addresses, settled)
+    ours = Alert.objects.filter(pk=alert.pk, mail_error=claim)
+    if delivery.problem and delivery.settled.bit_count() < len(addresses):
+        ours.update(mail_error=f"{delivery.problem[:150]} [{listed}:{delivery.settled:x}]")
+        logger.warning("faceprint: a mail about alert %s could not be sent: %s", alert.pk, delivery.problem)
+        return False
+    ours.update(mailed_at=now(), mail_error=delivery.problem[:150])
+    return True
+
+
+def _is_being_sent(alert: Alert) -> bool:
+    claim = _SINCE.match(alert.mail_error)
+    if claim is None:
+        return False
+    age = now() - datetime.fromisoformat(claim["moment"])
+    # A claim from the future was made under a clock that has since been put back.
+    return timedelta(0) <= age < CLAIM_LIFE
+
+
+def _deliver(story: _Story, addresses: Sequence[str], settled: int = 0) -> _Delivery:
+    """Send to every address whose bit in *settled* is not set, until the mail server itself fails."""
+    text, html = _render(story)
+    reached = refused = 0
+    problem = ""
+    for number, address in enumerate(addresses):
+        if settled >> number & 1:
+            continue
+        message = EmailMultiAlternatives(story.subject, text, to=[address], headers=_headers(story))
+        message.attach_alternative(html, "text/html")
+        failure: Exception | None = None
+        try:
+            message.send()
+        except Exception as error:
+            # Mail backends of third parties raise what they like.
+            failure = error
+        if failure is None:
+            settled |= 1 << number
+            reached += 1
+            continue
+        problem = _words(failure)
+        if not isinstance(failure, SMTPRecipientsRefused):
+            break
+        if _is_final(failure):
+            refused |= 1 << number
+    if reached or settled:
+        settled |= refused
+    # Else nobody at all was told, which is rather the fault of our own server than of every address.
+    return _Delivery(settled, reached, problem)
+
+
+def _is_final(error: SMTPRecipientsRefused) -> bool:
+    """Whether the server will never take this address (5xx), rather than later (greylisting, 4xx)."""
+    return all(500 <= code < 600 for code, _ in error.recipients.values())
+
+
+def _words(error: Exception) -> str:
+    """Type and SMTP code; the text of such errors quotes addresses, hosts and user names."""
+    code = getattr(error, "smtp_code", None)
+    if isinstance(error, SMTPRecipientsRefused):
+        code = next((code for code, _ in error.recipients.values()), None)
+    return f"{type(error).__name__} {code}" if isinstance(code, int) else type(error).__name__
+
+
+def _headers(story: _Story) -> dict[str, str]:
+    headers = {"Auto-Submitted": "auto-generated"}
+    if story.thread:
+        headers["References"] = story.thread
+    return headers
+
+
+def _render(story: _Story) -> tuple[str, str]:
+    context = {"story": story, "language": translation.get_language()}
+    return (
+        render_to_string("faceprint/mail/alert.txt", context),
+        render_to_string("faceprint/mail/alert.html", context),
+    )
+
+
+@contextmanager
+def _site_language() -> Iterator[None]:
+    """Nobody in particular reads these mails, so the language of whoever caused them does not count."""
+    with translation.override(conf.language):
+        yield
+
+
+# --- content ------------------------------------------------------------------------------------
+
+
+def _incident_story(alert: Alert) -> _Story:
+    rule, facts = alert.rule, alert.facts
+    headline = _headline(rule.condition, facts)
+    severity = alert.get_severity_display()
+    over = alert.resolved_at is not None
+    lines = [(gettext("Since"), _local(alert.opened_at))]
+    if alert.resolved_at is not None:
+        lines.append((gettext("Until"), _local(alert.resolved_at)))
+    else:
+        lines.append((gettext("Last seen"), _local(alert.last_seen_at)))
+    lines += _numbers(rule.condition, facts)
+    lines.append((gettext("Environment"), conf.environment))
+    if over and alert.mailed_at is not None:
+        is_loss = rule.condition == Condition.EVIDENCE_LOST
+        severity = gettext("Acknowledged") if is_loss else gettext("Recovered")
+    return _Story(
+        subject=_one_line(f"[{severity}][faceprint] {headline}"),
+        headline=headline,
+        lines=lines,
+        causes=[] if over else _causes(rule.condition),
+        url=_admin_url("alert", alert.pk),
+        thread=f"<faceprint-alert-{alert.pk}@{_mail_domain()}>",
+    )
+
+
+def _test_story(rule: AlertRule) -> _Story:
+    headline = gettext("This is a test of the rule: %(rule)s") % {"rule": rule.get_condition_display()}
+    return _Story(
+        subject=_one_line(f"[{gettext('Test')}][faceprint] {rule.get_condition_display()}"),
+        headline=headline,
+        lines=[
+            (gettext("Severity"), rule.get_severity_display()),
+            (gettext("Environment"), conf.environment),
+            (gettext("Sent"), _local(now())),
+        ],
+        causes=[gettext("Nothing has happened. Mails about this rule will reach you here.")],
+        url=_admin_url("alertrule", rule.pk),
+    )
+
+
+def _headline(condition: str, facts: dict[str, Any]) -> str:
+    sessions = int(facts.get("sessions", 0))
+    if condition == Condition.EVIDENCE_AT_RISK:
+        text = ngettext(
+            "Evidence of %(count)s session nears its deadline unarchived",
+            "Evidence of %(count)s sessions nears its deadline unarchived",
+            sessions,
+        )
+        return text % {"count": sessions}
+    if condition == Condition.EVIDENCE_LOST:
+        text = ngettext(
+            "Evidence of %(count)s session was not archived in time",
+            "Evidence of %(count)s sessions was not archived in time",
+            sessions,
+        )
+        return text % {"count": sessions}
+    if condition == Condition.UPSTREAM_ERRORS:
+        text = gettext("%(percent)s%% of the calls to Baidu fail")
+    else:
+        text = gettext("%(percent)s%% of the verifications fail as under attack")
+    return text % {"percent": _number(facts.get("percent", 0))}
+
+
+def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
+    """Value, threshold, window and sample size, in words."""
+    window = gettext("%(minutes)s minutes") % {"minutes": _number(facts.get("window_minutes", 0))}
+    if condition == Condition.EVIDENCE_LOST:
+        return [(gettext("Sessions"), _number(facts.get("sessions", 0)))]
+    if condition == Condition.EVIDENCE_AT_RISK:
+        lines = [
+            (gettext("Sessions"), _number(facts.get("sessions", 0))),
+            (gettext("Threshold"), gettext("less than %(window)s to the deadline") % {"window": window}),
+        ]
+        if "minutes_left" in facts:
+            left = gettext("%(minutes)s minutes") % {"minutes": _number(facts["minutes_left"])}
+            lines.append((gettext("Left until the first deadline"), left))
+        return lines
+    return [
+        (gettext("Value"), f"{_number(facts.get('percent', 0))}%"),
+        (gettext("Threshold"), f"{_number(facts.get('threshold_percent', 0))}%"),
+        (
+            gettext("Sample"),
+            gettext("%(count)s of %(total)s, at least %(minimum)s are needed")
+            % {
+                "count": _number(facts.get("count", 0)),
+                "total": _number(facts.get("total", 0)),
+                "minimum": _number(facts.get("minimum_count", 0)),
+            },
+        ),
+        (gettext("Window"), window),
+    ]
+
+
+def _causes(condition: str) -> list[str]:
+    """What it most often is, and what to do first."""
+    if condition == Condition.EVIDENCE_AT_RISK:
+        return [
+            gettext("No worker is running, or beat does not reach it: run faceprint_doctor."),
+            gettext("Baidu or the storage fails: see the last errors on the sessions."),
+            gettext("The workers are too few or the QPS limit too low for the load."),
+        ]
+    if condition == Condition.EVIDENCE_LOST:
+        return [
+            gettext("Workers, storage or the network were down until Baidu had deleted the evidence."),
+            gettext("The verify_token was issued under another application, so that it could not be asked for."),
+            gettext("Acknowledge the alert in the admin once the sessions have been seen to."),
+        ]
+    if condition == Condition.UPSTREAM_ERRORS:
+        return [
+            gettext("Baidu is disturbed or the network is: the work is repeated by itself."),
+            gettext("The keys or permissions were changed, or a quota is used up: run faceprint_doctor."),
+            gettext("The QPS limit of the account is lower than the setting QPS."),
+        ]
+    return [
+        gettext("Somebody tries photos, videos or masks, or other people's names and numbers."),
+        gettext("Stolen identity data is being tried out in bulk."),
+        gettext("A change of the plan or of the page makes honest people fail: try a verification yourself."),
+    ]
+
+
+def _admin_url(model: str, pk: int) -> str:
+    if not conf.public_url:
+        return ""
+    try:
+        return conf.public_url + reverse(f"admin:faceprint_{model}_change", args=[pk])
+    except NoReverseMatch:
+        # The host runs no admin, or one under another name.
+        return ""
+
+
+def _mail_domain() -> str:
+    return urlsplit(conf.public_url).hostname or "faceprint.invalid"
+
+
+def _local(moment: datetime) -> str:
+    zone = timezone.get_default_timezone()
+    return f"{date_format(moment.astimezone(zone), 'Y-m-d H:i')} ({timezone.get_default_timezone_name()})"
+
+
+def _number(value: float) -> str:
+    return f"{value:g}" if isinstance(value, float) else str(value)
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())

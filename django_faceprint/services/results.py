@@ -1,0 +1,331 @@
+"""What upstream knows of a decided session: attempts, faces, recordings, card pictures, statistics."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+from django_faceprint.client import AllResult, Answer, Attempt, ErrorClass, MediaResult
+from django_faceprint.clock import now
+from django_faceprint.exceptions import Rejected, SessionGone
+from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession
+from django_faceprint.privacy.blind_index import blind_index
+
+from . import deadlines, evidence
+from .answers import record_answer
+from .problems import columns_of
+from .visit import Visit
+
+Verdict = VerificationSession.Verdict
+Kind = MediaAsset.Kind
+State = MediaAsset.State
+Source = MediaAsset.Source
+
+#: How long a recording may be missing from the answer before it counts as not provided.
+RECORDING_LAG = timedelta(minutes=30)
+
+
+def ask_all(visit: Visit) -> None:
+    """result/getall: attempts, their faces, thresholds and risk. Absent in the older document."""
+    if visit.done("getall") and not visit.out_of_reach(Source.GETALL):
+        return
+    unsupported = False
+    everything: Answer[AllResult] | None = None
+    try:
+        everything = visit.client.result_all(visit.token)
+    except Rejected:
+        if visit.done("getall"):
+            raise
+        unsupported = True
+    if unsupported or everything is None or everything.result is None:
+        # A verdict from result/detail stands without it: nothing waits for an optional interface.
+        visit.mark("getall")
+        return
+    take_attempts(visit, everything)
+
+
+def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
+    session = visit.session
+    result = everything.result
+    assert result is not None  # noqa: S101  (narrowing only; the callers have checked)
+    visit.pictures |= _pictures_of(session)
+    with visit.lease.fenced():
+        for attempt in result.attempts:
+            VerificationAttempt.objects.update_or_create(
+                session=session, order=attempt.order, defaults=_attempt_columns(attempt)
+            )
+            _want_of_attempt(visit, attempt)
+        record_answer(
+            session,
+            everything.endpoint,
+            everything.raw,
+            log_id=everything.log_id,
+            oddities=result.oddities,
+            pictures=visit.pictures,
+        )
+        if result.attempts:
+            _take_last_attempt(visit, result.attempts[-1])
+        visit.mark("getall")
+
+
+def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
+    """The face and, where result/detail did not bring them, the card pictures."""
+    if attempt.face_url:
+        item = evidence.ExpectedAsset(Kind.ATTEMPT_FACE, Source.GETALL, attempt_order=attempt.order)
+        asset = visit.want(item, attempt.verify_time)
+        visit.urls[asset.pk] = attempt.face_url
+    for kind, data in ((Kind.ID_FRONT, attempt.front_image), (Kind.ID_BACK, attempt.back_image)):
+        if data is None or hashlib.sha256(data).hexdigest() in visit.pictures:
+            continue
+        item = evidence.ExpectedAsset(kind, Source.GETALL, attempt_order=attempt.order)
+        asset = visit.want(item, attempt.verify_time)
+        visit.hold(asset, data)
+
+
+def _pictures_of(session: VerificationSession) -> dict[str, str]:
+    """SHA-256 → asset id of the card pictures that result/detail brought."""
+    stored = session.assets.filter(source=Source.DETAIL).exclude(sha256="")
+    return {asset.sha256: str(asset.public_id) for asset in stored}
+
+
+def _take_last_attempt(visit: Visit, last: Attempt) -> None:
+    session = visit.session
+    verified_at = deadlines.plausible_verify_time(session, last.verify_time)
+    values: dict[str, Any] = {}
+    if verified_at is not None and session.verified_at is None:
+        values["verified_at"] = verified_at
+    if last.threshold is not None:
+        values["threshold"] = last.threshold
+    if session.is_demote is None and last.is_demote is not None:
+        values["is_demote"] = last.is_demote
+    if session.verdict == Verdict.FAILED:
+        values |= {
+            "score": last.score,
+            "liveness_score": last.liveness_score,
+            "spoofing": last.spoofing_score,
+            "error_class": ErrorClass.VERIFICATION_FAILED.value,
+            "error_code": last.code[:40],
+            "error_message": last.message[:200],
+        }
+        confirmed = without_none({"name": last.confirmed_name, "number": last.confirmed_number})
+        if confirmed:
+            values["confirmed"] = confirmed
+            values["name_index"] = session.name_index or blind_index("name", last.confirmed_name or "")
+            values["number_index"] = session.number_index or blind_index(
+                "id_number", last.confirmed_number or ""
+            )
+    if values:
+        visit.update(**values)
+    if "verified_at" in values:
+        for asset in session.assets.filter(attempt_order=0).exclude(deadline=None):
+            safe, latest = deadlines.asset_deadlines(session, asset.kind)
+            MediaAsset.objects.filter(pk=asset.pk).update(deadline=safe, latest=latest)
+
+
+def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
+    return {
+        "passed": attempt.passed,
+        "code": attempt.code[:40],
+        "message": attempt.message[:200],
+        "verified_at": attempt.verify_time,
+        "score": attempt.score,
+        "threshold": attempt.threshold,
+        "liveness_score": attempt.liveness_score,
+        "spoofing": attempt.spoofing_score,
+        "risk_level": (attempt.risk_level or "")[:20],
+        "risk_tag": (attempt.risk_tag or "")[:200],
+        "is_demote": attempt.is_demote,
+        "is_charged": attempt.is_charged,
+        "charge_type": (attempt.charge_type or "")[:20],
+        "verify_log_id": attempt.verify_log_id[:40],
+    }
+
+
+def ask_simple(visit: Visit) -> None:
+    """result/simple: where the best face is. For a failed session upstream may or may not know one."""
+    session = visit.session
+    failed = session.verdict == Verdict.FAILED
+    wanted = visit.wanted(Source.SIMPLE)
+    if visit.done("simple") and not wanted:
+        return
+    if failed and not wanted:
+        _ask_face_of_failure(visit)
+        return
+    answer = visit.client.result_simple(visit.token)
+    if answer.result is None or not answer.result.face_url:
+        visit.failed = True
+        if answer.error is not None:
+            visit.update(**columns_of(answer.error))
+        return
+    if not visit.done("simple"):
+        with visit.lease.fenced():
+            record_answer(session, answer.endpoint, answer.raw, log_id=answer.log_id)
+            visit.mark("simple")
+    for asset in wanted:
+        visit.urls[asset.pk] = answer.result.face_url
+
+
+def _ask_face_of_failure(visit: Visit) -> None:
+    """Documents disagree on whether a failed session has a face (API reference 8.1, 13): ask once."""
+    refused = False
+    answer = None
+    try:
+        answer = visit.client.result_simple(visit.token)
+    except (Rejected, SessionGone):
+        refused = True
+    if not refused and answer is not None and answer.result is not None and answer.result.face_url:
+        with visit.lease.fenced():
+            record_answer(visit.session, answer.endpoint, answer.raw, log_id=answer.log_id)
+            asset = visit.want(evidence.ExpectedAsset(Kind.FACE, Source.SIMPLE))
+        visit.urls[asset.pk] = answer.result.face_url
+    visit.mark("simple")
+
+
+def ask_media(visit: Visit) -> None:
+    """result/media/query: videos and frames. Asked once even where the plan says that nothing is recorded."""
+    session = visit.session
+    wanted = visit.wanted(Source.MEDIA)
+    if visit.done("media") and not wanted:
+        return
+    media: Answer[MediaResult] | None = None
+    try:
+        media = visit.client.result_media(visit.token)
+    except (Rejected, SessionGone):
+        if wanted:
+            raise
+    if media is None or media.result is None:
+        if not wanted:
+            visit.mark("media")
+        else:
+            visit.failed = True
+        return
+    result = media.result
+    if not visit.done("media"):
+        with visit.lease.fenced():
+            record_answer(session, media.endpoint, media.raw, log_id=media.log_id, oddities=result.oddities)
+            visit.mark("media")
+    given = _given_media(result)
+    with visit.lease.fenced():
+        for (kind, position), url in given.items():
+            asset = visit.want(evidence.ExpectedAsset(kind, Source.MEDIA, position=position))
+            if asset.state == State.WANTED:
+                visit.urls[asset.pk] = url
+    _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
+
+
+def _given_media(result: MediaResult) -> dict[tuple[str, int], str]:
+    given: dict[tuple[str, int], str] = {}
+    seen: set[tuple[str, str]] = set()
+    for kind, urls in (
+        (Kind.PROCESS_VIDEO, result.process_videos),
+        (Kind.VIDEO, result.videos),
+        (Kind.FRAME, result.images),
+    ):
+        for position, url in enumerate(urls):
+            identity = _same_file(url)
+            if identity in seen:
+                # `video` and `processVideo` may name the same bytes (API reference 8.1, 8).
+                continue
+            seen.add(identity)
+            given[kind, position] = url
+    return given
+
+
+def _same_file(url: str) -> tuple[str, str]:
+    try:
+        parts = urlsplit(url)
+        return parts.netloc, parts.path
+    except ValueError:
+        return "", url
+
+
+def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tuple[str, int], str]) -> None:
+    """Wanted recordings that the answer does not name: give upstream time to process, then say why not."""
+    session = visit.session
+    missing = [asset for asset in visit.wanted(Source.MEDIA) if (asset.kind, asset.position) not in given]
+    first_naming = bool(given) and not visit.done("media_named")
+    if first_naming:
+        visit.mark("media_named")
+    if not missing or (visit.done("media_named") and not first_naming):
+        # What was named once and is not any more has expired upstream; it was not withheld.
+        return
+    finished_at = session.verified_at or session.decided_at
+    processing = finished_at is not None and now() < finished_at + RECORDING_LAG
+    expired = session.media_deadline is not None and now() >= session.media_deadline
+    if given and any(asset.is_video for asset in missing):
+        # The person's browser fell back from the plan's kind of recording to the other one.
+        reason = "demoted" if session.is_demote else evidence.UPSTREAM_GAVE_NONE
+    elif result.ext_info:
+        reason = f"extInfo: {result.ext_info}"
+    elif not given and (processing or expired):
+        # Too early to say that there is none, or too late.
+        visit.failed = True
+        return
+    else:
+        reason = evidence.UPSTREAM_GAVE_NONE
+    with visit.lease.fenced():
+        MediaAsset.objects.wanted().filter(pk__in=[asset.pk for asset in missing]).update(
+            state=State.NOT_PROVIDED, reason=reason[:200]
+        )
+
+
+def ask_stat(visit: Visit) -> None:
+    """result/stat: how often each internal service was called, by error code. Nice to have, asked once."""
+    if visit.done("stat"):
+        return
+    stat = None
+    try:
+        stat = visit.client.result_stat(visit.token)
+    except (Rejected, SessionGone):
+        visit.mark("stat")
+        return
+    if stat.result is None:
+        visit.mark("stat")
+        return
+    stages = {
+        stage: [{"error_code": item.error_code, "count": item.count} for item in counts]
+        for stage, counts in stat.result.stages.items()
+    }
+    with visit.lease.fenced():
+        record_answer(visit.session, stat.endpoint, stat.raw, log_id=stat.log_id)
+        visit.update(stat=stages)
+        visit.mark("stat")
+
+
+def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
+    """Keep the answer and, until they are stored, the card pictures inside it. Call it under the fence."""
+    result = detail.result
+    assert result is not None  # noqa: S101  (narrowing only; the callers have checked)
+    assets = {asset.kind: asset for asset in visit.session.assets.filter(source=Source.DETAIL)}
+    for kind, data in ((Kind.ID_FRONT, result.front_image), (Kind.ID_BACK, result.back_image)):
+        if data is not None and kind in assets:
+            visit.hold(assets[kind], data)
+    record_answer(
+        visit.session,
+        detail.endpoint,
+        detail.raw,
+        log_id=detail.log_id,
+        oddities=result.oddities,
+        pictures=visit.pictures,
+    )
+
+
+def ask_detail_again(visit: Visit) -> None:
+    """ID card pictures travel inside result/detail; ask again while one is wanted and not at hand."""
+    if not visit.out_of_reach(Source.DETAIL):
+        return
+    detail = visit.client.result_detail(visit.token)
+    if detail.result is not None:
+        with visit.lease.fenced():
+            record_detail(visit, detail)
+    elif detail.error is not None:
+        visit.failed = True
+        visit.update(**columns_of(detail.error))
+
+
+def without_none(values: dict[str, str | None]) -> dict[str, str]:
+    """Only what upstream said."""
+    return {name: value for name, value in values.items() if value is not None}

@@ -1,0 +1,155 @@
+"""Deciding: passed, failed or expired, and when nothing that upstream says may decide."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import asdict
+from datetime import timedelta
+from typing import Any
+
+from django.db import transaction
+
+from django_faceprint.client import AllResult, Answer, DetailResult, ErrorClass, OcrResult
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.exceptions import Rejected, SessionGone
+from django_faceprint.models import MediaAsset, VerificationSession
+from django_faceprint.privacy.blind_index import blind_index
+
+from . import deadlines, events, evidence
+from .answers import record_answer
+from .problems import NO_ERROR, columns_of
+from .results import record_detail, take_attempts, without_none
+from .visit import Visit
+
+Verdict = VerificationSession.Verdict
+ArchiveState = VerificationSession.ArchiveState
+Kind = MediaAsset.Kind
+Source = MediaAsset.Source
+
+
+def ask_verdict(visit: Visit) -> None:
+    """result/detail decides a pass; a failure or an expiry needs the token to be closed as well.
+
+    An unknown code and 「Token无效或者已过期」 say nothing about the person; where upstream lists the
+    attempts (result/getall), those may.
+    """
+    session = visit.session
+    closes_at = deadlines.window_closes_at(session)
+    window_over = closes_at is not None and now() >= closes_at
+    token_closes = session.plan.closes_on_failure or window_over
+    detail: Answer[DetailResult] | None = None
+    problem: Rejected | SessionGone | None = None
+    try:
+        detail = visit.client.result_detail(visit.token)
+    except (Rejected, SessionGone) as error:
+        problem = error
+    if detail is not None and detail.result is not None:
+        _take_pass(visit, detail)
+        return
+    if detail is not None and detail.error is not None:
+        error_class = detail.error.error_class
+        if error_class == ErrorClass.VERIFICATION_FAILED:
+            _take_failure(visit, detail, final=token_closes)
+            return
+    if problem is not None or window_over:
+        _decide_by_attempts(visit, problem, token_closes=token_closes)
+
+
+def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) -> None:
+    error = detail.error
+    assert error is not None  # noqa: S101  (narrowing only; the caller has checked)
+    with visit.lease.fenced():
+        record_answer(visit.session, detail.endpoint, detail.raw, log_id=detail.log_id, code=error.code)
+        if final:
+            decide(visit, Verdict.FAILED, **columns_of(error))
+        else:
+            visit.update(**columns_of(error))
+            visit.mark("attempted")
+
+
+def _decide_by_attempts(visit: Visit, problem: Rejected | SessionGone | None, *, token_closes: bool) -> None:
+    everything: Answer[AllResult] | None = None
+    try:
+        everything = visit.client.result_all(visit.token)
+    except Rejected as error:
+        problem = problem or (None if error.error and error.error.error_class == ErrorClass.CALLER else error)
+    attempts = everything.result.attempts if everything is not None and everything.result is not None else ()
+    if (
+        everything is not None
+        and attempts
+        and token_closes
+        and all(item.passed is False for item in attempts)
+    ):
+        decide(visit, Verdict.FAILED)
+        take_attempts(visit, everything)
+    elif problem is not None:
+        raise problem
+    elif not attempts:
+        decide(visit, Verdict.EXPIRED)
+    else:
+        # Passed between our two questions: the next pass reads result/detail again.
+        visit.failed = True
+
+
+def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
+    result = detail.result
+    assert result is not None  # noqa: S101  (narrowing only; the caller has checked)
+    confirmed = without_none({"name": result.confirmed_name, "number": result.confirmed_number})
+    with visit.lease.fenced():
+        decide(
+            visit,
+            Verdict.PASSED,
+            score=result.score,
+            liveness_score=result.liveness_score,
+            spoofing=result.spoofing,
+            is_demote=result.is_demote,
+            threshold=visit.session.plan.threshold
+            if visit.session.threshold is None
+            else visit.session.threshold,
+            confirmed=confirmed or None,
+            ocr=_ocr(result.ocr),
+            name_index=visit.session.name_index or blind_index("name", result.confirmed_name or ""),
+            number_index=visit.session.number_index
+            or blind_index("id_number", result.confirmed_number or ""),
+            expected=evidence.expected_assets(
+                visit.session.plan,
+                Verdict.PASSED,
+                with_id_front=result.front_image is not None,
+                with_id_back=result.back_image is not None,
+            ),
+            **NO_ERROR,
+        )
+        record_detail(visit, detail)
+
+
+def decide(
+    visit: Visit, verdict: str, *, expected: Iterable[evidence.ExpectedAsset] | None = None, **values: Any
+) -> None:
+    """Store the verdict and, in the same transaction, every asset that it promises."""
+    session = visit.session
+    moment = now()
+    keep = session.plan.retention_days
+    retention = timedelta(days=keep) if keep else conf.retention
+    with visit.lease.fenced():
+        visit.update(
+            verdict=verdict,
+            decided_at=moment,
+            retain_until=moment + retention if retention else None,
+            archive_state=ArchiveState.COLLECTING,
+            failure_count=0,
+            **values,
+        )
+        if expected is None:
+            expected = evidence.expected_assets(
+                session.plan, verdict, with_id_front=False, with_id_back=False
+            )
+        for item in expected:
+            visit.want(item)
+        transaction.on_commit(lambda: events.verdict_reached(session))
+
+
+def _ocr(ocr: OcrResult | None) -> dict[str, str] | None:
+    if ocr is None:
+        return None
+    return without_none(asdict(ocr)) or None
