@@ -36,6 +36,7 @@ EXTENSIONS = {
     media_types.WEBP: "webp",
     media_types.BMP: "bmp",
     media_types.MP4: "mp4",
+    media_types.QUICKTIME: "mov",
 }
 UNKNOWN_TYPE = "application/octet-stream"
 #: Parts of a file that one person fetches within this time belong to one look.

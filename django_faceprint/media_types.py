@@ -22,6 +22,8 @@ PNG = "image/png"
 WEBP = "image/webp"
 BMP = "image/bmp"
 MP4 = "video/mp4"
+# What an iPhone's camera hands to a page that asks for a recorded video.
+QUICKTIME = "video/quicktime"
 
 #: Bytes that :func:`sniff` needs to tell every type it knows.
 SNIFF_BYTES = 64
@@ -33,7 +35,7 @@ MAX_VIDEO_SECONDS = 24 * 3600.0
 
 _PILLOW_FORMATS = {JPEG: "JPEG", PNG: "PNG", WEBP: "WEBP", BMP: "BMP"}
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
-# HEIF pictures, audio and QuickTime start with "ftyp" too: only brands of MP4 video count.
+# HEIF pictures and audio start with "ftyp" too: only brands of video count.
 _MP4_BRANDS = frozenset(
     b"isom iso2 iso3 iso4 iso5 iso6 iso7 iso8 iso9 isoa isob isoc mp41 mp42 mp71 avc1 dash cmfc MSNV mmp4 "
     b"M4VH M4VP 3gp4 3gp5 3gp6 3gp7 3gp8 3gp9 3g2a 3g2b 3g2c".split()
@@ -77,7 +79,7 @@ class VideoFacts:
 
 
 def sniff(head: bytes) -> str | None:
-    """Content type by signature of what starts with ``head``: JPEG, PNG, WEBP, BMP or MP4, else None.
+    """Content type by signature of what starts with ``head``: JPEG, PNG, WEBP, BMP, MP4, QuickTime or None.
 
     Give it :data:`SNIFF_BYTES` bytes or the whole file. A match is a hint, not a proof.
     """
@@ -91,6 +93,8 @@ def sniff(head: bytes) -> str | None:
         return BMP
     if head[4:8] == b"ftyp" and head[8:12] in _MP4_BRANDS:
         return MP4
+    if head[4:12] == b"ftypqt  ":
+        return QUICKTIME
     return None
 
 
@@ -122,19 +126,20 @@ def describe_image(fileobj: IO[bytes]) -> ImageFacts:
 
 
 def describe_video(fileobj: IO[bytes]) -> VideoFacts:
-    """Walk the boxes of an MP4, fragmented or not: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
+    """Walk the boxes of an MP4 or QuickTime film: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
 
     The file must be seekable; only box headers and ``moov`` (up to 16 MiB) are read. Frames are not
     decoded. Raises :class:`NotMedia`.
     """
     length = fileobj.seek(0, io.SEEK_END)
     fileobj.seek(0)
-    if sniff(_read(fileobj, SNIFF_BYTES)) != MP4:
+    content_type = sniff(_read(fileobj, SNIFF_BYTES))
+    if content_type not in (MP4, QUICKTIME):
         raise NotMedia("not_a_video")
     movie = _read_moov(fileobj, length)
     facts: VideoFacts | None = None
     with suppress(struct.error):  # a box shorter than its fields
-        facts = _movie_facts(movie, length)
+        facts = _movie_facts(movie, length, content_type)
     if facts is None:
         raise NotMedia("broken_video")
     return facts
@@ -225,7 +230,7 @@ def _read_moov(fileobj: IO[bytes], length: int) -> bytes:
     return movie
 
 
-def _movie_facts(movie: bytes, length: int) -> VideoFacts:
+def _movie_facts(movie: bytes, length: int, content_type: str) -> VideoFacts:
     boxes = _children(movie)
     duration = _duration(boxes)
     for kind, track in boxes:
@@ -235,7 +240,7 @@ def _movie_facts(movie: bytes, length: int) -> VideoFacts:
     for kind, track in boxes:
         if kind == b"trak" and _first(track, b"mdia", b"hdlr")[8:12] == b"vide":
             width, height = _dimensions(_first(track, b"tkhd"))
-            return VideoFacts(MP4, duration, width, height)
+            return VideoFacts(content_type, duration, width, height)
     raise NotMedia("no_video_track")
 
 

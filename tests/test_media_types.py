@@ -320,3 +320,11 @@ def test_damaged_videos_are_described_or_refused(data: st.DataObject) -> None:
     except NotMedia:
         return
     assert facts.duration is None or facts.duration > 0
+
+
+def test_a_quicktime_film_of_a_phone_is_a_video() -> None:
+    film = CLIP[:8] + b"qt  " + CLIP[12:]
+    assert sniff(film) == "video/quicktime"
+    facts = describe_video(io.BytesIO(film))
+    assert facts.content_type == "video/quicktime"
+    assert facts.duration == describe_video(io.BytesIO(CLIP)).duration

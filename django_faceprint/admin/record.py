@@ -223,11 +223,14 @@ class Record:
         name, number = _opened(self.session, "identity_name"), _opened(self.session, "identity_number")
         ocr, confirmed = ocr or {}, confirmed or {}
         return [
+            _identity_row(gettext("Name"), "name", mask_name, name, ocr.get("name"), confirmed.get("name")),
             _identity_row(
-                gettext("Name"), "name", mask_name, name, ocr.get("name"), confirmed.get("name")
-            ),
-            _identity_row(
-                gettext("Number"), "id_number", mask_number, number, ocr.get("number"), confirmed.get("number")
+                gettext("Number"),
+                "id_number",
+                mask_number,
+                number,
+                ocr.get("number"),
+                confirmed.get("number"),
             ),
         ]
 
@@ -563,6 +566,4 @@ def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
 
 def media_url(asset: MediaAsset, *, site_name: str) -> str:
     """Where the admin gives out the content of *asset*."""
-    return reverse(
-        "admin:faceprint_verificationsession_media", args=[asset.public_id], current_app=site_name
-    )
+    return reverse("admin:faceprint_verificationsession_media", args=[asset.public_id], current_app=site_name)

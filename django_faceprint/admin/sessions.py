@@ -10,7 +10,7 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Prefetch, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -72,7 +72,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     # Nothing is searched by column: get_search_results() looks up exactly, and lookup_view() sees to it
     # that only what was found, so never a name or an ID number, comes into a URL.
     search_fields = ()
-    search_help_text = _("Exact reference, session ID or log_id. Names and ID numbers are not looked up here.")
+    search_help_text = _(
+        "Exact reference, session ID or log_id. Names and ID numbers are not looked up here."
+    )
     actions = ("query_now", "archive_again")
 
     class Media:
@@ -165,9 +167,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         expected = record.expected_count(files)
         stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
         count = f"{stored}/{expected}" if expected else ""
-        return format_html(
-            '{} <span class="fp-count">{}</span>', badge(record.archive_badge(session)), count
-        )
+        return format_html('{} <span class="fp-count">{}</span>', badge(record.archive_badge(session)), count)
 
     @admin.display(description=_("time left to archive"), ordering="next_deadline", empty_value=EMPTY)
     def time_left_column(self, session: VerificationSession) -> SafeString | None:
@@ -240,7 +240,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         )
 
     def media_view(self, request: HttpRequest, asset_id: UUID) -> HttpResponseBase:
-        """A picture or video, or a part of it, for who may see it. The look is logged before anything is read."""
+        """A picture or video, or a part of it, for who may see it. The look is logged first."""
         if not self.has_view_permission(request) or not request.user.has_perm("faceprint.view_media"):
             raise PermissionDenied
         asset = MediaAsset.objects.stored().select_related("session").filter(public_id=asset_id).first()
@@ -266,8 +266,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if len(found) == 1:
             return HttpResponseRedirect(self._url("change", found[0]))
         if found:
-            listed = self._url("changelist")
-            return HttpResponseRedirect(f"{listed}?{urlencode({"q": text})}")
+            query = urlencode({"q": text})
+            return HttpResponseRedirect(f"{self._url('changelist')}?{query}")
         if text:
             self.message_user(
                 request,
@@ -286,9 +286,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         """重新归档: a worker fetches again whatever is not in the archive."""
         return self._act(request, pk, self._archive_again, _FETCHED)
 
-    def _act(
-        self, request: HttpRequest, pk: int, act: Callable[..., str], done: Promise
-    ) -> HttpResponseBase:
+    def _act(self, request: HttpRequest, pk: int, act: Callable[..., str], done: Promise) -> HttpResponseBase:
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method != "POST":
@@ -317,12 +315,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         """Have everything fetched again that is not stored; returns why not, or ""."""
         verdict = VerificationSession.Verdict
         if session.verdict not in (verdict.PASSED, verdict.FAILED):
-            return gettext("Nothing was fetched: there are files only once a verification has passed or failed.")
+            return gettext("Nothing was fetched: there are files only after a verification passed or failed.")
         if not self._has_token(session):
-            return gettext("Nothing was fetched: the token has been erased, and without it Baidu gives nothing.")
+            return gettext("Nothing was fetched: the token was erased, and without it Baidu gives nothing.")
         record_access(request, AccessLog.Action.ARCHIVE_AGAIN, session=session, channel=CHANNEL)
         if not collect.collect_anew(session):
-            return gettext("Nothing was changed: a worker is on this record right now. Try again in some minutes.")
+            return gettext("Nothing was changed: a worker is on this record now. Try again in some minutes.")
         wake_up(session)
         return ""
 
@@ -390,7 +388,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 messages.WARNING,
             )
 
-    def _act_on_rows(self, request: HttpRequest, queryset: QuerySet, act: Callable[..., str]) -> tuple[int, int] | None:
+    def _act_on_rows(
+        self, request: HttpRequest, queryset: QuerySet, act: Callable[..., str]
+    ) -> tuple[int, int] | None:
         """How many rows were acted on and how many skipped; None when there are too many."""
         keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS_OF_ACTION + 1])
         if len(keys) > MOST_ROWS_OF_ACTION:
@@ -413,7 +413,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
 _ASKED = _("Baidu is asked as soon as a worker is free. Reload this page in a few seconds.")
 _FETCHED = _(
-    "What is not in the archive is fetched again as soon as a worker is free. Reload this page in a few seconds."
+    "What is not in the archive is fetched as soon as a worker is free. Reload this page in a few seconds."
 )
 
 

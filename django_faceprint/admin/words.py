@@ -33,7 +33,7 @@ ERROR_CLASSES: dict[str, Promise] = {
 _WITHOUT_CODE: dict[str, Promise] = {
     ErrorClass.RETRY.value: _("Baidu could not be reached. It is tried again."),
     ErrorClass.SLOW_DOWN.value: _("Baidu asks for fewer requests. It is tried again more slowly."),
-    ErrorClass.CONFIGURATION.value: _("The configuration keeps Baidu from being asked. An operator must act."),
+    ErrorClass.CONFIGURATION.value: _("The configuration does not let Baidu be asked. An operator must act."),
     UNSAFE_MEDIA: _("A picture or video that Baidu named was refused as unsafe or broken."),
 }
 
@@ -225,20 +225,24 @@ _SETTLED = frozenset(
 
 def status_reason(session: VerificationSession) -> str:
     """One sentence that says why the record stands where it stands: "84.4 ≥ 80 of plan 25001: passed"."""
-    status, verdict = session.status, VerificationSession.Verdict
+    verdict = VerificationSession.Verdict
     plan = session.plan.plan_id
     if session.verdict in (verdict.PASSED, verdict.FAILED):
         return _decided(session, plan)
     if session.verdict == verdict.UNKNOWN:
         return gettext("Baidu never told the result, and its time to do so is over.")
-    words = {
-        VerificationSession.Status.CREATED: gettext("Baidu has not yet accepted all that plan %(plan)s requires."),
-        VerificationSession.Status.AWAITING_USER: gettext("The person has not finished the verification page yet."),
-        VerificationSession.Status.VERIFYING: gettext("The person was on the verification page; Baidu's answer is awaited."),
-        VerificationSession.Status.ABANDONED: gettext("The person did not finish the verification page in time."),
-        VerificationSession.Status.EXPIRED: gettext("The token expired before the person could be sent to the page."),
-    }
-    return words[status] % {"plan": plan}
+    return str(_UNDECIDED[session.status]) % {"plan": plan}
+
+
+_UNDECIDED = {
+    VerificationSession.Status.CREATED: _("Baidu has not yet accepted all that plan %(plan)s requires."),
+    VerificationSession.Status.AWAITING_USER: _("The person has not finished the verification page yet."),
+    VerificationSession.Status.VERIFYING: _(
+        "The person was on the verification page; no answer of Baidu yet."
+    ),
+    VerificationSession.Status.ABANDONED: _("The person did not finish the verification page in time."),
+    VerificationSession.Status.EXPIRED: _("The token expired before the person could be sent to the page."),
+}
 
 
 def _decided(session: VerificationSession, plan: str) -> str:
@@ -251,11 +255,10 @@ def _decided(session: VerificationSession, plan: str) -> str:
         if passed and session.score >= session.threshold:
             return gettext("%(score)s ≥ %(threshold)s of plan %(plan)s: passed") % values
         if passed:
-            return gettext("Passed with %(score)s, though plan %(plan)s is set to %(threshold)s here") % values
+            return gettext("Passed with %(score)s, though plan %(plan)s says %(threshold)s here") % values
         if 0 < session.score < session.threshold:
             return gettext("%(score)s < %(threshold)s of plan %(plan)s: failed") % values
     if passed:
         return gettext("Passed by plan %(plan)s") % values
     explanation = error_in_words(session.error_class, session.error_code)
     return explanation or gettext("Failed by plan %(plan)s") % values
-

@@ -67,7 +67,9 @@ class _Story:
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What became of one mail: a bit for each address that needs no other try, how many got it, what failed."""
+    """What became of one mail: a bit for each address that needs no other try, how many were reached now,
+    and what failed last.
+    """
 
     settled: int
     reached: int
@@ -169,8 +171,7 @@ def _deliver(story: _Story, addresses: Sequence[str], settled: int = 0) -> _Deli
         failure: Exception | None = None
         try:
             message.send()
-        except Exception as error:
-            # Mail backends of third parties raise what they like.
+        except Exception as error:  # noqa: BLE001  (mail backends of third parties raise what they like)
             failure = error
         if failure is None:
             settled |= 1 << number
@@ -329,7 +330,7 @@ def _causes(condition: str) -> list[str]:
     if condition == Condition.EVIDENCE_LOST:
         return [
             gettext("Workers, storage or the network were down until Baidu had deleted the evidence."),
-            gettext("The verify_token was issued under another application, so that it could not be asked for."),
+            gettext("The verify_token belongs to another application, so that nothing could be asked."),
             gettext("Acknowledge the alert in the admin once the sessions have been seen to."),
         ]
     if condition == Condition.UPSTREAM_ERRORS:

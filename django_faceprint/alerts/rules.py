@@ -16,9 +16,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
 }
 
 
-def create_default_rules(
-    using: str = DEFAULT_DB_ALIAS, apps: Apps = global_apps, **kwargs: Any
-) -> None:
+def create_default_rules(using: str = DEFAULT_DB_ALIAS, apps: Apps = global_apps, **kwargs: Any) -> None:
     """Create the rules that are missing; a receiver of ``post_migrate``, also after migrating backwards."""
     try:
         rule = apps.get_model("faceprint", "AlertRule")

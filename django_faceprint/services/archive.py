@@ -13,7 +13,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO, Any
+from typing import IO, Any, cast
 
 from django.core.files import File
 from django.core.files.storage import Storage, storages
@@ -154,7 +154,7 @@ def _refusing_non_media() -> Iterator[None]:
 def _save(intent: UploadIntent, stream: EncryptingStream) -> None:
     failure = ""
     try:
-        name = storage().save(intent.name, File(stream))
+        name = storage().save(intent.name, File(cast(IO[bytes], stream)))
     except FaceprintError:
         raise
     except Exception as error:  # noqa: BLE001  (storages raise what they like)

@@ -13,6 +13,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from enum import StrEnum
+from functools import partial
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -47,7 +48,7 @@ from . import archive, statistics, upstream
 
 #: A tick comes every few seconds; without one for this long, beat or the workers stand still.
 HEARTBEAT_MAX_AGE = timedelta(minutes=5)
-BROKER_SECONDS = 5.0
+BROKER_SECONDS = 5
 #: Rows of each encrypted column that are decrypted on trial, from either end of the table.
 SAMPLE = 10
 
@@ -79,16 +80,16 @@ def diagnose(*, plan_ids: Iterable[str] = (), all_plans: bool = False) -> Iterat
 
     Call it outside of transactions.
     """
-    settings_check = _settings()
-    yield settings_check
-    if settings_check.state == State.WRONG:
-        yield _skipped("database", _("the settings come first"))
+    readable = _attempt(_read_settings)
+    if isinstance(readable, Exception):
+        yield _wrong("settings", str(readable), _("Run manage.py check: it says more about each setting."))
         return
+    yield _settings()
     yield from _clock()
     database = _database()
     yield database
     if database.state == State.WRONG:
-        yield _skipped("encryption_keys", _("the database comes first"))
+        yield Check("other", State.SKIPPED, _("What needs the database was left out."))
         yield from _storage()
         yield _broker()
         yield _mail()
@@ -109,12 +110,14 @@ def diagnose(*, plan_ids: Iterable[str] = (), all_plans: bool = False) -> Iterat
 # --- settings, time, database -------------------------------------------------------------------
 
 
+def _read_settings() -> None:
+    """Raises :class:`FaceprintConfigurationError` for a setting that everything else needs."""
+    for name in ("applications", "api_url", "h5_url", "public_url", "proxies", "clock", "latest_grace"):
+        getattr(conf, name)
+
+
 def _settings() -> Check:
-    problems: list[checks.CheckMessage] = [
-        message
-        for message in checks.run_checks(app_configs=[apps.get_app_config("faceprint")])
-        if str(message.id).startswith("faceprint.") and not message.is_silenced()
-    ]
+    problems = [message for message in checks.run_checks(tags=["faceprint"]) if not message.is_silenced()]
     errors = [message for message in problems if message.is_serious()]
     worst = errors or problems
     if not worst:
@@ -178,12 +181,14 @@ def _encryption_keys() -> Check:
             raise SealBroken
     except (FaceprintConfigurationError, SealBroken) as error:
         return _wrong("encryption_keys", str(error), _("Repair FACEPRINT['ENCRYPTION_KEYS']."))
-    tried, problems = 0, set()
+    tried = 0
+    problems: set[str] = set()
     for probe in _sealed_samples():
         tried += 1
         problem = _attempt(probe)
-        if isinstance(problem, SealBroken):
-            problems.add(str(problem))
+        if isinstance(problem, Exception):
+            # Only our own texts are known to hold nothing of the value.
+            problems.add(str(problem) if isinstance(problem, SealBroken) else type(problem).__name__)
     if problems:
         return _wrong(
             "encryption_keys",
@@ -202,11 +207,9 @@ def _sealed_samples() -> Iterator[Callable[[], object]]:
     for model in apps.get_app_config("faceprint").get_models():
         for field in encrypted_fields(model):
             for row, value in _both_ends(model, field.uuid_field, field.name):
-                yield lambda model=model, row=row, name=field.name, value=value: unsealed(
-                    model, row, name, value
-                )
+                yield partial(unsealed, model, row, field.name, value)
     for row, wrapped in _both_ends(MediaAsset, "public_id", "wrapped_key"):
-        yield lambda row=row, wrapped=wrapped: unwrap_file_key(bytes(wrapped), row)
+        yield partial(unwrap_file_key, bytes(wrapped), row)
 
 
 def _both_ends(model: type[Model], *columns: str) -> Iterator[tuple[Any, ...]]:
@@ -289,9 +292,7 @@ def _exposure(storage: Storage, name: str) -> Check:
             "storage_private",
             State.WARNING,
             _("Every user of this machine can read the archive's files."),
-            _(
-                "Set file_permissions_mode=0o600 and directory_permissions_mode=0o700 for STORAGES['faceprint']."
-            ),
+            _("Set file_permissions_mode=0o600 and directory_permissions_mode=0o700 in its OPTIONS."),
         )
     is_public = getattr(storage, "querystring_auth", True) is False
     if is_public or str(getattr(storage, "default_acl", None) or "").startswith("public"):
@@ -396,9 +397,7 @@ def _broker() -> Check:
             "broker",
             _("The message broker (%(transport)s) cannot be reached: %(problem)s")
             % {"transport": transport, "problem": type(problem).__name__},
-            _(
-                "Start the broker and check Celery's broker_url; or run faceprint_run --forever, without Celery."
-            ),
+            _("Start the broker and check Celery's broker_url; or do without: faceprint_run --forever."),
         )
     return _ok("broker", _("reachable (%s)") % transport)
 
@@ -433,7 +432,8 @@ def _recipients() -> Check:
 def _mail() -> Check:
     def connect() -> None:
         # Django 6.1 names its mailers; before, there is one connection.
-        backend = mail.mailers.default if hasattr(mail, "mailers") else mail.get_connection()
+        mailers = getattr(mail, "mailers", None)
+        backend = mailers.default if mailers is not None else mail.get_connection()
         try:
             backend.open()
         finally:
@@ -472,10 +472,10 @@ def _public_url() -> Check:
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
-    """What *action* returns, or the exception it raised: storages, brokers and mail backends raise anything."""
+    """What *action* returns or raises: storages, brokers and mail backends raise what they like."""
     try:
         return action()
-    except Exception as error:
+    except Exception as error:  # noqa: BLE001  (see above)
         return error
 
 
@@ -490,7 +490,3 @@ def _wrong(name: str, message: str, remedy: str) -> Check:
 def _missing(name: str, message: str, remedy: str) -> Check:
     """Something that a laptop can do without and a production site cannot."""
     return Check(name, State.WARNING if conf.debug else State.WRONG, message, remedy)
-
-
-def _skipped(name: str, message: str) -> Check:
-    return Check(name, State.SKIPPED, message)

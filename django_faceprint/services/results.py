@@ -8,7 +8,7 @@ from datetime import timedelta
 from typing import Any
 from urllib.parse import urlsplit
 
-from django_faceprint.client import AllResult, Answer, Attempt, ErrorClass, MediaResult
+from django_faceprint.client import AllResult, Answer, Attempt, DetailResult, ErrorClass, MediaResult
 from django_faceprint.clock import now
 from django_faceprint.exceptions import Rejected, SessionGone
 from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession

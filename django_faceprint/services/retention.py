@@ -92,7 +92,7 @@ def _purge_sessions(report: RetentionReport) -> None:
 
 
 def _purge(session_pk: int, report: RetentionReport) -> None:
-    """Purge one session: rows at once and together, files afterwards, each with an intent until it is gone."""
+    """Purge one session: its rows together, then its files, each with an intent until it is gone."""
     with transaction.atomic():
         # The epoch ends every lease: a worker in mid-download can no longer write.
         purged = VerificationSession.objects.filter(pk=session_pk, retain_until__lt=now()).update(

@@ -68,7 +68,7 @@ def downloader() -> Downloader:
 def refuse_inside_transaction() -> None:
     """Raise ``RuntimeError`` when a transaction is open; Django's own test transactions do not count."""
     blocks = connections[DEFAULT_DB_ALIAS].atomic_blocks
-    if blocks and not blocks[-1]._from_testcase:
+    if blocks and not getattr(blocks[-1], "_from_testcase", False):
         raise RuntimeError(
             "faceprint talks to Baidu and to storage outside database transactions only; call it after the "
             "transaction, or mark the view with transaction.non_atomic_requests."

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
@@ -62,7 +62,7 @@ def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) ->
     with visit.lease.fenced():
         record_answer(visit.session, detail.endpoint, detail.raw, log_id=detail.log_id, code=error.code)
         if final:
-            decide(visit, Verdict.FAILED, **columns_of(error))
+            decide(visit, Verdict.FAILED, columns=columns_of(error))
         else:
             visit.update(**columns_of(error))
             visit.mark("attempted")
@@ -93,6 +93,7 @@ def _decide_by_attempts(visit: Visit, problem: Rejected | SessionGone | None, *,
 
 
 def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
+    session = visit.session
     result = detail.result
     assert result is not None  # noqa: S101  (narrowing only; the caller has checked)
     confirmed = without_none({"name": result.confirmed_name, "number": result.confirmed_number})
@@ -100,33 +101,36 @@ def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
         decide(
             visit,
             Verdict.PASSED,
-            score=result.score,
-            liveness_score=result.liveness_score,
-            spoofing=result.spoofing,
-            is_demote=result.is_demote,
-            threshold=visit.session.plan.threshold
-            if visit.session.threshold is None
-            else visit.session.threshold,
-            confirmed=confirmed or None,
-            ocr=_ocr(result.ocr),
-            name_index=visit.session.name_index or blind_index("name", result.confirmed_name or ""),
-            number_index=visit.session.number_index
-            or blind_index("id_number", result.confirmed_number or ""),
+            columns={
+                "score": result.score,
+                "liveness_score": result.liveness_score,
+                "spoofing": result.spoofing,
+                "is_demote": result.is_demote,
+                "confirmed": confirmed or None,
+                "ocr": _ocr(result.ocr),
+                "name_index": session.name_index or blind_index("name", result.confirmed_name or ""),
+                "number_index": session.number_index
+                or blind_index("id_number", result.confirmed_number or ""),
+                **NO_ERROR,
+            },
             expected=evidence.expected_assets(
-                visit.session.plan,
+                session.plan,
                 Verdict.PASSED,
                 with_id_front=result.front_image is not None,
                 with_id_back=result.back_image is not None,
             ),
-            **NO_ERROR,
         )
         record_detail(visit, detail)
 
 
 def decide(
-    visit: Visit, verdict: str, *, expected: Iterable[evidence.ExpectedAsset] | None = None, **values: Any
+    visit: Visit,
+    verdict: str,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    expected: Iterable[evidence.ExpectedAsset] | None = None,
 ) -> None:
-    """Store the verdict and, in the same transaction, every asset that it promises."""
+    """Store the verdict, what came with it (*columns*) and, in the same transaction, every promised asset."""
     session = visit.session
     moment = now()
     keep = session.plan.retention_days
@@ -138,7 +142,7 @@ def decide(
             retain_until=moment + retention if retention else None,
             archive_state=ArchiveState.COLLECTING,
             failure_count=0,
-            **values,
+            **(columns or {}),
         )
         if expected is None:
             expected = evidence.expected_assets(

@@ -1,0 +1,148 @@
+"""``manage.py faceprint_run``: the engine in one process, without Celery."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+import time
+from argparse import ArgumentParser
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from threading import Event, current_thread, main_thread
+from types import FrameType
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.db import close_old_connections
+from django.db.utils import Error as AnyDatabaseError
+from django.utils.translation import gettext as _
+
+from django_faceprint.alerts.evaluation import evaluate
+from django_faceprint.services import retention, statistics
+from django_faceprint.services.collect import WorkReport, collect_due
+from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
+
+logger = logging.getLogger(__name__)
+
+LOST = 3
+
+
+class Command(BaseCommand):
+    """Exit status 0; with ``--once`` 3 when evidence was lost in this run."""
+
+    help = "Work on due sessions in this process: until nothing is due (--once) or until stopped (--forever)."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """See ``--help``."""
+        how_long = parser.add_mutually_exclusive_group(required=True)
+        how_long.add_argument("--once", action="store_true", help="end when nothing is due any more")
+        how_long.add_argument(
+            "--forever", action="store_true", help="until SIGTERM or Ctrl-C; alerts and retention included"
+        )
+        parser.add_argument(
+            "--interval",
+            type=float,
+            default=TICK_SECONDS,
+            metavar="S",
+            help=f"seconds between two looks when nothing is due (default: {TICK_SECONDS})",
+        )
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Work, then print what was done."""
+        total = WorkReport()
+        with _stop_signals() as stop:
+            if options["forever"]:
+                self._run_forever(total, stop, options["interval"])
+            else:
+                self._work(total, stop)
+        self._finish_line(total)
+        if options["once"] and total.lost:
+            sys.exit(LOST)
+
+    def _work(self, total: WorkReport, stop: Event) -> None:
+        """One session after the other, so that a signal is heeded between two of them."""
+        while not stop.is_set():
+            report = collect_due(budget=RUN_BUDGET, limit=1, monotonic=time.monotonic)
+            if not report.sessions:
+                return
+            total.sessions += report.sessions
+            total.archived += report.archived
+            total.lost += report.lost
+            total.failures += report.failures
+            self._progress(total)
+
+    def _run_forever(self, total: WorkReport, stop: Event, interval: float) -> None:
+        chores = [
+            _Chore("faceprint.alerts", evaluate),
+            _Chore("faceprint.retain", retention.retain),
+        ]
+        while not stop.is_set():
+            problem = ""
+            try:
+                statistics.beat("tick")
+                self._work(total, stop)
+                for chore in chores:
+                    if not stop.is_set():
+                        chore.run_if_due()
+            except AnyDatabaseError as error:
+                problem = type(error).__name__
+            if problem:
+                # A database that restarts must not end the engine; a new connection is tried next time.
+                logger.error("faceprint: the database failed (%s); trying again", problem)
+            close_old_connections()
+            stop.wait(interval)
+
+    def _progress(self, total: WorkReport) -> None:
+        if self.stdout.isatty():
+            self.stdout.write(f"\r{self._words(total)}\x1b[K", ending="")
+            self.stdout.flush()
+
+    def _finish_line(self, total: WorkReport) -> None:
+        start = "\r\x1b[K" if self.stdout.isatty() else ""
+        self.stdout.write(start + self._words(total))
+
+    def _words(self, total: WorkReport) -> str:
+        return _(
+            "%(sessions)s sessions looked at, %(archived)s files archived, %(failures)s to be tried again, "
+            "%(lost)s not archived in time"
+        ) % {
+            "sessions": total.sessions,
+            "archived": total.archived,
+            "failures": total.failures,
+            "lost": total.lost,
+        }
+
+
+class _Chore:
+    """What beat would send on its own period."""
+
+    def __init__(self, task: str, run: Callable[[], object]) -> None:
+        self._period = timedelta(seconds=FACEPRINT_BEAT_SCHEDULE[task]["schedule"]).total_seconds()
+        self._run = run
+        self._due_at = time.monotonic()
+
+    def run_if_due(self) -> None:
+        if time.monotonic() >= self._due_at:
+            self._due_at = time.monotonic() + self._period
+            self._run()
+
+
+@contextmanager
+def _stop_signals() -> Iterator[Event]:
+    """An event that SIGTERM and SIGINT set; what handled them before does so again afterwards."""
+    stop = Event()
+    if current_thread() is not main_thread():
+        yield stop
+        return
+
+    def on_signal(number: int, frame: FrameType | None) -> None:
+        stop.set()
+
+    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,96 @@
+"""``manage.py faceprint_status``: how things stand, for people and for monitoring."""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand
+from django.utils.timezone import localtime
+from django.utils.translation import gettext as _
+
+from django_faceprint.alerts.conditions import risk_window, unacknowledged_loss
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import Alert, VerificationSession
+from django_faceprint.services import statistics
+
+AT_RISK, LOST = 1, 2
+
+
+class Command(BaseCommand):
+    """Exit status 0: fine; 1: evidence is near its deadline; 2: a loss that nobody has acknowledged."""
+
+    help = "Print sessions, outstanding work, risk and loss. Exit status: 0 fine, 1 at risk, 2 loss."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """See ``--help``."""
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Print and exit with the status."""
+        report = self._report()
+        if options["json"]:
+            self.stdout.write(json.dumps(report, ensure_ascii=False, indent=2, default=_iso))
+        else:
+            self._print(report)
+        if report["status"]:
+            sys.exit(report["status"])
+
+    def _report(self) -> dict[str, Any]:
+        moment = now()
+        summary = statistics.summary()
+        window = risk_window()
+        at_risk = statistics.at_risk(window)
+        unacknowledged = unacknowledged_loss(moment)
+        return {
+            "status": LOST if unacknowledged else AT_RISK if at_risk else 0,
+            "environment": conf.environment,
+            "sessions": summary.by_verdict,
+            "files": summary.by_asset_state,
+            "bytes_stored": summary.bytes_stored,
+            "outstanding": summary.outstanding,
+            "earliest_deadline": statistics.earliest_deadline(),
+            "risk_window_minutes": int(window.total_seconds() // 60),
+            "at_risk": at_risk,
+            "lost": statistics.lost_since(None, until=moment),
+            "lost_unacknowledged": unacknowledged,
+            "open_alerts": Alert.objects.filter(resolved_at__isnull=True).count(),
+            "heartbeats": statistics.heartbeats(),
+        }
+
+    def _print(self, report: dict[str, Any]) -> None:
+        verdicts = VerificationSession.Verdict
+        sessions = [
+            f"{verdicts(name).label} {report['sessions'][name]}"
+            for name in verdicts.values
+            if name in report["sessions"]
+        ]
+        deadline = report["earliest_deadline"]
+        lines = [
+            (_("Environment"), report["environment"]),
+            (_("Sessions"), ", ".join(sessions) or "0"),
+            (_("Outstanding"), report["outstanding"]),
+            (_("Earliest deadline"), localtime(deadline).isoformat(timespec="seconds") if deadline else "-"),
+            (_("At risk"), report["at_risk"]),
+            (_("Not archived in time"), f"{report['lost_unacknowledged']} / {report['lost']}"),
+            (_("Open alerts"), report["open_alerts"]),
+        ]
+        lines += [
+            (_("Heartbeat %s") % name, localtime(at).isoformat(timespec="seconds"))
+            for name, at in report["heartbeats"].items()
+        ]
+        for label, value in lines:
+            self.stdout.write(f"{label}: {value}")
+        verdict = {
+            0: self.style.SUCCESS(_("Everything is in time.")),
+            AT_RISK: self.style.WARNING(_("Evidence is near its deadline: run faceprint_doctor.")),
+            LOST: self.style.ERROR(_("Evidence was not archived in time, and nobody has acknowledged it.")),
+        }
+        self.stdout.write(verdict[report["status"]])
+
+
+def _iso(value: Any) -> str:
+    return str(value.isoformat())
