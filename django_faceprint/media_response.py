@@ -276,8 +276,11 @@ class _AsyncBody:
         return self._pieces()
 
     async def _pieces(self) -> AsyncIterator[bytes]:
-        while (piece := await sync_to_async(next)(self._body, None)) is not None:
+        while (piece := await sync_to_async(self._next)()) is not None:
             yield piece
+
+    def _next(self) -> bytes | None:
+        return next(self._body, None)
 
 
 def _log(asset: MediaAsset, problem: Exception | None) -> None:

@@ -77,7 +77,7 @@ def make_session(*, age: timedelta = timedelta(minutes=5), **values: Any) -> Ver
 def make_passed_session(**values: Any) -> VerificationSession:
     """A session that passed with 84.4 of 80."""
     moment = now()
-    passed = {
+    passed: dict[str, Any] = {
         "verdict": VerificationSession.Verdict.PASSED,
         "archive_state": VerificationSession.ArchiveState.COMPLETE,
         "score": 84.4,

@@ -118,6 +118,9 @@ class Attempt:
     result: Badge
     explanation: str
     charge: str
+    score: str
+    threshold: str
+    liveness: str
     spoofing: str
 
 
@@ -421,6 +424,9 @@ class Record:
             result=result,
             explanation="" if row.passed else words.code_in_words(row.code),
             charge=words.charge_name(row.charge_type) if row.is_charged else "",
+            score=_number(row.score),
+            threshold=_number(row.threshold),
+            liveness=_number(row.liveness_score),
             spoofing=words.number(row.spoofing) if row.spoofing else gettext("not checked"),
         )
 
@@ -441,6 +447,11 @@ class TimeLeft:
     text: str
     is_urgent: bool
     is_over: bool
+
+    @property
+    def sentence(self) -> str:
+        """The text where no label says what it is."""
+        return self.text if self.is_over else gettext("%(time)s left") % {"time": self.text}
 
 
 def time_left(session: VerificationSession, assets: list[MediaAsset], moment: datetime) -> TimeLeft | None:
@@ -515,6 +526,10 @@ def _day(text: str) -> str:
     if len(text) == 8 and text.isascii() and text.isdigit():
         return f"{text[:4]}-{text[4:6]}-{text[6:]}"
     return text
+
+
+def _number(value: float | None) -> str:
+    return "" if value is None else words.number(value)
 
 
 def _share(value: float, full: float) -> float:

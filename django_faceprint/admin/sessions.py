@@ -10,19 +10,21 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Prefetch, QuerySet
-from django.http import Http404, HttpRequest, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.clock import now
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
 from django_faceprint.services import collect
 from django_faceprint.services.access import record_access
 from django_faceprint.services.lookup import matching
@@ -46,16 +48,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     list_display = (
         "status_column",
-        "verdict_column",
-        "created_at",
+        "result_column",
+        "created_column",
+        "person_column",
         "reference_column",
-        "name_column",
-        "number_column",
-        "plan_column",
-        "score_column",
-        "error_column",
         "archive_column",
-        "time_left_column",
+        "error_column",
         "environment",
     )
     list_display_links = ("status_column",)
@@ -68,7 +66,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         "environment",
         DemotedFilter,
     )
-    sortable_by = ("created_at", "time_left_column")
+    sortable_by = ("created_column", "archive_column")
     # Nothing is searched by column: get_search_results() looks up exactly, and lookup_view() sees to it
     # that only what was found, so never a name or an ID number, comes into a URL.
     search_fields = ()
@@ -109,44 +107,69 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     def status_column(self, session: VerificationSession) -> SafeString:
         return badge(record.status_badge(session))
 
-    @admin.display(description=_("verdict"))
-    def verdict_column(self, session: VerificationSession) -> str:
+    @admin.display(description=_("result"))
+    def result_column(self, session: VerificationSession) -> SafeString:
+        """Verdict, score and threshold."""
         verdict = VerificationSession.Verdict
-        if session.verdict in (verdict.PASSED, verdict.FAILED):
-            sign = "✓" if session.verdict == verdict.PASSED else "✗"
-            return f"{sign} {session.get_verdict_display()}"
-        return EMPTY if session.verdict == verdict.PENDING else session.get_verdict_display()
+        text = EMPTY if session.verdict == verdict.PENDING else session.get_verdict_display()
+        sign = {verdict.PASSED: "✓ ", verdict.FAILED: "✗ "}.get(verdict(session.verdict), "")
+        return format_html('{}{}<span class="fp-sub">{}</span>', sign, text, self._score(session))
 
-    @admin.display(description=_("reference"), empty_value=EMPTY)
-    def reference_column(self, session: VerificationSession) -> SafeString | None:
-        if not session.reference:
-            return None
-        return format_html('<span class="fp-reference" title="{0}">{0}</span>', session.reference)
-
-    @admin.display(description=_("name"), empty_value=EMPTY)
-    def name_column(self, session: VerificationSession) -> str | None:
-        return record.masked(session, "masked_name") or None
-
-    @admin.display(description=_("ID number"), empty_value=EMPTY)
-    def number_column(self, session: VerificationSession) -> SafeString | None:
-        number = record.masked(session, "masked_number")
-        return format_html('<span class="fp-mono">{}</span>', number) if number else None
-
-    @admin.display(description=_("plan"))
-    def plan_column(self, session: VerificationSession) -> SafeString:
-        return format_html('<span title="{}">{}</span>', session.plan.name, session.plan.plan_id)
-
-    @admin.display(description=_("score / threshold"), empty_value=EMPTY)
-    def score_column(self, session: VerificationSession) -> SafeString | None:
-        if session.score is None:
-            return None
-        threshold = EMPTY if session.threshold is None else words.number(session.threshold)
-        low = session.threshold is not None and session.score < session.threshold
+    @staticmethod
+    def _score(session: VerificationSession) -> SafeString | str:
+        if session.score is None or session.plan.match_source == Plan.MatchSource.LIVENESS_ONLY:
+            return ""
+        if session.threshold is None:
+            return words.number(session.score)
+        low = session.score < session.threshold
         return format_html(
             '<span class="fp-score{}"><b>{}</b> / {}</span>',
             " fp-low" if low else "",
             words.number(session.score),
-            threshold,
+            words.number(session.threshold),
+        )
+
+    @admin.display(description=_("created"), ordering="created_at")
+    def created_column(self, session: VerificationSession) -> SafeString:
+        at = localtime(session.created_at)
+        return format_html(
+            '<time datetime="{}">{}<span class="fp-sub">{}</span></time>',
+            at.isoformat(),
+            date_format(at, "Y-m-d"),
+            date_format(at, "H:i:s"),
+        )
+
+    @admin.display(description=_("person"), empty_value=EMPTY)
+    def person_column(self, session: VerificationSession) -> SafeString | None:
+        """Name and ID number, masked."""
+        name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
+        if not name and not number:
+            return None
+        return format_html('{}<span class="fp-sub fp-mono">{}</span>', name or EMPTY, number)
+
+    @admin.display(description=_("reference / plan"))
+    def reference_column(self, session: VerificationSession) -> SafeString:
+        return format_html(
+            '<span class="fp-reference" title="{0}">{1}</span><span class="fp-sub" title="{2}">{3}</span>',
+            session.reference,
+            session.reference or EMPTY,
+            session.plan.name,
+            session.plan.plan_id,
+        )
+
+    @admin.display(description=_("archive"), ordering="next_deadline")
+    def archive_column(self, session: VerificationSession) -> SafeString:
+        """State, how many files of how many, and the time left to the earliest deadline."""
+        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
+        expected = record.expected_count(files)
+        stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
+        left = record.time_left(session, files, now())
+        return format_html(
+            '{} <span class="fp-count">{}</span><span class="fp-sub{}">{}</span>',
+            badge(record.archive_badge(session)),
+            f"{stored}/{expected}" if expected else "",
+            " fp-urgent" if left is not None and left.is_urgent else "",
+            left.sentence if left is not None else "",
         )
 
     @admin.display(description=_("error"), empty_value=EMPTY)
@@ -155,26 +178,10 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if not explanation:
             return None
         return format_html(
-            '<span class="fp-error" title="{}">{}</span> <small class="fp-quiet">{}</small>',
-            explanation,
+            '<span class="fp-error" title="{0}">{0}</span><span class="fp-sub">{1}</span>',
             explanation,
             session.error_code,
         )
-
-    @admin.display(description=_("archive"))
-    def archive_column(self, session: VerificationSession) -> SafeString:
-        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
-        expected = record.expected_count(files)
-        stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
-        count = f"{stored}/{expected}" if expected else ""
-        return format_html('{} <span class="fp-count">{}</span>', badge(record.archive_badge(session)), count)
-
-    @admin.display(description=_("time left to archive"), ordering="next_deadline", empty_value=EMPTY)
-    def time_left_column(self, session: VerificationSession) -> SafeString | None:
-        left = record.time_left(session, session.listed_assets, now())  # type: ignore[attr-defined]
-        if left is None:
-            return None
-        return format_html('<span class="{}">{}</span>', "fp-urgent" if left.is_urgent else "", left.text)
 
     # --- one record -----------------------------------------------------------------------------
 
@@ -195,7 +202,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         object_id: str,
         form_url: str = "",
         extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponseBase:
+    ) -> HttpResponse:
         """The page of one record; opening it is logged."""
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
@@ -203,7 +210,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request, session):
             raise PermissionDenied
         if session is None:
-            return self._get_obj_does_not_exist_redirect(request, self.opts, object_id)
+            self.message_user(request, _("There is no such record."), messages.WARNING)
+            return HttpResponseRedirect(self._url("changelist"))
         if request.method == "GET":
             record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
         context = {
@@ -296,7 +304,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             raise Http404
         problem = act(request, session)
         level = messages.WARNING if problem else messages.SUCCESS
-        self.message_user(request, problem or done, level)
+        self.message_user(request, problem or str(done), level)
         return HttpResponseRedirect(self._url("change", session.pk))
 
     def _query_now(self, request: HttpRequest, session: VerificationSession) -> str:

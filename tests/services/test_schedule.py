@@ -1,0 +1,120 @@
+"""Whose turn it is, and when to look again."""
+
+from __future__ import annotations
+
+import threading
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.db import connection
+
+from django_faceprint.models import VerificationSession
+from django_faceprint.services import schedule
+from django_faceprint.services.deadlines import window_closes_at
+from tests.factories import make_session
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+def test_waking_up_is_bounded_and_soonest_first(clock: Any) -> None:
+    made = [make_session(wake_at=clock() - timedelta(seconds=number)) for number in range(5)]
+    asleep = make_session(wake_at=clock() + timedelta(seconds=1))
+    assert schedule.promote(clock(), limit=2) == 2
+    ready = set(VerificationSession.objects.ready().values_list("pk", flat=True))
+    assert ready == {made[4].pk, made[3].pk}
+    assert schedule.promote(clock()) == 3
+    assert schedule.promote(clock()) == 0
+    asleep.refresh_from_db()
+    assert asleep.wake_at is not None
+    assert asleep.ready_deadline is None
+
+
+def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
+    session = make_session(ready_deadline=clock(), next_deadline=clock())
+    lease = schedule.claim(clock())
+    assert lease is not None
+    assert schedule.claim(clock()) is None
+    clock.advance(schedule.LEASE - timedelta(seconds=1))
+    assert schedule.promote(clock()) == 0
+    clock.advance(seconds=1)
+    assert schedule.promote(clock()) == 1
+    second = schedule.claim(clock())
+    assert second is not None
+    assert (second.session_pk, second.epoch) == (session.pk, lease.epoch + 1)
+
+
+def test_many_workers_never_share_a_session(clock: Any) -> None:
+    for number in range(24):
+        make_session(ready_deadline=clock() + timedelta(minutes=number))
+    claimed: list[int] = []
+    guard = threading.Lock()
+    together = threading.Barrier(4)
+
+    def worker() -> None:
+        try:
+            together.wait(timeout=30)
+            while lease := schedule.claim(clock()):
+                with guard:
+                    claimed.append(lease.session_pk)
+        finally:
+            connection.close()
+
+    threads = [threading.Thread(target=worker) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(timeout=60)
+    # On SQLite a worker may find its candidates taken and go home early; what is left stays ready.
+    assert len(claimed) == len(set(claimed))
+    assert len(claimed) + VerificationSession.objects.ready().count() == 24
+    assert VerificationSession.objects.filter(lease_epoch__gt=1).count() == 0
+
+
+def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
+    urgent = make_session(ready_deadline=clock())
+    named = make_session(ready_deadline=clock() + timedelta(hours=1))
+    asleep = make_session(wake_at=clock() + timedelta(hours=1))
+    assert schedule.claim(clock(), session_pk=asleep.pk) is None
+    first = schedule.claim(clock(), session_pk=named.pk)
+    second = schedule.claim(clock())
+    assert first is not None
+    assert second is not None
+    assert (first.session_pk, second.session_pk) == (named.pk, urgent.pk)
+
+
+def test_polling_widens_and_ends_with_the_window(clock: Any) -> None:
+    session = make_session(age=timedelta(0))
+    closes_at = window_closes_at(session)
+    assert closes_at is not None
+    moments = []
+    while clock() < closes_at:
+        following = schedule.next_poll_at(session, clock())
+        assert following is not None
+        assert following > clock()
+        moments.append(following - session.token_answered_at)
+        clock.set(following)
+    assert len(moments) <= 30
+    assert moments[0] == schedule.FIRST_POLL
+    assert timedelta(hours=2, seconds=30) in moments
+    assert moments[-1] == timedelta(hours=3)
+
+
+def test_after_the_return_the_answer_is_sought_within_seconds(clock: Any) -> None:
+    session = make_session(age=timedelta(minutes=10), returned_at=clock())
+    assert schedule.next_poll_at(session, clock()) == clock() + timedelta(seconds=2)
+    clock.advance(seconds=20)
+    assert schedule.next_poll_at(session, clock()) == clock() + timedelta(seconds=10)
+
+
+def test_backoff_doubles_has_jitter_and_an_end(clock: Any) -> None:
+    for failures, full in ((1, 2), (2, 4), (3, 8), (9, 512), (10, 900), (1000, 900)):
+        waits = {schedule.backoff(failures).total_seconds() for _ in range(50)}
+        assert full / 2 <= min(waits) <= max(waits) <= full
+        assert len(waits) > 1
+
+
+def test_a_near_deadline_shortens_the_wait(clock: Any) -> None:
+    wait = schedule.retry_at(clock(), 20, clock() + timedelta(minutes=10)) - clock()
+    assert wait == timedelta(minutes=1)
+    assert schedule.retry_at(clock(), 20, clock() - timedelta(hours=1)) - clock() >= timedelta(minutes=7)
