@@ -129,4 +129,4 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
             args=[session.pk],
             current_app=self.admin_site.name,
         )
-        return format_html('<a href="{}">{}</a>', url, session.public_id)
+        return format_html('<a class="fp-nowrap" href="{}">{}</a>', url, session.public_id)

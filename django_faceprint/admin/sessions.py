@@ -49,12 +49,10 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     list_display = (
         "status_column",
         "result_column",
+        "archive_column",
         "created_column",
         "person_column",
         "reference_column",
-        "archive_column",
-        "error_column",
-        "environment",
     )
     list_display_links = ("status_column",)
     list_filter = (
@@ -109,11 +107,20 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("result"))
     def result_column(self, session: VerificationSession) -> SafeString:
-        """Verdict, score and threshold."""
+        """Verdict, score and threshold, and what is wrong, in words."""
         verdict = VerificationSession.Verdict
         text = EMPTY if session.verdict == verdict.PENDING else session.get_verdict_display()
         sign = {verdict.PASSED: "✓ ", verdict.FAILED: "✗ "}.get(verdict(session.verdict), "")
-        return format_html('{}{}<span class="fp-sub">{}</span>', sign, text, self._score(session))
+        explanation = words.error_in_words(session.error_class, session.error_code)
+        return format_html(
+            '{}{} {}<span class="fp-sub fp-error" title="{} {}">{}</span>',
+            sign,
+            text,
+            self._score(session),
+            explanation,
+            session.error_code,
+            explanation,
+        )
 
     @staticmethod
     def _score(session: VerificationSession) -> SafeString | str:
@@ -149,12 +156,14 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reference / plan"))
     def reference_column(self, session: VerificationSession) -> SafeString:
+        """Reference, plan and environment."""
         return format_html(
-            '<span class="fp-reference" title="{0}">{1}</span><span class="fp-sub" title="{2}">{3}</span>',
+            '<span class="fp-reference" title="{}">{}</span><span class="fp-sub" title="{}">{} · {}</span>',
             session.reference,
             session.reference or EMPTY,
             session.plan.name,
             session.plan.plan_id,
+            session.get_environment_display(),
         )
 
     @admin.display(description=_("archive"), ordering="next_deadline")
@@ -170,17 +179,6 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             f"{stored}/{expected}" if expected else "",
             " fp-urgent" if left is not None and left.is_urgent else "",
             left.sentence if left is not None else "",
-        )
-
-    @admin.display(description=_("error"), empty_value=EMPTY)
-    def error_column(self, session: VerificationSession) -> SafeString | None:
-        explanation = words.error_in_words(session.error_class, session.error_code)
-        if not explanation:
-            return None
-        return format_html(
-            '<span class="fp-error" title="{0}">{0}</span><span class="fp-sub">{1}</span>',
-            explanation,
-            session.error_code,
         )
 
     # --- one record -----------------------------------------------------------------------------

@@ -120,7 +120,7 @@ def _due() -> QuerySet[Alert]:
     """
     told = Q(resolved_at__isnull=True) | ~Q(mail_error="")
     beginning = Q(told, mailed_at__isnull=True)
-    end = Q(mailed_at__lt=F("resolved_at"))
+    end = Q(mailed_at__lte=F("resolved_at"))
     recent = Q(resolved_at__isnull=True) | Q(resolved_at__gt=now() - RECOVERY_NEWS)
     return Alert.objects.filter(beginning | end, recent, rule__enabled=True).order_by("pk")
 
@@ -145,8 +145,14 @@ def _send_claimed(alert: Alert) -> bool | None:
         ours.update(mail_error=f"{delivery.problem[:150]} [{listed}:{delivery.settled:x}]")
         logger.warning("faceprint: a mail about alert %s could not be sent: %s", alert.pk, delivery.problem)
         return False
-    ours.update(mailed_at=now(), mail_error=delivery.problem[:150])
+    ours.update(mailed_at=_after(alert.resolved_at), mail_error=delivery.problem[:150])
     return True
+
+
+def _after(resolved_at: datetime | None) -> datetime:
+    """The present moment; later than the end of the incident in any case, which says that the end was told."""
+    moment = now()
+    return moment if resolved_at is None else max(moment, resolved_at + timedelta(microseconds=1))
 
 
 def _is_being_sent(alert: Alert) -> bool:

@@ -282,7 +282,9 @@ def make_due(session: VerificationSession) -> None:
 
 
 def collect_anew(session: VerificationSession) -> bool:
-    """Ask upstream for everything again that is not stored; False while a worker holds the session.
+    """Ask upstream for everything again that is not stored.
+
+    False while a worker holds the session, before it is decided and after its verify_token was erased.
 
     Assets that were lost become wanted again for one more visit at least; those that were not
     provided do when upstream names them now.
@@ -291,7 +293,7 @@ def collect_anew(session: VerificationSession) -> bool:
     idle = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
     with transaction.atomic():
         changed = VerificationSession.objects.filter(
-            idle, pk=session.pk, verdict__in=(Verdict.PASSED, Verdict.FAILED)
+            idle, pk=session.pk, verdict__in=(Verdict.PASSED, Verdict.FAILED), verify_token__isnull=False
         ).update(
             stages_done={key: value for key, value in session.stages_done.items() if key == "attempted"},
             archive_state=ArchiveState.COLLECTING,

@@ -85,7 +85,11 @@ def diagnose(*, plan_ids: Iterable[str] = (), all_plans: bool = False) -> Iterat
         yield _wrong("settings", str(readable), _("Run manage.py check: it says more about each setting."))
         return
     yield _settings()
-    yield from _clock()
+    moment = _attempt(now)
+    if isinstance(moment, Exception):
+        yield _wrong("clock", _("The clock does not work: %s") % moment, _("Repair or remove CLOCK."))
+        return
+    yield _clock()
     database = _database()
     yield database
     if database.state == State.WRONG:
@@ -130,23 +134,16 @@ def _settings() -> Check:
     )
 
 
-def _clock() -> Iterator[Check]:
-    moment = _attempt(now)
-    if isinstance(moment, Exception):
-        yield _wrong(
-            "clock", _("The clock does not work: %s") % moment, _("Repair or remove FACEPRINT['CLOCK'].")
-        )
-        return
+def _clock() -> Check:
     if conf.clock is system_clock:
-        yield _ok("clock", _("the system's clock"))
-    elif conf.debug:
-        yield _ok("clock", _("a clock of its own, allowed while DEBUG is on"))
-    else:
-        yield _wrong(
-            "clock",
-            _("FACEPRINT['CLOCK'] can be moved while DEBUG is off."),
-            _("Remove CLOCK: whoever can move the time can make evidence expire."),
-        )
+        return _ok("clock", _("the system's clock"))
+    if conf.debug:
+        return _ok("clock", _("a clock of its own, allowed while DEBUG is on"))
+    return _wrong(
+        "clock",
+        _("FACEPRINT['CLOCK'] can be moved while DEBUG is off."),
+        _("Remove CLOCK: whoever can move the time can make evidence expire."),
+    )
 
 
 def _database() -> Check:
@@ -391,7 +388,7 @@ def _broker() -> Check:
             )
 
     problem = _attempt(connect)
-    transport = str(current_app.conf.broker_url or "amqp").partition(":")[0]
+    transport = str(current_app.conf.broker_write_url or "amqp").partition(":")[0]
     if isinstance(problem, Exception):
         return _wrong(
             "broker",

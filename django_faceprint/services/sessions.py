@@ -37,6 +37,8 @@ from .problems import NO_ERROR, error_columns
 RETURN_SALT = "faceprint.return"
 START_REQUEST = "start_request"
 REFERENCE_MAX = 100
+#: Pictures that one session keeps, refused ones included.
+MOST_MATCH_IMAGES = 20
 _DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
 _ID_NUMBER = re.compile(
     rf"(?<![0-9])[1-9][0-9]{{5}}(?:(?:18|19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]|[0-9]{{2}}{_DAY}[0-9]{{3}})"
@@ -72,25 +74,51 @@ def start_session(
     upstream failure is written on it and raised: the session can be continued by calling again with
     the same idempotency key, or with :func:`submit_identity` and :func:`upload_match_image`.
     """
+    session = register_session(request, created_by=created_by, subject=subject)
+    prepare_session(session, request)
+    return session
+
+
+def register_session(
+    request: StartRequest, *, created_by: Any = None, subject: Any = None
+) -> VerificationSession:
+    """The first half of :func:`start_session`: check, and write the row; nothing is sent yet.
+
+    A repeated call, by its idempotency key, finds the row that it made before, whatever has become of
+    the plan and the settings since. Raises :class:`InvalidInput`, with code ``reused`` for a key that
+    came with another request, and :class:`FaceprintConfigurationError`.
+    """
     refuse_unsafe_hosts()
     upstream.refuse_inside_transaction()
+    found = _find(request, created_by)
+    if found is not None:
+        return found
     plan = _checked_plan(request)
     _check_texts(request)
-    session = _find_or_create(request, plan, created_by=created_by, subject=subject)
+    return _find_or_create(request, plan, created_by=created_by, subject=subject)
+
+
+def prepare_session(session: VerificationSession, request: StartRequest) -> None:
+    """The second half: obtain and submit what is still missing of *request*. May be repeated.
+
+    Raises the upstream error, written on the session, and :class:`InvalidInput` when something is
+    missing and it is too late for it.
+    """
     if session.token_answered_at is None:
-        _obtain_token(session)
+        continue_session(session)
     if request.identity is not None and session.identity_accepted_at is None:
         submit_identity(session, request.identity)
     if request.match_image is not None and session.match_image_accepted_at is None:
         upload_match_image(session, request.match_image)
-    return session
 
 
 def submit_identity(session: VerificationSession, identity: Identity) -> None:
     """Submit name and number for *session*, before the person opens the page.
 
-    Raises :class:`InvalidInput` when the plan takes none, a pass is over or the verdict is known, and
-    the upstream error, written on the session, when Baidu refuses.
+    A verify_token that could not be obtained before is obtained first. The identity that was accepted
+    already may be submitted again, to no effect. Raises :class:`InvalidInput` when the plan takes none,
+    another one was accepted, the window is over or the verdict is known, and the upstream error,
+    written on the session, when Baidu refuses.
     """
     _check_open(session)
     if not session.plan.needs_identity:
@@ -99,6 +127,14 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         raise InvalidInput(
             "identity.certificate_type", "mainland_only", "This plan accepts certificate type 0 only."
         )
+    if session.identity_accepted_at is not None:
+        # The person may be on the page already: who is to appear there must not change under a session.
+        known = (session.identity_name, session.identity_number, session.certificate_type)
+        if known != (identity.name, identity.number, identity.certificate_type):
+            raise _already_accepted("identity")
+        return
+    continue_session(session)
+    token = _require_token(session)
     _update(
         session,
         identity_name=identity.name,
@@ -108,7 +144,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         number_index=blind_index("id_number", identity.number),
     )
     with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
-        client.submit_identity(_require_token(session), identity)
+        client.submit_identity(token, identity)
     _update(session, identity_accepted_at=now(), **NO_ERROR)
 
 
@@ -121,15 +157,24 @@ def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     _check_open(session)
     if not session.plan.needs_match_image:
         raise InvalidInput("match_image", "not_wanted_by_plan", "This plan takes no match image.")
+    if session.match_image_accepted_at is not None:
+        if not _is_last_match_image(session, image):
+            raise _already_accepted("match_image")
+        return
+    continue_session(session)
     token = _require_token(session)
-    _keep_match_image(session, image)
+    if not _is_last_match_image(session, image):
+        _keep_match_image(session, image)
     with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
         client.upload_match_image(token, image)
     _update(session, match_image_accepted_at=now(), **NO_ERROR)
 
 
 def continue_session(session: VerificationSession) -> None:
-    """Obtain the verify_token of a session whose start failed."""
+    """Obtain the verify_token of a session whose start failed.
+
+    Raises :class:`InvalidInput` when the session is over, and the upstream error, written on it.
+    """
     _check_open(session)
     if session.token_answered_at is None:
         _obtain_token(session)
@@ -202,25 +247,47 @@ def _obtain_token(session: VerificationSession) -> None:
         **NO_ERROR,
     }
     # Two callers with one idempotency key may both get here; the second token is simply never used.
-    won = VerificationSession.objects.filter(pk=session.pk, token_answered_at__isnull=True).update(**values)
+    won = VerificationSession.objects.filter(
+        pk=session.pk, token_answered_at__isnull=True, verdict=VerificationSession.Verdict.PENDING
+    ).update(**values)
     session.refresh_from_db()
     if won:
         events.session_started(session)
 
 
+def _is_last_match_image(session: VerificationSession, image: MatchImage) -> bool:
+    last = session.assets.stored().filter(kind=MediaAsset.Kind.MATCH_IMAGE).order_by("position").last()
+    return last is not None and last.sha256 == hashlib.sha256(image.data).hexdigest()
+
+
 def _keep_match_image(session: VerificationSession, image: MatchImage) -> None:
-    position = session.assets.filter(kind=MediaAsset.Kind.MATCH_IMAGE).count()
-    asset = MediaAsset.objects.create(
-        session=session,
-        kind=MediaAsset.Kind.MATCH_IMAGE,
-        position=position,
-        source=MediaAsset.Source.UPLOAD,
-    )
+    asset = _new_match_image(session)
     try:
         archive.store(_current_lease(session), asset, [image.data])
     except (archive.StorageFailed, FaceprintError, schedule.LeaseLost):
         asset.delete()
         raise
+
+
+def _new_match_image(session: VerificationSession) -> MediaAsset:
+    """The next free place; two uploads at the same time get two."""
+    kept = session.assets.filter(kind=MediaAsset.Kind.MATCH_IMAGE).count()
+    for position in range(kept, MOST_MATCH_IMAGES):
+        asset, created = MediaAsset.objects.get_or_create(
+            session=session,
+            attempt_order=0,
+            kind=MediaAsset.Kind.MATCH_IMAGE,
+            position=position,
+            defaults={"source": MediaAsset.Source.UPLOAD},
+        )
+        if created:
+            return asset
+    raise InvalidInput(
+        "match_image",
+        "too_many",
+        f"At most {MOST_MATCH_IMAGES} match images per session.",
+        {"limit": MOST_MATCH_IMAGES},
+    )
 
 
 def _current_lease(session: VerificationSession) -> schedule.Lease:
@@ -234,6 +301,8 @@ def _noting_problems(session: VerificationSession) -> Iterator[None]:
     """Write an upstream failure on the session before it goes on to the caller."""
     try:
         yield
+    except InvalidInput:
+        raise
     except (FaceprintError, FaceprintConfigurationError) as problem:
         _update(session, **error_columns(problem))
         raise
@@ -269,9 +338,6 @@ def _return_url(session: VerificationSession) -> str | None:
 def _find_or_create(
     request: StartRequest, plan: Plan, *, created_by: Any, subject: Any
 ) -> VerificationSession:
-    found = _find(request, created_by)
-    if found is not None:
-        return found
     try:
         with transaction.atomic():
             return _create(request, plan, created_by=created_by, subject=subject)
@@ -396,6 +462,12 @@ def _check_return_url(url: str) -> None:
     allowed = {item.lower() for item in conf.return_url_hosts}
     if host not in allowed and f"{host}:{port}" not in allowed:
         raise refused
+
+
+def _already_accepted(field: str) -> InvalidInput:
+    return InvalidInput(
+        field, "already_accepted", "Another one was accepted for this session; start a new session."
+    )
 
 
 def _check_open(session: VerificationSession) -> None:

@@ -58,7 +58,9 @@ def calls(failed: int, fine: int, **values: Any) -> None:
 def attempts(session: VerificationSession, *codes: str, **values: Any) -> None:
     """One attempt per code under *session*; "0" is a pass."""
     for order, code in enumerate(codes, start=1):
-        VerificationAttempt.objects.create(session=session, order=order, passed=code == "0", code=code, **values)
+        VerificationAttempt.objects.create(
+            session=session, order=order, passed=code == "0", code=code, **values
+        )
 
 
 def decided(verdict: str, *codes: str, **values: Any) -> VerificationSession:

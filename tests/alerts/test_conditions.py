@@ -29,7 +29,9 @@ def plan(clock: Any) -> Plan:
 
 class TestAtRisk:
     def test_counts_sessions_with_unarchived_evidence_near_its_safe_deadline(self, plan: Plan) -> None:
-        near = make_passed_session(plan=plan, age=timedelta(hours=20), verified_at=now() - timedelta(hours=20))
+        near = make_passed_session(
+            plan=plan, age=timedelta(hours=20), verified_at=now() - timedelta(hours=20)
+        )
         make_asset(near, Kind.PROCESS_VIDEO)
         make_asset(near, Kind.FRAME)
         far = make_passed_session(plan=plan, age=timedelta(hours=1), verified_at=now() - timedelta(hours=1))
@@ -84,7 +86,9 @@ class TestLost:
     def test_an_attempt_whose_outcome_was_never_learnt(self, plan: Plan) -> None:
         old = timedelta(hours=80)
         Verdict, Archive = VerificationSession.Verdict, VerificationSession.ArchiveState
-        make_session(plan=plan, age=old, verdict=Verdict.UNKNOWN, archive_state=Archive.LOST, returned_at=now())
+        make_session(
+            plan=plan, age=old, verdict=Verdict.UNKNOWN, archive_state=Archive.LOST, returned_at=now()
+        )
         make_session(plan=plan, age=old, stages_done={"attempted": "2026-03-02T08:00:00+00:00"})
         assert statistics.lost_since(None) == 2
         make_session(plan=plan, age=old)
@@ -206,7 +210,9 @@ class TestShares:
 
 def test_the_open_incident_is_left_alone_by_looking(enable: Enable) -> None:
     rule = enable("evidence_lost")
-    incident = Alert.objects.create(rule=rule, open_key="evidence_lost", severity="critical", facts={"sessions": 1})
+    incident = Alert.objects.create(
+        rule=rule, open_key="evidence_lost", severity="critical", facts={"sessions": 1}
+    )
     assert examine(rule, incident, now()).outcome == Outcome.UNDECIDED
     incident.acknowledged_at = now()
     assert examine(rule, incident, now()).outcome == Outcome.CLEAR

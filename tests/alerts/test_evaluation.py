@@ -69,7 +69,7 @@ class TestLifeOfAnIncident:
         clock.advance(minutes=1)
         assert evaluate() == EvaluationReport()
         assert subjects() == [
-            "[warning][faceprint] 50.0% of the calls to Baidu fail",
+            "[warning][faceprint] 50% of the calls to Baidu fail",
             "[Recovered][faceprint] 66.7% of the calls to Baidu fail",
         ]
 

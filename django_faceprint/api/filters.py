@@ -1,0 +1,73 @@
+"""Which sessions a list shows, and in which order."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from django.db.models import Q
+from django.utils.dateparse import parse_datetime
+from rest_framework.pagination import Cursor, CursorPagination
+from rest_framework.request import Request
+
+from django_faceprint.exceptions import InvalidInput
+from django_faceprint.models import Plan, VerificationSession
+
+Status = VerificationSession.Status
+Verdict = VerificationSession.Verdict
+
+
+class NewestFirst(CursorPagination):
+    """Pages by position, not by number: the same cost for the first and the last page of millions."""
+
+    ordering = ("-created_at", "-id")
+    page_size = 50
+    max_page_size = 200
+    page_size_query_param = "page_size"
+
+    def decode_cursor(self, request: Request) -> Cursor | None:
+        """The position asked for. Raises :class:`InvalidInput` for one that was not made here."""
+        problem = False
+        cursor = None
+        try:
+            cursor = super().decode_cursor(request)
+            if cursor is not None and cursor.position is not None:
+                problem = parse_datetime(str(cursor.position)) is None
+        except Exception:  # noqa: BLE001  (whatever a forged cursor makes of base64, numbers and dates)
+            problem = True
+        if problem:
+            raise InvalidInput("cursor", "cursor", "This is no cursor of this list.")
+        return cursor
+
+
+def matching(values: dict[str, Any]) -> Q:
+    """The condition for the filters of a list, as ``SessionFilterSerializer`` checked them."""
+    found = Q()
+    if "reference" in values:
+        found &= Q(reference=values["reference"])
+    if "plan" in values:
+        found &= Q(plan__plan_id=values["plan"])
+    if "verdict" in values:
+        found &= Q(verdict=values["verdict"])
+    if "archive_state" in values:
+        found &= Q(archive_state=values["archive_state"])
+    if "status" in values:
+        found &= _with_status(values["status"])
+    return found
+
+
+def _with_status(status: str) -> Q:
+    """``VerificationSession.status`` in the database's words."""
+    prepared = (
+        Q(token_answered_at__isnull=False)
+        & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
+        & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
+    )
+    under_way = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
+    conditions = {
+        Status.CREATED: Q(verdict=Verdict.PENDING) & ~under_way & ~prepared,
+        Status.AWAITING_USER: Q(verdict=Verdict.PENDING) & ~under_way & prepared,
+        Status.VERIFYING: Q(verdict=Verdict.PENDING) & under_way,
+        Status.ABANDONED: Q(verdict=Verdict.EXPIRED) & prepared,
+        Status.EXPIRED: Q(verdict=Verdict.EXPIRED) & ~prepared,
+    }
+    return conditions.get(Status(status), Q(verdict=status))

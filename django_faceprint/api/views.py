@@ -1,0 +1,425 @@
+"""The views of the API: who may, what shape, which service; nothing else."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, ClassVar
+
+from django.core.exceptions import RequestDataTooBig
+from django.db import transaction
+from django.http import Http404, HttpRequest
+from django.http.response import HttpResponseBase
+from django.utils.translation import gettext_lazy as _
+from rest_framework.parsers import BaseParser, MultiPartParser
+from rest_framework.permissions import IsAuthenticated
+from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.request import Request
+from rest_framework.response import Response
+from rest_framework.reverse import reverse
+from rest_framework.serializers import Serializer
+from rest_framework.views import APIView
+
+from django_faceprint.client import Identity, MatchImage
+from django_faceprint.exceptions import InvalidInput
+from django_faceprint.media_response import media_response, record_look
+from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
+from django_faceprint.services import collect, sessions
+from django_faceprint.services.access import record_access
+from django_faceprint.tasks import wake_up
+
+from . import filters, serializers
+from .errors import Problem, answer_problem
+from .parsers import PICTURE_BODY, SMALL_BODY, InMemoryUpload, StrictJSONParser
+from .permissions import MayAddTo, MayView, MayViewMedia
+from .schema import operation
+
+CHANNEL = "api"
+IDEMPOTENCY_KEY = "Idempotency-Key"
+_VISIBLE_ASCII = re.compile(r"[!-~]{1,80}")
+
+
+class FaceprintView(APIView):
+    """What all views share: callers are known, bodies are bounded, nothing is cached, errors have one form.
+
+    No view runs inside a transaction, also under ``ATOMIC_REQUESTS``: Baidu may take a minute, and what
+    became of a failed call must stay on its record.
+    """
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated]
+    renderer_classes: ClassVar[list[type[BaseRenderer]]] = [JSONRenderer]
+    parser_classes: ClassVar[list[type[BaseParser]]] = [StrictJSONParser]
+    versioning_class = None
+    #: Bytes of a request's body.
+    max_body = SMALL_BODY
+    #: The record that the call is about, as soon as it is known; problems name it.
+    session: VerificationSession | None = None
+
+    @classmethod
+    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+        """The view as a function, outside transactions."""
+        return transaction.non_atomic_requests(super().as_view(**initkwargs))
+
+    def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
+        """Have files of a form kept in memory, before anything looks at the form."""
+        if not hasattr(request, "_files"):
+            request.upload_handlers = [InMemoryUpload(request)]
+        return super().initialize_request(request, *args, **kwargs)
+
+    def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
+        """Refuse a body that announces itself as too large, then as usual."""
+        length = request.META.get("CONTENT_LENGTH") or "0"
+        if not str(length).isdecimal() or int(length) > self.max_body:
+            raise RequestDataTooBig("The request body is too large.")
+        super().initial(request, *args, **kwargs)
+
+    def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
+        """There is one form, whatever is asked for."""
+        return super().perform_content_negotiation(request, force=True)
+
+    def get_exception_handler(self) -> Callable[..., Response | None]:
+        """Ours, for these views only."""
+        return answer_problem
+
+    def finalize_response(
+        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
+    ) -> HttpResponseBase:
+        """Keep personal data out of every cache."""
+        answer = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+        answer.setdefault("Cache-Control", "private, no-store")
+        answer.setdefault("X-Content-Type-Options", "nosniff")
+        return answer
+
+    def checked(self, serializer: type[Serializer], data: Any) -> dict[str, Any]:
+        """*data* in the shape of *serializer*. Raises ``ValidationError``."""
+        shape = serializer(data=data)
+        shape.is_valid(raise_exception=True)
+        return shape.validated_data
+
+    def find_session(self, request: Request, text: str) -> VerificationSession:
+        """The session with this id, if it exists for the caller; 404 for foreign and for none alike."""
+        public_id = VerificationSession.parse_public_id(text)
+        visible = VerificationSession.objects.visible_to(request.user).select_related("plan")
+        session = visible.filter(public_id=public_id).first() if public_id else None
+        if session is None:
+            raise Http404
+        self.check_object_permissions(request, session)
+        self.session = session
+        return session
+
+    def shown(self, request: Request, session: VerificationSession) -> dict[str, Any]:
+        """The session in the API's words, as it is now."""
+        session = VerificationSession.objects.select_related("plan").get(pk=session.pk)
+        return dict(serializers.SessionSerializer(session, context={"request": request}).data)
+
+    def link(self, request: Request, name: str, *args: Any) -> str:
+        """The address of another view, wherever the host has put this API."""
+        return reverse(f"{self.namespace(request)}:{name}", args=args, request=request)
+
+    @staticmethod
+    def namespace(request: Request) -> str:
+        """Under which these addresses are included."""
+        match = request.resolver_match
+        return match.namespace if match is not None else "faceprint-api"
+
+
+class SessionsView(FaceprintView):
+    """Starting sessions, and listing one's own."""
+
+    max_body = PICTURE_BODY
+
+    @operation(
+        "sessions_list",
+        "Own sessions, newest first",
+        answer=serializers.SessionPageSerializer,
+        parameters=[serializers.SessionFilterSerializer],
+        problems=[400],
+    )
+    def get(self, request: Request) -> Response:
+        """A page of the caller's sessions; of all sessions for holders of ``view_all_sessions``."""
+        chosen = self.checked(serializers.SessionFilterSerializer, request.query_params.dict())
+        found = (
+            VerificationSession.objects.visible_to(request.user)
+            .filter(filters.matching(chosen))
+            .select_related("plan")
+            .defer("verify_token", "ocr", "consent", "return_url")
+        )
+        paginator = filters.NewestFirst()
+        page = paginator.paginate_queryset(found, request, view=self)
+        return paginator.get_paginated_response(
+            serializers.SessionSummarySerializer(page, many=True).data
+        )
+
+    @operation(
+        "sessions_start",
+        "Start a session",
+        request=serializers.StartSerializer,
+        answer=serializers.SessionSerializer,
+        status=201,
+        problems=[400, 409, 410, 413, 415, 422, 502, 503],
+        headers=[
+            (
+                IDEMPOTENCY_KEY,
+                "1 to 80 visible ASCII characters. The same call with the same key continues or shows the "
+                "session that it started.",
+            )
+        ],
+    )
+    def post(self, request: Request) -> Response:
+        """Obtain a token and submit what was given. A call that failed names the session that it left."""
+        values = self.checked(serializers.StartSerializer, request.data)
+        identity, image = values.get("identity"), values.get("match_image")
+        start = sessions.StartRequest(
+            plan_id=values["plan"],
+            reference=values["reference"],
+            purpose=values["purpose"],
+            identity=_identity(identity, "identity.") if identity is not None else None,
+            match_image=_match_image(image, "match_image.") if image is not None else None,
+            return_url=values["return_url"],
+            consent=values.get("consent"),
+            idempotency_key=_idempotency_key(request),
+        )
+        self.session = session = sessions.register_session(start, created_by=request.user)
+        sessions.prepare_session(session, start)
+        address = self.link(request, "session", session.public_id)
+        return Response(self.shown(request, session), 201, headers={"Location": address})
+
+
+class SessionView(FaceprintView):
+    """One session."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+
+    @operation(
+        "sessions_read", "A session", answer=serializers.SessionSerializer, path=["id"], problems=[404, 503]
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002  (the word of the address)
+        """The session as it is now. To learn the result, ask again after ``retry_after`` seconds."""
+        return Response(self.shown(request, self.find_session(request, id)))
+
+
+class IdentityView(FaceprintView):
+    """Submitting who must appear."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayAddTo]
+
+    @operation(
+        "sessions_identity",
+        "Submit name and number",
+        request=serializers.IdentitySerializer,
+        answer=serializers.SessionSerializer,
+        path=["id"],
+        problems=[400, 404, 409, 410, 413, 415, 422, 502, 503],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """For plans that require it, before the person opens the page."""
+        session = self.find_session(request, id)
+        identity = _identity(self.checked(serializers.IdentitySerializer, request.data), "")
+        with _named_here("identity"):
+            sessions.submit_identity(session, identity)
+        return Response(self.shown(request, session))
+
+
+class MatchImageView(FaceprintView):
+    """Uploading the picture to compare with."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayAddTo]
+    parser_classes: ClassVar[list[type[BaseParser]]] = [StrictJSONParser, MultiPartParser]
+    max_body = PICTURE_BODY
+
+    @operation(
+        "sessions_match_image",
+        "Upload the match image",
+        request={
+            "application/json": serializers.MatchImageSerializer,
+            "multipart/form-data": serializers.MatchImageForm,
+        },
+        answer=serializers.SessionSerializer,
+        path=["id"],
+        problems=[400, 404, 409, 410, 413, 415, 422, 502, 503],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """For plans that require it, before the person opens the page."""
+        session = self.find_session(request, id)
+        image = _match_image(self.checked(serializers.MatchImageSerializer, request.data), "")
+        with _named_here("match_image"):
+            sessions.upload_match_image(session, image)
+        return Response(self.shown(request, session))
+
+
+class RefreshView(FaceprintView):
+    """Asking Baidu now instead of later."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+
+    @operation(
+        "sessions_refresh",
+        "Have Baidu asked now",
+        answer=serializers.SessionSerializer,
+        status=202,
+        path=["id"],
+        problems=[404, 503],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """A worker asks as soon as it is free; the answer here is the session as it was."""
+        session = self.find_session(request, id)
+        record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
+        collect.make_due(session)
+        wake_up(session)
+        return Response(self.shown(request, session), 202)
+
+
+class ResultView(FaceprintView):
+    """All that was learnt."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+
+    @operation(
+        "sessions_result",
+        "A session with all that was learnt",
+        answer=serializers.ResultSerializer,
+        path=["id"],
+        problems=[404, 503],
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        """The session, what was read and confirmed, and each attempt. The look is logged."""
+        session = self.find_session(request, id)
+        record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+        return Response(serializers.ResultSerializer(session, context={"request": request}).data)
+
+
+class StatView(FaceprintView):
+    """Statistics of the stages."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+
+    @operation(
+        "sessions_stat",
+        "Calls of Baidu's services by stage",
+        answer=serializers.StatSerializer,
+        path=["id"],
+        problems=[404],
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        """As Baidu told them after the verification."""
+        return Response(serializers.StatSerializer(self.find_session(request, id)).data)
+
+
+class SessionMediaView(FaceprintView):
+    """The pictures and videos of a session."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+
+    @operation(
+        "sessions_media",
+        "Pictures and videos of a session",
+        answer=serializers.MediaSerializer(many=True),
+        path=["id"],
+        problems=[404],
+    )
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Archived or not, with the reason."""
+        session = self.find_session(request, id)
+        rows = MediaAsset.objects.filter(session=session).select_related("session")
+        rows = rows.order_by("attempt_order", "kind", "position")
+        context = {"request": request, "namespace": self.namespace(request)}
+        return Response(serializers.MediaSerializer(rows, many=True, context=context).data)
+
+
+class MediaContentView(FaceprintView):
+    """One picture or video."""
+
+    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayViewMedia]
+
+    @operation(
+        "media_content",
+        "A picture or video, or a part of it",
+        answer=bytes,
+        path=["id"],
+        headers=[("Range", "One range of bytes; answered with 206 and the part.")],
+        problems=[404, 416, 502, 503],
+        media_types=["image/jpeg", "image/png", "image/bmp", "video/mp4"],
+    )
+    def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
+        """The file in clear. The look is logged before anything is read."""
+        asset = self._find(request, id)
+        record_look(request, asset, channel=CHANNEL)
+        answer = media_response(request._request, asset)
+        return answer if answer.status_code < 400 else _media_problem(answer).response(asset.session)
+
+    def _find(self, request: Request, text: str) -> MediaAsset:
+        public_id = VerificationSession.parse_public_id(text)
+        visible = VerificationSession.objects.visible_to(request.user)
+        stored = MediaAsset.objects.stored().select_related("session").filter(session__in=visible)
+        asset = stored.filter(public_id=public_id).first() if public_id else None
+        if asset is None:
+            raise Http404
+        self.check_object_permissions(request, asset)
+        return asset
+
+
+class PlansView(FaceprintView):
+    """Plans with which sessions can be started."""
+
+    @operation("plans_list", "Active plans", answer=serializers.PlanSerializer(many=True))
+    def get(self, request: Request) -> Response:
+        """By plan ID."""
+        plans = Plan.objects.active().order_by("plan_id")
+        return Response(serializers.PlanSerializer(plans, many=True).data)
+
+
+def _identity(values: dict[str, Any], prefix: str) -> Identity:
+    with _named_here("", prefix):
+        return Identity.checked(values["name"], values["number"], values["certificate_type"])
+
+
+def _match_image(values: dict[str, Any], prefix: str) -> MatchImage:
+    with _named_here("", prefix):
+        return MatchImage.checked(
+            values["image"],
+            quality_control=values["quality_control"],
+            liveness_control=values["liveness_control"],
+        )
+
+
+@contextmanager
+def _named_here(part: str, prefix: str = "") -> Iterator[None]:
+    """Give refused inputs the names that they have in this call.
+
+    With *part* the body is that part of a start, so that ``identity.number`` is ``number`` here.
+    """
+    refused: InvalidInput | None = None
+    try:
+        yield
+    except InvalidInput as error:
+        refused = error
+    if refused is not None:
+        name = prefix + refused.field
+        if part:
+            name = "session" if name == part else name.removeprefix(f"{part}.")
+        raise InvalidInput(name, refused.code, str(refused), refused.params)
+
+
+def _idempotency_key(request: Request) -> str | None:
+    key = request.headers.get(IDEMPOTENCY_KEY)
+    if key is None:
+        return None
+    if not _VISIBLE_ASCII.fullmatch(key):
+        raise InvalidInput("idempotency_key", "idempotency_key")
+    return key
+
+
+def _media_problem(answer: HttpResponseBase) -> Problem:
+    """A refusal of the file itself as problem details."""
+    kept = {name: answer[name] for name in ("Content-Range", "Accept-Ranges") if name in answer}
+    code, text = _MEDIA_PROBLEMS.get(answer.status_code, _MEDIA_PROBLEMS[502])
+    return Problem(answer.status_code, code, str(text), headers=kept)
+
+
+_MEDIA_PROBLEMS = {
+    404: ("not_found", _("There is nothing here for this caller.")),
+    416: ("range_not_satisfiable", _("The range lies outside the file.")),
+    502: ("unreadable", _("The stored file is damaged.")),
+    503: ("storage", _("The file storage is not available.")),
+}

@@ -1,0 +1,225 @@
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+from django.core import mail
+from django.test import Client
+
+from django_faceprint.models import AccessLog, Alert, AlertRule, Plan
+from tests import factories
+
+from .test_sessions import messages_of, text_of
+
+pytestmark = pytest.mark.django_db
+
+BASE = "/admin/faceprint/"
+PLAN = {
+    "plan_id": "25011",
+    "name": "新方案",
+    "application": "default",
+    "match_source": "authority",
+    "identity_entry": "specified",
+    "card_sides": "front",
+    "liveness": "action",
+    "threshold": "80",
+}
+
+
+def errors_of(response: Any) -> dict[str, list[str]]:
+    return dict(response.context["adminform"].form.errors)
+
+
+# --- plans --------------------------------------------------------------------------------------
+
+
+def test_plans_are_changed_with_manage_plans_only(login: Callable[..., Client]) -> None:
+    client = login("view_plan")
+    plan = factories.make_plan()
+    assert client.get(f"{BASE}plan/").status_code == 200
+    assert client.get(f"{BASE}plan/{plan.pk}/change/").status_code == 200
+    assert client.get(f"{BASE}plan/add/").status_code == 403
+    assert client.post(f"{BASE}plan/{plan.pk}/change/", PLAN).status_code == 403
+    assert client.post(f"{BASE}plan/{plan.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+def test_djangos_own_change_permission_is_not_enough(login: Callable[..., Client]) -> None:
+    client = login("change_plan", "add_plan", "delete_plan")
+    plan = factories.make_plan()
+    assert client.post(f"{BASE}plan/{plan.pk}/change/", PLAN).status_code == 403
+    assert client.post(f"{BASE}plan/add/", PLAN).status_code == 403
+
+
+def test_a_plan_is_added_and_checked(login: Callable[..., Client]) -> None:
+    client = login("manage_plans")
+    assert client.post(f"{BASE}plan/add/", PLAN).status_code == 302
+    assert Plan.objects.get().plan_id == "25011"
+    wrong = client.post(f"{BASE}plan/add/", {**PLAN, "plan_id": "25012", "application": "nobody"})
+    assert errors_of(wrong)["application"] == [
+        'FACEPRINT["APPLICATIONS"] has no such alias. There are: default, other.'
+    ]
+    wrong = client.post(
+        f"{BASE}plan/add/", {**PLAN, "plan_id": "x1", "identity_entry": "none", "threshold": "101"}
+    )
+    assert set(errors_of(wrong)) == {"plan_id", "identity_entry", "threshold"}
+
+
+def test_what_gives_records_their_meaning_is_fixed_once_used(login: Callable[..., Client]) -> None:
+    client = login("manage_plans")
+    plan = factories.make_session().plan
+    changed = {**PLAN, "plan_id": "1", "application": "other", "name": "renamed"}
+    assert client.post(f"{BASE}plan/{plan.pk}/change/", changed).status_code == 302
+    fresh = Plan.objects.get()
+    assert (fresh.plan_id, fresh.application, fresh.name) == (plan.plan_id, "default", "renamed")
+    client.post(f"{BASE}plan/{plan.pk}/delete/", {"post": "yes"})
+    assert Plan.objects.exists()
+
+
+# --- alerts -------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def rule() -> AlertRule:
+    rule = AlertRule.objects.get(condition="evidence_lost")
+    rule.recipients = "one@example.com\ntwo@example.com"
+    rule.save()
+    return rule
+
+
+RULE = {
+    "enabled": "on",
+    "severity": "notice",
+    "window_minutes": "10",
+    "share_percent": "5",
+    "minimum_count": "3",
+    "recipients": "three@example.com",
+}
+
+
+def test_rules_are_changed_but_neither_added_nor_deleted(
+    login: Callable[..., Client], rule: AlertRule
+) -> None:
+    client = login("manage_alerts")
+    assert client.get(f"{BASE}alertrule/").status_code == 200
+    assert client.get(f"{BASE}alertrule/add/").status_code == 403
+    assert client.post(f"{BASE}alertrule/{rule.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert (
+        client.post(f"{BASE}alertrule/{rule.pk}/change/", {**RULE, "condition": "attack"}).status_code == 302
+    )
+    rule.refresh_from_db()
+    assert (rule.severity, rule.condition, rule.addresses) == (
+        "notice",
+        "evidence_lost",
+        ["three@example.com"],
+    )
+    wrong = client.post(f"{BASE}alertrule/{rule.pk}/change/", {**RULE, "recipients": "not an address"})
+    assert errors_of(wrong) == {"recipients": ["Line 1 is not an e-mail address."]}
+
+
+def test_a_test_mail(login: Callable[..., Client], rule: AlertRule) -> None:
+    client = login("manage_alerts")
+    assert "Send test mail" in text_of(client.get(f"{BASE}alertrule/{rule.pk}/change/"))
+    response = client.post(f"{BASE}alertrule/{rule.pk}/test-mail/", follow=True)
+    assert messages_of(response) == ["The test mail was sent to 2 addresses."]
+    assert {address for message in mail.outbox for address in message.recipients()} == set(rule.addresses)
+
+
+def test_a_test_mail_that_cannot_be_sent(login: Callable[..., Client], rule: AlertRule) -> None:
+    client = login("manage_alerts")
+    AlertRule.objects.update(recipients="")
+    response = client.post(f"{BASE}alertrule/{rule.pk}/test-mail/", follow=True)
+    assert messages_of(response)[0].startswith("The test mail could not be sent: ")
+    assert client.get(f"{BASE}alertrule/{rule.pk}/test-mail/").status_code == 405
+    assert client.post(f"{BASE}alertrule/999/test-mail/").status_code == 404
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = client.cookies
+    assert strict.post(f"{BASE}alertrule/{rule.pk}/test-mail/").status_code == 403
+
+
+def test_rules_are_seen_but_not_changed_with_view_permission(
+    login: Callable[..., Client], rule: AlertRule
+) -> None:
+    client = login("view_alertrule")
+    assert "Send test mail" not in text_of(client.get(f"{BASE}alertrule/{rule.pk}/change/"))
+    assert client.post(f"{BASE}alertrule/{rule.pk}/change/", RULE).status_code == 403
+    assert client.post(f"{BASE}alertrule/{rule.pk}/test-mail/").status_code == 403
+    assert not mail.outbox
+
+
+def test_alerts_are_read_and_acknowledged(login: Callable[..., Client], rule: AlertRule) -> None:
+    client = login("view_alert", "manage_alerts")
+    alerts = [Alert.objects.create(rule=rule, severity="critical", facts={"<b>": 3}) for _ in range(2)]
+    text = text_of(client.get(f"{BASE}alert/"))
+    assert "open" in text
+    html = client.get(f"{BASE}alert/{alerts[0].pk}/change/").content.decode()
+    assert "<li>&lt;b&gt;: <b>3</b></li>" in html
+    chosen = {"action": "acknowledge", "_selected_action": [alert.pk for alert in alerts]}
+    response = client.post(f"{BASE}alert/", chosen, follow=True)
+    assert messages_of(response) == ["2 alerts were acknowledged."]
+    assert "open, acknowledged" in text_of(response)
+    assert Alert.objects.filter(acknowledged_by__username="operator").count() == 2
+    response = client.post(f"{BASE}alert/", chosen, follow=True)
+    assert messages_of(response) == ["0 alerts were acknowledged."]
+
+
+def test_without_manage_alerts_nothing_is_acknowledged(login: Callable[..., Client], rule: AlertRule) -> None:
+    client = login("view_alert")
+    alert = Alert.objects.create(rule=rule, severity="critical")
+    client.post(f"{BASE}alert/", {"action": "acknowledge", "_selected_action": [alert.pk]})
+    alert.refresh_from_db()
+    assert alert.acknowledged_at is None
+    assert client.post(f"{BASE}alert/{alert.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+# --- logs ---------------------------------------------------------------------------------------
+
+
+def test_the_access_log_needs_its_permission_and_cannot_be_changed(login: Callable[..., Client]) -> None:
+    client = login("view_accesslog", "change_accesslog", "delete_accesslog")
+    session = factories.make_session()
+    entry = AccessLog.objects.create(
+        actor_id="1", actor_name="someone", action="view_record", session_id=session.public_id, channel="api"
+    )
+    AccessLog.objects.create(actor_id="2", actor_name="other", action="view_media", channel="api")
+    for query in ("someone", str(session.public_id)):
+        listed = client.get(f"{BASE}accesslog/", {"q": query}).context["cl"].queryset
+        assert list(listed) == [entry]
+    assert client.get(f"{BASE}accesslog/{entry.pk}/change/").status_code == 200
+    assert client.post(f"{BASE}accesslog/{entry.pk}/change/", {"actor_name": "x"}).status_code == 403
+    assert client.post(f"{BASE}accesslog/{entry.pk}/delete/", {"post": "yes"}).status_code == 403
+    chosen = {"action": "delete_selected", "_selected_action": [entry.pk], "post": "yes"}
+    client.post(f"{BASE}accesslog/", chosen)
+    assert AccessLog.objects.count() == 2
+
+
+def test_the_access_log_is_closed_to_others(viewer: Client) -> None:
+    assert viewer.get(f"{BASE}accesslog/").status_code == 403
+
+
+def test_upstream_calls_are_listed_and_found_by_log_id(login: Callable[..., Client]) -> None:
+    client = login("view_upstreamcall")
+    session = factories.make_session()
+    call = factories.make_call(session, log_id="777", outcome="verification_failed", code="223120")
+    factories.make_call(None)
+    response = client.get(f"{BASE}upstreamcall/")
+    assert str(session.public_id) in text_of(response)
+    assert "result/detail" in text_of(response)
+    assert list(client.get(f"{BASE}upstreamcall/?q=777").context["cl"].queryset) == [call]
+    assert "The liveness check failed." in text_of(client.get(f"{BASE}upstreamcall/{call.pk}/change/"))
+    assert client.post(f"{BASE}upstreamcall/{call.pk}/delete/", {"post": "yes"}).status_code == 403
+
+
+@pytest.mark.parametrize("language", ["en", "zh-hans"])
+def test_every_page_opens(login: Callable[..., Client], language: str, rule: AlertRule) -> None:
+    client = login(is_superuser=True)
+    session = factories.make_session()
+    factories.make_call(session)
+    Alert.objects.create(rule=rule, severity="notice")
+    client.defaults["HTTP_ACCEPT_LANGUAGE"] = language
+    for model in ("verificationsession", "plan", "alertrule", "alert", "accesslog", "upstreamcall"):
+        listed = client.get(f"{BASE}{model}/")
+        assert listed.status_code == 200
+        for row in listed.context["cl"].result_list:
+            assert client.get(f"{BASE}{model}/{row.pk}/change/").status_code == 200
+    assert client.get(BASE).status_code == 200

@@ -1,0 +1,632 @@
+from __future__ import annotations
+
+import re
+from collections.abc import Callable
+from datetime import timedelta
+from html import unescape
+from typing import Any
+from urllib.parse import unquote
+
+import pytest
+from django.contrib import admin
+from django.db import connection
+from django.test import Client
+from django.test.utils import CaptureQueriesContext
+from django.urls import reverse
+
+from django_faceprint.clock import now
+from django_faceprint.models import (
+    AccessLog,
+    MediaAsset,
+    UpstreamAnswer,
+    VerificationAttempt,
+    VerificationSession,
+)
+from django_faceprint.privacy.keys import generate_key
+from tests import factories
+
+from .conftest import SECRETS
+
+pytestmark = pytest.mark.django_db
+
+LIST = "/admin/faceprint/verificationsession/"
+Kind = MediaAsset.Kind
+Action = AccessLog.Action
+HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
+
+
+def page_of(session: VerificationSession) -> str:
+    return reverse("admin:faceprint_verificationsession_change", args=[session.pk])
+
+
+def action_of(session: VerificationSession, name: str) -> str:
+    return reverse(f"admin:faceprint_verificationsession_{name}", args=[session.pk])
+
+
+def content_of(asset: MediaAsset) -> str:
+    return reverse("admin:faceprint_verificationsession_media", args=[asset.public_id])
+
+
+def text_of(response: Any) -> str:
+    """The page as a person reads it."""
+    html = re.sub(r"<(script|style).*?</\1>", "", response.content.decode(), flags=re.DOTALL)
+    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
+
+
+def messages_of(response: Any) -> list[str]:
+    return [str(message) for message in response.context["messages"]]
+
+
+def actions_logged() -> list[str]:
+    return list(AccessLog.objects.order_by("pk").values_list("action", flat=True))
+
+
+def full_session() -> VerificationSession:
+    """A passed record with everything that a page can show."""
+    session = factories.make_passed_session(
+        reference="ORDER-1",
+        purpose="account opening",
+        plan=factories.make_plan(plan_id="25001", identity_entry="ocr"),
+        ocr={"name": factories.NAME, "number": factories.NUMBER, "address": "浙江省杭州市文三路1号"},
+        confirmed={"name": "张三峰", "number": factories.NUMBER},
+        stat={
+            "OCR": [{"error_code": "0", "count": 2}],
+            "VideoLiveness": [{"error_code": "223120", "count": 7}],
+        },
+        consent={"reference": "c-1"},
+    )
+    for kind in (Kind.FACE, Kind.ID_FRONT, Kind.PROCESS_VIDEO, Kind.FRAME):
+        factories.make_stored_asset(session, kind)
+    factories.make_asset(session, Kind.VIDEO, state="not_provided", reason="recording_off")
+    VerificationAttempt.objects.create(
+        session=session, order=1, passed=False, code="223120", score=12.5, threshold=80, risk_tag="camera"
+    )
+    factories.make_call(session, endpoint="verify_token_generate", log_id="1390000000000000001")
+    UpstreamAnswer.objects.create(
+        session=session, endpoint="result_detail", body="{}", body_index="x", log_id="1390000000000000002"
+    )
+    return session
+
+
+# --- who may ------------------------------------------------------------------------------------
+
+
+def test_strangers_are_sent_to_the_login(client: Client) -> None:
+    session = factories.make_passed_session()
+    asset = factories.make_stored_asset(session, Kind.FACE)
+    urls = [LIST, page_of(session), content_of(asset), f"{LIST}lookup/"]
+    for url in [*urls, action_of(session, "query_now"), action_of(session, "archive_again")]:
+        response = client.get(url)
+        assert response.status_code == 302
+        assert response["Location"].startswith("/admin/login/")
+    assert not AccessLog.objects.exists()
+
+
+def test_staff_without_permission_sees_nothing(login: Callable[..., Client]) -> None:
+    client = login("view_media")
+    session = factories.make_passed_session()
+    asset = factories.make_stored_asset(session, Kind.FACE)
+    assert client.get(LIST).status_code == 403
+    assert client.get(page_of(session)).status_code == 403
+    assert client.get(content_of(asset)).status_code == 403
+    assert client.post(f"{LIST}lookup/", {"q": "x"}).status_code == 403
+    for name in ("query_now", "archive_again"):
+        assert client.post(action_of(session, name)).status_code == 403
+    assert not AccessLog.objects.exists()
+
+
+def test_records_are_read_only(login: Callable[..., Client]) -> None:
+    client = login(is_superuser=True)
+    session = factories.make_passed_session()
+    assert client.get(f"{LIST}add/").status_code == 403
+    assert client.post(f"{LIST}{session.pk}/delete/", {"post": "yes"}).status_code == 403
+    assert client.post(page_of(session), {"verdict": "failed"}).status_code == 405
+    session.refresh_from_db()
+    assert session.verdict == "passed"
+
+
+def test_technical_tables_have_no_page() -> None:
+    registered = {
+        model._meta.model_name for model in admin.site._registry if model._meta.app_label == "faceprint"
+    }
+    assert registered == {
+        "verificationsession",
+        "plan",
+        "alertrule",
+        "alert",
+        "accesslog",
+        "upstreamcall",
+    }
+
+
+# --- list ---------------------------------------------------------------------------------------
+
+
+def test_the_list_shows_masked_records(viewer: Client) -> None:
+    full_session()
+    failed = factories.make_session(
+        verdict="failed",
+        archive_state="complete",
+        score=62.51,
+        threshold=80.0,
+        error_class="verification_failed",
+        error_code="222351",
+    )
+    response = viewer.get(LIST)
+    text = text_of(response)
+    assert "84.4 / 80" in text
+    assert "62.51 / 80" in text
+    assert "张** 110***********002X" in text
+    assert "ORDER-1 25001 · sandbox" in text
+    assert "complete 4/4" in text
+    assert "Name and ID number do not match" in text
+    assert failed.plan.plan_id in text
+    for secret in SECRETS:
+        assert secret not in response.content.decode()
+
+
+def test_time_left_is_red_below_six_hours(viewer: Client) -> None:
+    near = factories.make_passed_session(archive_state="collecting", age=timedelta(hours=19))
+    factories.make_asset(near, Kind.VIDEO, deadline=now() + timedelta(hours=5, minutes=30, seconds=30))
+    far = factories.make_passed_session(archive_state="collecting")
+    factories.make_asset(far, Kind.VIDEO, deadline=now() + timedelta(hours=7, seconds=30))
+    late = factories.make_passed_session(archive_state="collecting")
+    factories.make_asset(late, Kind.VIDEO, deadline=now() - timedelta(minutes=3, seconds=30))
+    html = viewer.get(LIST).content.decode()
+    assert '<span class="fp-sub fp-urgent">5 h 30 min left</span>' in html
+    assert '<span class="fp-sub">7 h 0 min left</span>' in html
+    assert '<span class="fp-sub fp-urgent">overdue by 3 min</span>' in html
+
+
+def test_the_list_takes_as_many_queries_for_3_rows_as_for_30(viewer: Client) -> None:
+    plan = factories.make_plan()
+
+    def add(count: int) -> None:
+        for _ in range(count):
+            session = factories.make_passed_session(plan=plan)
+            factories.make_asset(session, Kind.FACE)
+            factories.make_asset(session, Kind.VIDEO)
+
+    def queries() -> int:
+        with CaptureQueriesContext(
+            connection,
+        ) as captured:
+            assert viewer.get(LIST).status_code == 200
+        return len(captured)
+
+    add(3)
+    viewer.get(LIST)
+    few = queries()
+    add(27)
+    assert queries() == few
+    assert few <= 10
+
+
+@pytest.mark.parametrize(
+    ("query", "expected"),
+    [
+        ("verdict__exact=passed", {"passed"}),
+        ("archive_state__exact=lost", {"lost"}),
+        ("error_class=verification_failed", {"failed"}),
+        ("error_class=none", {"passed", "old", "lost"}),
+        ("is_demote=1", {"failed"}),
+        ("is_demote=0", {"passed"}),
+        ("created=24h", {"passed", "failed", "lost"}),
+        ("created=7d", {"passed", "failed", "lost", "old"}),
+        ("environment__exact=live", {"old"}),
+        ("created=nonsense", {"passed", "failed", "lost", "old"}),
+    ],
+)
+def test_filters(viewer: Client, query: str, expected: set[str]) -> None:
+    factories.make_passed_session(reference="passed")
+    factories.make_session(
+        reference="failed",
+        verdict="failed",
+        archive_state="complete",
+        is_demote=True,
+        error_class="verification_failed",
+    )
+    factories.make_session(reference="old", environment="live", age=timedelta(days=3))
+    factories.make_session(reference="lost", verdict="unknown", archive_state="lost")
+    listed = viewer.get(f"{LIST}?{query}").context["cl"].queryset
+    assert {session.reference for session in listed} == expected
+
+
+def test_filter_by_plan(viewer: Client) -> None:
+    session = factories.make_session()
+    factories.make_session()
+    listed = viewer.get(f"{LIST}?plan__id__exact={session.plan_id}").context["cl"].queryset
+    assert list(listed) == [session]
+
+
+def test_empty_states(viewer: Client) -> None:
+    assert "No records yet" in text_of(viewer.get(LIST))
+    factories.make_session()
+    assert "No record matches" in text_of(viewer.get(f"{LIST}?verdict__exact=failed"))
+
+
+def test_a_row_that_cannot_be_decrypted_does_not_hide_the_others(viewer: Client, settings: Any) -> None:
+    session = full_session()
+    settings.FACEPRINT = {**settings.FACEPRINT, "ENCRYPTION_KEYS": [generate_key()]}
+    assert "cannot be decrypted" in text_of(viewer.get(LIST))
+    assert "cannot be decrypted" in text_of(viewer.get(page_of(session)))
+
+
+# --- finding ------------------------------------------------------------------------------------
+
+
+def look_up(client: Client, text: str) -> Any:
+    return client.post(f"{LIST}lookup/", {"q": text})
+
+
+def test_a_single_hit_opens_at_once(viewer: Client) -> None:
+    session = full_session()
+    factories.make_session()
+    for text in (
+        "ORDER-1",
+        " ORDER-1 ",
+        str(session.public_id),
+        "1390000000000000001",
+        "1390000000000000002",
+    ):
+        assert look_up(viewer, text)["Location"] == page_of(session)
+
+
+def test_several_hits_are_listed(viewer: Client) -> None:
+    for _ in range(2):
+        factories.make_session(reference="KYC/77 81")
+    other = factories.make_session()
+    response = viewer.get(look_up(viewer, "KYC/77 81")["Location"])
+    listed = response.context["cl"].queryset
+    assert listed.count() == 2
+    assert other not in listed
+
+
+def test_what_is_not_found_is_not_repeated_and_comes_into_no_url(viewer: Client) -> None:
+    session = full_session()
+    for text in (factories.NAME, factories.NUMBER, "ORDER", session.verify_token or ""):
+        response = look_up(viewer, text)
+        assert response["Location"] == LIST
+        followed = viewer.get(LIST)
+        assert messages_of(followed) == ["No record has exactly this reference, session ID or log_id."]
+        assert text not in followed.content.decode() or text == "ORDER"
+    assert messages_of(viewer.get(look_up(viewer, "")["Location"])) == []
+
+
+def test_nothing_personal_in_any_url(full_viewer: Client) -> None:
+    session = full_session()
+    for url in (LIST, page_of(session)):
+        html = full_viewer.get(url).content.decode()
+        links = re.findall(r'(?:href|src|action|data-src|data-href)="([^"]*)"', html)
+        assert links
+        for link in links:
+            for secret in SECRETS:
+                assert secret not in unquote(unescape(link))
+
+
+def test_lookup_takes_only_posts_with_csrf(viewer: Client) -> None:
+    assert viewer.get(f"{LIST}lookup/?q=x").status_code == 405
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = viewer.cookies
+    assert look_up(strict, "x").status_code == 403
+
+
+# --- one record ---------------------------------------------------------------------------------
+
+
+def test_the_page_tells_everything_masked(full_viewer: Client) -> None:
+    session = full_session()
+    response = full_viewer.get(page_of(session))
+    text = text_of(response)
+    for expected in (
+        "84.4 ≥ 80 of plan 25001: passed",
+        "张** 110***********002X",
+        "threshold 80",
+        "confirmed 张** differs",
+        "浙江省****",
+        "recording is off at Baidu",
+        "process video",
+        "1390000000000000001",
+        "1390000000000000002",
+        "result/detail",
+        "verifyToken/generate",
+        "The liveness check failed.",
+        "video liveness 223120",
+        "camera",
+        "account opening",
+        "Synthetic picture not checked",
+        str(session.public_id),
+    ):
+        assert expected in text
+    for asset in session.assets.stored():
+        assert asset.sha256 in text
+    html = response.content.decode()
+    for secret in (*SECRETS, "张三峰", "文三路"):
+        assert secret not in html
+
+
+def test_opening_a_record_is_logged(viewer: Client) -> None:
+    session = factories.make_session()
+    viewer.get(page_of(session))
+    entry = AccessLog.objects.get()
+    assert (entry.action, entry.session_id, entry.actor_name) == (
+        "view_record",
+        session.public_id,
+        "operator",
+    )
+    assert entry.channel == "admin"
+
+
+def test_the_page_takes_as_many_queries_for_few_rows_as_for_many(full_viewer: Client) -> None:
+    small, large = factories.make_passed_session(), factories.make_passed_session()
+    factories.make_asset(small, Kind.FACE)
+    for number in range(30):
+        factories.make_asset(large, Kind.FRAME, position=number)
+        factories.make_call(large)
+        VerificationAttempt.objects.create(session=large, order=number, passed=False)
+    full_viewer.get(page_of(small))
+    counts = []
+    for session in (small, large):
+        with CaptureQueriesContext(connection) as captured:
+            assert full_viewer.get(page_of(session)).status_code == 200
+        counts.append(len(captured))
+    assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize(
+    ("values", "sentence"),
+    [
+        ({"verdict": "failed", "score": 79.996, "threshold": 80.0}, "79.996 < 80 of plan 25009: failed"),
+        (
+            {"verdict": "failed", "error_class": "verification_failed", "error_code": "223120"},
+            "The liveness check failed.",
+        ),
+        ({"verdict": "failed"}, "Failed by plan 25009"),
+        (
+            {"verdict": "passed", "score": 70.0, "threshold": 80.0},
+            "Passed with 70, though plan 25009 says 80 here",
+        ),
+        ({"verdict": "passed"}, "Passed by plan 25009"),
+        ({}, "The person has not finished the verification page yet."),
+        ({"identity_accepted_at": None}, "Baidu has not yet accepted all that plan 25009 requires."),
+        ({"verdict": "expired"}, "The person did not finish the verification page in time."),
+        ({"verdict": "unknown"}, "Baidu never told the result, and its time to do so is over."),
+    ],
+)
+def test_one_sentence_says_why(viewer: Client, values: dict[str, Any], sentence: str) -> None:
+    session = factories.make_session(plan=factories.make_plan(plan_id="25009"), **values)
+    assert sentence in text_of(viewer.get(page_of(session)))
+
+
+def test_scores_that_do_not_exist_are_not_zero(viewer: Client) -> None:
+    plan = factories.make_plan(liveness="colorful")
+    session = factories.make_passed_session(plan=plan, liveness_score=0.0, spoofing=0.0)
+    text = text_of(viewer.get(page_of(session)))
+    assert "Liveness not applicable" in text
+    assert "Synthetic picture not checked" in text
+    plan = factories.make_plan(match_source="liveness_only", identity_entry="none")
+    session = factories.make_passed_session(plan=plan, score=0.0)
+    assert "Similarity not applicable" in text_of(viewer.get(page_of(session)))
+
+
+def test_an_error_is_explained(viewer: Client) -> None:
+    session = factories.make_session(
+        error_class="configuration", error_code="6", error_message="no permission", error_log_id="139"
+    )
+    text = text_of(viewer.get(page_of(session)))
+    assert "Configuration 6 No permission. Grant the application" in text
+    assert "Baidu's words: no permission" in text
+    session = factories.make_session(error_class="unsafe_media", error_code="foreign_host")
+    assert "refused as unsafe or broken" in text_of(viewer.get(page_of(session)))
+
+
+def test_when_the_next_look_is_due(viewer: Client) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
+        ({"wake_at": now() + timedelta(seconds=90)}, "The next look is due in 1 min."),
+        ({"wake_at": now() - timedelta(seconds=1)}, "The next look is due now"),
+        ({"ready_deadline": now()}, "The next look is due now"),
+        ({"wake_at": now(), "lease_until": now() + timedelta(minutes=5)}, "A worker is on it right now."),
+    ]
+    for values, sentence in cases:
+        session = factories.make_session(**values)
+        assert sentence in text_of(viewer.get(page_of(session)))
+    done = factories.make_passed_session()
+    assert "next look" not in text_of(viewer.get(page_of(done)))
+
+
+def test_polls_that_say_the_same_are_one_line(viewer: Client) -> None:
+    session = factories.make_session()
+    for _ in range(5):
+        factories.make_call(session, outcome="not_started", code="283450")
+    assert "result/detail ×5" in text_of(viewer.get(page_of(session)))
+
+
+def test_hostile_text_is_escaped(full_viewer: Client) -> None:
+    session = factories.make_session(
+        reference=HOSTILE,
+        purpose=HOSTILE,
+        error_class=HOSTILE[:30],
+        error_code=HOSTILE[:40],
+        error_message=HOSTILE,
+        plan=factories.make_plan(name=HOSTILE),
+        stat={HOSTILE: [{"error_code": HOSTILE, "count": 1}]},
+    )
+    VerificationAttempt.objects.create(
+        session=session, order=1, passed=False, message=HOSTILE, risk_tag=HOSTILE, risk_level=HOSTILE[:20]
+    )
+    factories.make_asset(session, Kind.VIDEO, error=HOSTILE, reason=HOSTILE)
+    factories.make_call(session, code=HOSTILE[:40], endpoint=HOSTILE[:40])
+    for url in (LIST, page_of(session), "/admin/faceprint/upstreamcall/"):
+        html = full_viewer.get(url).content.decode()
+        assert "<script>alert" not in html
+        assert "<img src=x" not in html
+        assert "<img src" not in html.split("fp-record", 1)[-1] or url == LIST
+
+
+def test_no_inline_script_or_style_in_the_page(full_viewer: Client) -> None:
+    """A host's Content-Security-Policy need allow nothing beyond what Django's own admin needs."""
+    html = full_viewer.get(page_of(full_session())).content.decode()
+    page = html[html.index('<div id="content-main"') :]
+    assert "<script" not in page
+    assert "<style" not in page
+    assert " style=" not in page
+    assert not re.search(r'\son\w+="', page)
+
+
+def test_an_unknown_record_leads_back_to_the_list(viewer: Client) -> None:
+    for url in (f"{LIST}999999/change/", f"{LIST}nonsense/change/", f"{LIST}{'9' * 40}/change/"):
+        assert viewer.get(url)["Location"] == LIST
+        assert messages_of(viewer.get(LIST)) == ["There is no such record."]
+    assert not AccessLog.objects.exists()
+
+
+# --- pictures and videos ------------------------------------------------------------------------
+
+
+def test_without_permission_no_file_can_be_reached(viewer: Client) -> None:
+    session = full_session()
+    response = viewer.get(page_of(session))
+    assert "You have no permission to view faces and videos." in text_of(response)
+    html = response.content.decode()
+    assert "verificationsession/media/" not in html
+    assert "data-src" not in html
+    assert "fp-show-media" not in html
+    for asset in session.assets.stored():
+        assert viewer.get(content_of(asset)).status_code == 403
+    assert actions_logged() == ["view_record"]
+
+
+def test_nothing_clear_is_loaded_before_a_click(full_viewer: Client) -> None:
+    session = full_session()
+    html = full_viewer.get(page_of(session)).content.decode()
+    assert 'id="fp-show-media"' in html
+    for asset in session.assets.stored():
+        assert f'data-src="{content_of(asset)}"' in html
+        assert f' src="{content_of(asset)}"' not in html
+    assert actions_logged() == ["view_record"]
+
+
+def test_a_file_is_served_and_the_look_logged(full_viewer: Client) -> None:
+    session = full_session()
+    face = session.assets.get(kind=Kind.FACE)
+    response: Any = full_viewer.get(content_of(face))
+    assert response.status_code == 200
+    assert response["Content-Type"] == "image/jpeg"
+    assert response["Cache-Control"] == "private, no-store"
+    assert response["X-Content-Type-Options"] == "nosniff"
+    assert response["Content-Security-Policy"] == "sandbox; default-src 'none'"
+    assert response["Content-Disposition"] == f'inline; filename="face-{face.public_id}.jpg"'
+    assert b"".join(response.streaming_content) == factories.image_bytes()
+    entry = AccessLog.objects.get()
+    assert (entry.action, entry.asset_id) == (Action.VIEW_MEDIA, face.public_id)
+
+
+def test_a_video_seeks_and_is_one_look(full_viewer: Client) -> None:
+    video = full_session().assets.get(kind=Kind.PROCESS_VIDEO)
+    data = factories.video_bytes()
+    for start in (0, 1000, 30_000):
+        response: Any = full_viewer.get(content_of(video), headers={"Range": f"bytes={start}-"})
+        assert response.status_code == 206
+        assert b"".join(response.streaming_content) == data[start:]
+    assert full_viewer.head(content_of(video)).status_code == 200
+    assert full_viewer.get(content_of(video), headers={"Range": "bytes=999999-"}).status_code == 416
+    assert actions_logged() == [Action.VIEW_MEDIA]
+
+
+def test_files_that_are_not_stored_are_not_found(full_viewer: Client) -> None:
+    session = factories.make_passed_session()
+    for position, state in enumerate(("wanted", "lost", "erased", "not_provided")):
+        asset = factories.make_asset(session, Kind.FRAME, position=position, state=state)
+        assert full_viewer.get(content_of(asset)).status_code == 404
+    assert not AccessLog.objects.exists()
+
+
+# --- asking again -------------------------------------------------------------------------------
+
+
+def test_query_now(viewer: Client) -> None:
+    session = factories.make_session(wake_at=now() + timedelta(hours=1))
+    response = viewer.post(action_of(session, "query_now"), follow=True)
+    assert messages_of(response) == [
+        "Baidu is asked as soon as a worker is free. Reload this page in a few seconds."
+    ]
+    session.refresh_from_db()
+    assert session.wake_at is None
+    assert session.ready_deadline is not None
+    assert actions_logged() == ["refresh", "view_record"]
+
+
+def test_query_now_says_so_when_there_is_nothing_left(viewer: Client) -> None:
+    session = factories.make_passed_session()
+    response = viewer.post(action_of(session, "query_now"), follow=True)
+    assert messages_of(response)[0].startswith("Nothing was asked: this record is finished")
+    assert actions_logged() == ["view_record"]
+
+
+def test_archive_again(viewer: Client) -> None:
+    session = factories.make_passed_session(archive_state="lost")
+    lost = factories.make_asset(session, Kind.VIDEO, state="lost")
+    response = viewer.post(action_of(session, "archive_again"), follow=True)
+    assert messages_of(response)[0].startswith("What is not in the archive is fetched")
+    session.refresh_from_db()
+    lost.refresh_from_db()
+    assert session.archive_state == "collecting"
+    assert lost.state == "wanted"
+    assert actions_logged() == ["archive_again", "view_record"]
+
+
+@pytest.mark.parametrize(
+    ("values", "beginning"),
+    [
+        ({}, "Nothing was fetched: there are files only after"),
+        ({"verdict": "passed", "verify_token": None}, "Nothing was fetched: the token was erased"),
+        (
+            {"verdict": "passed", "lease_until": now() + timedelta(minutes=5)},
+            "Nothing was changed: a worker is on this record",
+        ),
+    ],
+)
+def test_archive_again_says_why_not(viewer: Client, values: dict[str, Any], beginning: str) -> None:
+    session = factories.make_session(**values)
+    response = viewer.post(action_of(session, "archive_again"), follow=True)
+    assert messages_of(response)[0].startswith(beginning)
+    session.refresh_from_db()
+    assert session.archive_state == "waiting"
+
+
+@pytest.mark.parametrize("name", ["query_now", "archive_again"])
+def test_buttons_take_only_posts_with_csrf(viewer: Client, name: str) -> None:
+    session = factories.make_session(wake_at=now() + timedelta(hours=1))
+    assert viewer.get(action_of(session, name)).status_code == 405
+    strict = Client(enforce_csrf_checks=True)
+    strict.cookies = viewer.cookies
+    assert strict.post(action_of(session, name)).status_code == 403
+    assert viewer.post(action_of(session, name).replace(str(session.pk), "999999")).status_code == 404
+
+
+def run_action(client: Client, name: str, *sessions: VerificationSession) -> Any:
+    chosen = [session.pk for session in sessions]
+    return client.post(LIST, {"action": name, "_selected_action": chosen}, follow=True)
+
+
+def test_actions_on_rows_count(viewer: Client) -> None:
+    waiting = [factories.make_session(wake_at=now() + timedelta(hours=1)) for _ in range(2)]
+    done = factories.make_passed_session()
+    assert messages_of(run_action(viewer, "query_now", *waiting, done)) == [
+        "2 records are asked about as soon as a worker is free.",
+        "1 record is finished: there is nothing left to ask.",
+    ]
+    assert VerificationSession.objects.ready().count() == 2
+    assert messages_of(run_action(viewer, "archive_again", *waiting, done)) == [
+        "The files of 1 record are fetched again as soon as a worker is free.",
+        "2 records were left alone: not decided, erased, or being worked on.",
+    ]
+    assert actions_logged() == ["refresh", "refresh", "archive_again"]
+
+
+def test_an_action_on_too_many_rows_does_nothing(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("django_faceprint.admin.sessions.MOST_ROWS_OF_ACTION", 1)
+    waiting = [factories.make_session(wake_at=now() + timedelta(hours=1)) for _ in range(2)]
+    shown = messages_of(run_action(viewer, "query_now", *waiting))
+    assert shown == ["Nothing was done: select at most 1 records at a time."]
+    assert not AccessLog.objects.exists()

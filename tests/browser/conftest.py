@@ -1,0 +1,63 @@
+"""A real Chromium against the real pages: the live server's and the sandbox's."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+
+# Without a network Chromium keeps trying to reach its maker; none of that belongs into a test.
+FLAGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-dev-shm-usage",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+    "--autoplay-policy=no-user-gesture-required",
+]
+
+
+@pytest.fixture(scope="session")
+def chromium(chromium_path: str) -> Iterator[Any]:
+    playwright = pytest.importorskip("playwright.sync_api", reason="the Python package playwright is missing")
+    # Playwright runs an event loop in this thread, in which Django would refuse to touch the database.
+    os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"] = "true"
+    try:
+        with playwright.sync_playwright() as engine:
+            browser = engine.chromium.launch(
+                executable_path=chromium_path, args=FLAGS, chromium_sandbox=False
+            )
+            yield browser
+            browser.close()
+    finally:
+        del os.environ["DJANGO_ALLOW_ASYNC_UNSAFE"]
+
+
+@pytest.fixture
+def phone(chromium: Any) -> Iterator[Any]:
+    """A page of a phone, in Chinese."""
+    context = chromium.new_context(
+        viewport={"width": 375, "height": 812}, device_scale_factor=2, locale="zh-CN", is_mobile=True
+    )
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def desktop(chromium: Any) -> Iterator[Any]:
+    """A page of an operator's screen, in Chinese."""
+    context = chromium.new_context(viewport={"width": 1440, "height": 900}, locale="zh-CN")
+    yield context.new_page()
+    context.close()
+
+
+@pytest.fixture
+def site(live_server: Any, sandbox: Any, settings: Any) -> Any:
+    """The live server, told its own address."""
+    settings.FACEPRINT = {**settings.FACEPRINT, "PUBLIC_URL": live_server.url}
+    return live_server

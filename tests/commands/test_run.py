@@ -1,0 +1,169 @@
+"""The engine in one process, without Celery, against the sandbox."""
+
+from __future__ import annotations
+
+import io
+import os
+import signal
+import threading
+from collections.abc import Callable
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.management import CommandError, call_command
+from django.db import OperationalError, connection
+from django.utils import translation
+
+from django_faceprint.clock import now
+from django_faceprint.management.commands import faceprint_run
+from django_faceprint.models import Alert, Heartbeat, MediaAsset
+from django_faceprint.services import retention, statistics
+from django_faceprint.services.sessions import record_return
+from tests.commands.conftest import Run
+from tests.factories import make_asset, make_passed_session
+
+pytestmark = pytest.mark.django_db(transaction=True)
+
+
+class Terminal(io.StringIO):
+    """A stream that says it is a terminal."""
+
+    def isatty(self) -> bool:
+        return True
+
+
+class TestOnce:
+    def test_works_until_nothing_is_due(self, story: Any, run: Run, assert_archived: Any) -> None:
+        made = [story.start() for _ in range(3)]
+        for session in made:
+            story.finish(session)
+            record_return(session)
+        done = run("faceprint_run", "--once")
+        assert done.status == 0
+        assert done.out.startswith("3 sessions looked at, ")
+        assert done.out.rstrip().endswith("0 not archived in time")
+        for session in made:
+            fresh = story.fresh(session)
+            assert (fresh.verdict, fresh.archive_state) == ("passed", "complete")
+            assert_archived(fresh)
+        assert run("faceprint_run", "--once").out.startswith("0 sessions looked at, ")
+
+    def test_does_not_pass_itself_off_as_beat(self, story: Any, run: Run) -> None:
+        run("faceprint_run", "--once")
+        assert statistics.last_beat("tick") is None
+
+    def test_says_when_something_was_lost_in_this_run(self, story: Any, run: Run, clock: Any) -> None:
+        session = story.start()
+        story.finish(session)
+        story.fault("media", "http", status=503)
+        record_return(session)
+        assert run("faceprint_run", "--once").status == 0
+        clock.set(story.fresh(session).results_latest + timedelta(hours=1))
+        done = run("faceprint_run", "--once")
+        assert done.status == 3
+        assert story.fresh(session).archive_state in ("lost", "partial")
+        assert run("faceprint_run", "--once").status == 0, "an old loss is not one of this run"
+
+    def test_a_terminal_sees_progress(self, story: Any) -> None:
+        session = story.start()
+        story.finish(session)
+        record_return(session)
+        out = Terminal()
+        call_command("faceprint_run", "--once", stdout=out, no_color=True)
+        assert out.getvalue().count("\r") == 2
+        assert out.getvalue().endswith("\n")
+
+
+class TestForever:
+    """The command in this thread, as it runs for an operator; a watcher sends the signal."""
+
+    @pytest.fixture
+    def until(self) -> Callable[..., str]:
+        def run(condition: Callable[[], bool], number: int = signal.SIGTERM) -> str:
+            """Run the command until *condition* holds, then send the signal; what it printed."""
+            ended = threading.Event()
+
+            def watch() -> None:
+                try:
+                    while not ended.wait(0.02):
+                        if condition():
+                            os.kill(os.getpid(), number)
+                            return
+                finally:
+                    connection.close()
+
+            out = io.StringIO()
+            watcher = threading.Thread(target=watch)
+            before = [signal.getsignal(item) for item in (signal.SIGTERM, signal.SIGINT)]
+            watcher.start()
+            try:
+                with translation.override("en"):
+                    call_command(
+                        "faceprint_run", "--forever", "--interval", "0.05", stdout=out, no_color=True
+                    )
+            finally:
+                ended.set()
+                watcher.join(20)
+            assert [signal.getsignal(item) for item in (signal.SIGTERM, signal.SIGINT)] == before
+            return out.getvalue()
+
+        return run
+
+    @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+    def test_works_watches_and_cleans_up_until_a_signal(
+        self, story: Any, until: Callable[..., str], number: int
+    ) -> None:
+        session = story.start()
+        story.finish(session)
+        record_return(session)
+        overdue = make_passed_session(age=timedelta(days=9))
+        make_asset(overdue, MediaAsset.Kind.VIDEO, state=MediaAsset.State.LOST)
+        out = until(lambda: Heartbeat.objects.count() == 3, number)
+        assert story.fresh(session).archive_state == "complete"
+        assert set(statistics.heartbeats()) == {"alerts", "retain", "tick"}
+        assert Alert.objects.get().rule.condition == "evidence_lost"
+        assert out.count("\n") == 1
+        assert out.startswith("1 sessions looked at, ")
+
+    def test_survives_a_database_that_fails_for_a_moment(
+        self, story: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        failures = iter([OperationalError("server closed the connection"), None])
+        really_beat = statistics.beat
+        beaten = threading.Event()
+
+        def beat(name: str) -> None:
+            failure = next(failures, None)
+            if failure is not None:
+                raise failure
+            really_beat(name)
+            beaten.set()
+
+        monkeypatch.setattr(statistics, "beat", beat)
+        until(beaten.is_set)
+        assert statistics.last_beat("tick") == now()
+
+    def test_alerts_and_retention_keep_their_periods(
+        self, story: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        ticks: list[str] = []
+        runs: list[str] = []
+        really_beat = statistics.beat
+
+        def beat(name: str) -> None:
+            ticks.append(name)
+            really_beat(name)
+
+        monkeypatch.setattr(statistics, "beat", beat)
+        monkeypatch.setattr(faceprint_run, "evaluate", lambda: runs.append("alerts"))
+        monkeypatch.setattr(retention, "retain", lambda: runs.append("retain"))
+        until(lambda: ticks.count("tick") >= 4)
+        assert runs == ["alerts", "retain"]
+
+
+def test_one_of_the_two_must_be_chosen() -> None:
+    with pytest.raises(CommandError, match="--once"):
+        call_command("faceprint_run")
+    with pytest.raises(CommandError, match="not allowed with"):
+        call_command("faceprint_run", "--once", "--forever")

@@ -1,0 +1,110 @@
+"""How things stand, for people and for monitoring."""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core import mail
+
+from django_faceprint.alerts.evaluation import evaluate
+from django_faceprint.clock import now
+from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
+from django_faceprint.services import statistics
+from tests.commands.conftest import Run
+from tests.factories import (
+    NAME,
+    NUMBER,
+    make_asset,
+    make_passed_session,
+    make_plan,
+    make_session,
+    make_stored_asset,
+)
+
+pytestmark = pytest.mark.django_db
+
+Kind = MediaAsset.Kind
+
+
+@pytest.fixture
+def plan(clock: Any) -> Plan:
+    return make_plan()
+
+
+def test_an_empty_installation_is_fine(run: Run, clock: Any) -> None:
+    done = run("faceprint_status", "--json")
+    assert done.status == 0
+    assert done.json == {
+        "status": 0,
+        "environment": "sandbox",
+        "sessions": {},
+        "files": {},
+        "bytes_stored": 0,
+        "outstanding": 0,
+        "earliest_deadline": None,
+        "risk_window_minutes": 360,
+        "at_risk": 0,
+        "lost": 0,
+        "lost_unacknowledged": 0,
+        "open_alerts": 0,
+        "heartbeats": {},
+    }
+
+
+def test_counts(run: Run, plan: Plan) -> None:
+    passed = make_passed_session(plan=plan)
+    stored = make_stored_asset(passed, Kind.FACE)
+    make_asset(passed, Kind.VIDEO)
+    waiting = make_session(plan=plan, wake_at=now())
+    make_session(plan=plan, environment="live")
+    statistics.beat("tick")
+    report = run("faceprint_status", "--json").json
+    assert report["sessions"] == {"passed": 1, "pending": 1}
+    assert report["files"] == {"stored": 1, "wanted": 1}
+    assert report["bytes_stored"] == stored.size
+    assert report["outstanding"] == 1
+    assert report["earliest_deadline"] == waiting.media_deadline.isoformat()  # type: ignore[union-attr]
+    assert report["heartbeats"] == {"tick": now().isoformat()}
+
+
+def test_for_people(run: Run, plan: Plan) -> None:
+    make_passed_session(plan=plan)
+    statistics.beat("tick")
+    done = run("faceprint_status")
+    assert done.status == 0
+    assert "Sessions: passed 1" in done.out
+    assert "Not archived in time: 0 / 0" in done.out
+    assert "Heartbeat tick: 2026-03-02T16:00:00+08:00" in done.out
+    assert done.out.splitlines()[-1] == "Everything is in time."
+    assert NAME not in done.out
+    assert NUMBER not in done.out
+
+
+def test_evidence_near_its_deadline(run: Run, plan: Plan, clock: Any) -> None:
+    asset = make_asset(make_passed_session(plan=plan), Kind.VIDEO)
+    assert asset.deadline is not None
+    clock.set(asset.deadline - timedelta(minutes=361))
+    assert run("faceprint_status").status == 0
+    clock.advance(minutes=1)
+    done = run("faceprint_status")
+    assert done.status == 1
+    assert "near its deadline" in done.out
+    AlertRule.objects.filter(condition="evidence_at_risk").update(window_minutes=60)
+    assert run("faceprint_status").status == 0, "how near is what the rule says"
+
+
+def test_a_loss_until_it_is_acknowledged(run: Run, plan: Plan, clock: Any) -> None:
+    session = make_passed_session(plan=plan)
+    make_asset(session, Kind.VIDEO, state=MediaAsset.State.LOST)
+    clock.set(session.media_latest)
+    done = run("faceprint_status", "--json")
+    assert (done.status, done.json["lost"], done.json["lost_unacknowledged"]) == (2, 1, 1)
+    evaluate()
+    assert run("faceprint_status").status == 2
+    clock.advance(minutes=1)
+    Alert.objects.update(acknowledged_at=now())
+    done = run("faceprint_status", "--json")
+    assert (done.status, done.json["lost"], done.json["lost_unacknowledged"]) == (0, 1, 0)
+    assert mail.outbox == []

@@ -1,0 +1,77 @@
+"""The demo as a test: real processes, a worker killed in mid-download, and a search for anything in clear."""
+
+from __future__ import annotations
+
+import base64
+import re
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[2]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@pytest.fixture(scope="module")
+def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
+    """The folder and the output of a demo whose worker was killed in the middle of its downloads."""
+    folder = tmp_path_factory.mktemp("demo") / "work"
+    done = subprocess.run(
+        [
+            *(sys.executable, "manage.py", "faceprint_demo", "--once", "--kill-worker"),
+            *("--folder", str(folder), "--web-port", str(free_port()), "--sandbox-port", str(free_port())),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=400,
+        check=False,
+    )
+    output = done.stdout + done.stderr
+    assert done.returncode == 0, output[-5000:]
+    return folder, output
+
+
+def test_a_killed_worker_costs_nothing_but_time(demo: tuple[Path, str]) -> None:
+    _, output = demo
+    assert "Killed the worker with SIGKILL in the middle of its downloads." in output
+    assert "25 verifications: 3 expired, 7 failed, 15 passed" in output
+    assert re.search(r"^Lost\s+0$", output, re.MULTILINE)
+    assert "All as it should be." in output
+
+
+def test_nothing_of_the_demo_is_left_in_clear(demo: tuple[Path, str]) -> None:
+    folder, output = demo
+    keys = [path.read_text().strip() for path in (folder / "keys").iterdir() if path.name != "django.key"]
+    assert len(keys) == 2
+    secrets = ["张三", "李四", "11010519491231002X", "810000199408230021", "sandbox-secret-key", *keys]
+    searched = 0
+    for path in folder.rglob("*"):
+        if not path.is_file() or path.parent.name == "keys":
+            continue
+        content = path.read_bytes()
+        searched += 1
+        for secret in secrets:
+            for form in (secret.encode(), base64.b64encode(secret.encode()).rstrip(b"=")[:-1]):
+                assert form not in content, path.relative_to(folder)
+        # A verify_token or an access_token inside a URL, wherever it may have been written.
+        assert not re.search(rb"(?:access_token|verify_token|token)=[A-Za-z0-9.\-]{20,}", content), path.name
+    assert searched > 100
+    for secret in secrets:
+        assert secret not in output
+
+
+def test_all_processes_are_gone(demo: tuple[Path, str]) -> None:
+    folder, _ = demo
+    left = subprocess.run(
+        ["pgrep", "--full", "--list-full", str(folder)], capture_output=True, text=True, check=False
+    )
+    assert left.stdout == ""
