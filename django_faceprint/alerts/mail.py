@@ -150,7 +150,7 @@ def _send_claimed(alert: Alert) -> bool | None:
 
 
 def _after(resolved_at: datetime | None) -> datetime:
-    """The present moment; later than the end of the incident in any case, which says that the end was told."""
+    """The present moment; later than the end of the incident in any case, to say that the end was told."""
     moment = now()
     return moment if resolved_at is None else max(moment, resolved_at + timedelta(microseconds=1))
 
@@ -306,7 +306,7 @@ def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
             (gettext("Threshold"), gettext("less than %(window)s to the deadline") % {"window": window}),
         ]
         if "minutes_left" in facts:
-            left = gettext("%(minutes)s minutes") % {"minutes": _number(facts["minutes_left"])}
+            left = gettext("%(minutes)s minutes") % {"minutes": max(int(facts["minutes_left"]), 0)}
             lines.append((gettext("Left until the first deadline"), left))
         return lines
     return [

@@ -5,17 +5,19 @@ Texts come from tables here and in the client, never from an exception of a libr
 
 from __future__ import annotations
 
+import dataclasses
 import logging
 import math
 import traceback
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from http import HTTPStatus
 from typing import Any
 
 from django.core import exceptions as django_exceptions
 from django.http import Http404, UnreadablePostError
-from django.utils.translation import gettext, gettext_lazy as _
+from django.utils.translation import gettext
+from django.utils.translation import gettext_lazy as _
 from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
@@ -79,7 +81,7 @@ class Problem:
     errors: list[dict[str, Any]] | None = None
     upstream: tuple[str, str] | None = None
     retry_after: int | None = None
-    headers: Mapping[str, str] = field(default_factory=dict)
+    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
 
     def response(self, session: VerificationSession | None = None) -> Response:
         """As an answer; *session* is the record that remains of the call."""
@@ -130,9 +132,7 @@ def problem_of(error: Exception) -> Problem:
         return Problem(400, "malformed", gettext("The request body cannot be read."))
     if isinstance(error, StorageFailed):
         logger.error("faceprint: the storage failed: %s", error)
-        return Problem(
-            503, "storage", gettext("The file storage is not available."), retry_after=RETRY_DOWN
-        )
+        return Problem(503, "storage", gettext("The file storage is not available."), retry_after=RETRY_DOWN)
     if isinstance(error, LeaseLost):
         detail = gettext("The session is being worked on. Try again.")
         return Problem(503, "busy", detail, retry_after=RETRY_BUSY)
@@ -150,7 +150,10 @@ def _of_input(error: InvalidInput) -> Problem:
     elif error.code == "reused":
         status = 422
     return Problem(
-        status, error.code, text % error.params if error.params else text, FIELDS.get(error.field, error.field)
+        status,
+        error.code,
+        text % error.params if error.params else text,
+        FIELDS.get(error.field, error.field),
     )
 
 
@@ -181,7 +184,9 @@ def _of_upstream(error: FaceprintError | FaceprintConfigurationError) -> Problem
         # What the caller handed in for a person can be mended by the caller; all else is between Baidu and us.
         refused = answered.error_class == ErrorClass.CALLER and answered.endpoint in SUBMIT_ENDPOINTS
         detail = gettext(explain(answered.code, answered.error_class))
-        return Problem(422 if refused else 502, "refused" if refused else "rejected", detail, upstream=upstream)
+        return Problem(
+            422 if refused else 502, "refused" if refused else "rejected", detail, upstream=upstream
+        )
     return Problem(502, "rejected", gettext("Baidu gave an answer that cannot be used."), upstream=upstream)
 
 

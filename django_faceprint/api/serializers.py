@@ -118,9 +118,7 @@ class MatchImageSerializer(StrictSerializer):
     """The picture to compare with (API reference 3.3): PNG, JPEG or BMP, below 1920×1080."""
 
     image = PictureField(help_text=_("Base64, at most 10 MB of it."))
-    quality_control = serializers.CharField(
-        default="NONE", max_length=10, help_text=f"{', '.join(CONTROLS)}"
-    )
+    quality_control = serializers.CharField(default="NONE", max_length=10, help_text=f"{', '.join(CONTROLS)}")
     liveness_control = serializers.CharField(
         default="NONE", max_length=10, help_text=f"{', '.join(CONTROLS)}"
     )

@@ -147,9 +147,7 @@ class SessionsView(FaceprintView):
         )
         paginator = filters.NewestFirst()
         page = paginator.paginate_queryset(found, request, view=self)
-        return paginator.get_paginated_response(
-            serializers.SessionSummarySerializer(page, many=True).data
-        )
+        return paginator.get_paginated_response(serializers.SessionSummarySerializer(page, many=True).data)
 
     @operation(
         "sessions_start",

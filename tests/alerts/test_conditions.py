@@ -9,7 +9,7 @@ import pytest
 
 from django_faceprint.alerts.conditions import Outcome, examine
 from django_faceprint.clock import now
-from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan, VerificationSession
+from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
 from django_faceprint.services import statistics
 from django_faceprint.services.statistics import Share
 from tests.alerts.conftest import Enable, attempts, calls, decided
@@ -85,14 +85,11 @@ class TestLost:
 
     def test_an_attempt_whose_outcome_was_never_learnt(self, plan: Plan) -> None:
         old = timedelta(hours=80)
-        Verdict, Archive = VerificationSession.Verdict, VerificationSession.ArchiveState
-        make_session(
-            plan=plan, age=old, verdict=Verdict.UNKNOWN, archive_state=Archive.LOST, returned_at=now()
-        )
+        make_session(plan=plan, age=old, verdict="unknown", archive_state="lost", returned_at=now())
         make_session(plan=plan, age=old, stages_done={"attempted": "2026-03-02T08:00:00+00:00"})
         assert statistics.lost_since(None) == 2
         make_session(plan=plan, age=old)
-        make_session(plan=plan, age=old, verdict=Verdict.UNKNOWN, archive_state=Archive.NOT_APPLICABLE)
+        make_session(plan=plan, age=old, verdict="unknown", archive_state="not_applicable")
         assert statistics.lost_since(None) == 2
 
     def test_a_session_counts_once(self, plan: Plan) -> None:

@@ -34,7 +34,7 @@ def lose_evidence(clock: Any) -> MediaAsset:
 
 
 def subjects() -> list[str]:
-    return [message.subject for message in mail.outbox]
+    return [str(message.subject) for message in mail.outbox]
 
 
 @pytest.fixture

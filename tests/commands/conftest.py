@@ -41,8 +41,7 @@ def run() -> Iterator[Run]:
         try:
             call_command(name, *arguments, stdout=out, stderr=out, no_color=True)
         except SystemExit as exit_:
-            assert isinstance(exit_.code, int)
-            return Done(exit_.code, out.getvalue())
+            return Done(int(exit_.code or 0), out.getvalue())
         return Done(0, out.getvalue())
 
     with translation.override("en"):

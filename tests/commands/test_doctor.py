@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import logging
 import os
+import subprocess
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
@@ -26,6 +29,8 @@ from tests.factories import NAME, NUMBER, make_passed_session, make_plan, make_s
 from tests.settings import fixed_key
 
 pytestmark = pytest.mark.django_db
+
+ROOT = Path(__file__).resolve().parents[2]
 
 Change = Callable[..., None]
 
@@ -177,6 +182,30 @@ class TestDatabase:
         assert found["database"]["message"] == "Migrations are not applied: 0001_initial"
         assert "storage" in found
 
+    def test_a_database_that_cannot_be_reached(self, tmp_path: Path) -> None:
+        """The example project in a process of its own, as an operator meets it."""
+        environment = {
+            "PATH": os.environ["PATH"],
+            "FACEPRINT_ENV_FILE": "",
+            "FACEPRINT_VAR": str(tmp_path),
+            "DATABASE_URL": f"sqlite:///{tmp_path}/missing/db.sqlite3",
+        }
+        done = subprocess.run(
+            [sys.executable, "manage.py", "faceprint_doctor", "--json"],
+            cwd=ROOT,
+            env=environment,
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+        )
+        found = {check["name"]: check for check in json.loads(done.stdout)["checks"]}
+        assert done.returncode == 1, done.stderr
+        assert found["database"]["state"] == "wrong"
+        assert "OperationalError" in found["database"]["message"]
+        assert found["other"]["state"] == "skipped"
+        assert "Traceback" not in done.stderr
+
 
 class TestKeys:
     def test_stored_values_are_decrypted_on_trial(self, examine: Examine) -> None:
@@ -218,8 +247,8 @@ class TestKeys:
 class Liar(FileSystemStorage):
     """Reports success and keeps nothing of what it was given."""
 
-    def _save(self, name: str, content: Any) -> str:
-        return super()._save(name, ContentFile(b"something else"))
+    def save(self, name: Any, content: Any, max_length: int | None = None) -> str:
+        return super().save(name, ContentFile(b"something else"))
 
 
 class Hoarder(FileSystemStorage):

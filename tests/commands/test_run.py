@@ -167,3 +167,9 @@ def test_one_of_the_two_must_be_chosen() -> None:
         call_command("faceprint_run")
     with pytest.raises(CommandError, match="not allowed with"):
         call_command("faceprint_run", "--once", "--forever")
+
+
+@pytest.mark.parametrize("interval", ["0", "-1", "nan", "3600"])
+def test_an_interval_that_makes_no_sense(interval: str) -> None:
+    with pytest.raises(CommandError, match="--interval"):
+        call_command("faceprint_run", "--forever", "--interval", interval)

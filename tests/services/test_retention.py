@@ -219,8 +219,10 @@ class TestPurge:
         assert retain() == RetentionReport(sessions=1, files=2)
         assert stored_files() == []
         purged = VerificationSession.objects.get()
-        empty = ("verify_token", "verify_token_index", "identity_name", "identity_number", "ocr", "confirmed")
-        empty += ("consent", "return_url", "idempotency_key", "retain_until", "wake_at", "ready_deadline")
+        empty = [
+            *("verify_token", "verify_token_index", "identity_name", "identity_number", "ocr", "confirmed"),
+            *("consent", "return_url", "idempotency_key", "retain_until", "wake_at", "ready_deadline"),
+        ]
         assert {name: getattr(purged, name) for name in empty} == dict.fromkeys(empty)
         assert (purged.name_index, purged.number_index, purged.request_digest) == ("", "", "")
         assert purged.known_name is None

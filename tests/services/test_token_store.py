@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
@@ -205,7 +206,7 @@ class TestSingleFlight:
         """Two tokens are harmless, waiting for ever is not."""
         AccessToken.objects.create(key=KEY, lease_holder="other", lease_until=now() + FETCH_LEASE)
         real_time = iter(range(0, 1000, 10))
-        monkeypatch.setattr(token_store.time, "monotonic", lambda: float(next(real_time)))
+        monkeypatch.setattr(time, "monotonic", lambda: float(next(real_time)))
         monkeypatch.setattr(token_store, "WAIT_SECONDS", 0)
         with store.single_flight(KEY):
             assert AccessToken.objects.get().lease_holder == "other"

@@ -14,7 +14,7 @@ from threading import Event, current_thread, main_thread
 from types import FrameType
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
 from django.db import close_old_connections
 from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
@@ -27,6 +27,8 @@ from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SEC
 logger = logging.getLogger(__name__)
 
 LOST = 3
+#: Seconds. The doctor calls an engine dead that was not seen for five minutes.
+LONGEST_INTERVAL = 120
 
 
 class Command(BaseCommand):
@@ -51,6 +53,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Work, then print what was done."""
+        if not 0 < options["interval"] <= LONGEST_INTERVAL:
+            raise CommandError(_("--interval must be more than 0 and at most %s seconds.") % LONGEST_INTERVAL)
         total = WorkReport()
         with _stop_signals() as stop:
             if options["forever"]:
