@@ -201,7 +201,7 @@ class Conf:
 
     @property
     def language(self) -> str:
-        """Django's ``LANGUAGE_CODE``: the language of what is written to nobody in particular, such as mails."""
+        """Django's ``LANGUAGE_CODE``: the language of mails, which are written to nobody in particular."""
         return str(settings.LANGUAGE_CODE)
 
     def unknown_keys(self) -> list[str]:

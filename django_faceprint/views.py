@@ -42,7 +42,7 @@ View = Callable[[HttpRequest, str], HttpResponse]
 
 @dataclass(frozen=True)
 class Standing:
-    """What the person is told. ``done``: there is something to tell; ``redirect``: where to go then, or ""."""
+    """What the person is told. ``done``: there is something to tell; ``redirect``: where to go, or ""."""
 
     done: bool
     status: str

@@ -134,7 +134,7 @@ def _send_claimed(alert: Alert) -> bool | None:
     listed = f"{zlib.crc32(chr(10).join(addresses).encode()):08x}"
     state = _STATE.search(alert.mail_error)
     settled = int(state["reached"], 16) if state and state["list"] == listed else 0
-    claim = f"{_SENDING}{now().isoformat()} [{listed}:{settled:x}]"
+    claim = f"{_SENDING}{now().isoformat()} {_state(listed, settled)}"
     unchanged = Alert.objects.filter(pk=alert.pk, mailed_at=alert.mailed_at, mail_error=alert.mail_error)
     if not unchanged.update(mail_error=claim):
         return None
@@ -142,11 +142,17 @@ def _send_claimed(alert: Alert) -> bool | None:
         delivery = _deliver(_incident_story(alert), addresses, settled)
     ours = Alert.objects.filter(pk=alert.pk, mail_error=claim)
     if delivery.problem and delivery.settled.bit_count() < len(addresses):
-        ours.update(mail_error=f"{delivery.problem[:150]} [{listed}:{delivery.settled:x}]")
+        ours.update(mail_error=f"{delivery.problem[:80]} {_state(listed, delivery.settled)}")
         logger.warning("faceprint: a mail about alert %s could not be sent: %s", alert.pk, delivery.problem)
         return False
     ours.update(mailed_at=_after(alert.resolved_at), mail_error=delivery.problem[:150])
     return True
+
+
+def _state(listed: str, settled: int) -> str:
+    """Whom the mail needs no longer be sent to, as it is noted; beyond some 400 recipients nobody is."""
+    digits = f"{settled:x}"
+    return f"[{listed}:{digits if len(digits) <= 100 else 0}]"
 
 
 def _after(resolved_at: datetime | None) -> datetime:
@@ -299,10 +305,10 @@ def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
     """Value, threshold, window and sample size, in words."""
     window = gettext("%(minutes)s minutes") % {"minutes": _number(facts.get("window_minutes", 0))}
     if condition == Condition.EVIDENCE_LOST:
-        return [(gettext("Sessions"), _number(facts.get("sessions", 0)))]
+        return [(gettext("Verification sessions"), _number(facts.get("sessions", 0)))]
     if condition == Condition.EVIDENCE_AT_RISK:
         lines = [
-            (gettext("Sessions"), _number(facts.get("sessions", 0))),
+            (gettext("Verification sessions"), _number(facts.get("sessions", 0))),
             (gettext("Threshold"), gettext("less than %(window)s to the deadline") % {"window": window}),
         ]
         if "minutes_left" in facts:

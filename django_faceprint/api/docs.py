@@ -2,26 +2,23 @@
 
 from __future__ import annotations
 
-from typing import Any, ClassVar
-
 from drf_spectacular.utils import extend_schema
 from drf_spectacular.views import SpectacularAPIView, SpectacularSwaggerSplitView
 from rest_framework.permissions import IsAuthenticated
 from rest_framework.request import Request
-from rest_framework.response import Response
 from rest_framework.reverse import reverse
-from rest_framework.settings import api_settings
+from rest_framework.views import APIView
 
 
 @extend_schema(exclude=True)
 class SchemaView(SpectacularAPIView):
     """OpenAPI 3 of the addresses of django-faceprint, and of no others of the host."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated]
-    authentication_classes = api_settings.DEFAULT_AUTHENTICATION_CLASSES
+    permission_classes = (IsAuthenticated,)
+    authentication_classes = APIView.authentication_classes
     versioning_class = None
     serve_public = True
-    custom_settings: ClassVar[dict[str, Any]] = {
+    custom_settings = {
         "TITLE": "django-faceprint",
         "PREPROCESSING_HOOKS": ["django_faceprint.api.schema.only_faceprint"],
     }
@@ -31,14 +28,10 @@ class SchemaView(SpectacularAPIView):
 class DocsView(SpectacularSwaggerSplitView):
     """Swagger UI from this site's own static files, never from elsewhere; no script inside the page."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated]
-    authentication_classes = api_settings.DEFAULT_AUTHENTICATION_CLASSES
+    permission_classes = (IsAuthenticated,)
+    authentication_classes = APIView.authentication_classes
     versioning_class = None
     title = "django-faceprint"
-
-    def get(self, request: Request, *args: Any, **kwargs: Any) -> Response:
-        """The page."""
-        return super().get(request, *args, **kwargs)
 
     def _get_schema_url(self, request: Request) -> str:
         match = request.resolver_match

@@ -5,7 +5,6 @@ Texts come from tables here and in the client, never from an exception of a libr
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import math
 import traceback
@@ -81,7 +80,7 @@ class Problem:
     errors: list[dict[str, Any]] | None = None
     upstream: tuple[str, str] | None = None
     retry_after: int | None = None
-    headers: Mapping[str, str] = dataclasses.field(default_factory=dict)
+    headers: Mapping[str, str] | None = None
 
     def response(self, session: VerificationSession | None = None) -> Response:
         """As an answer; *session* is the record that remains of the call."""
@@ -93,7 +92,7 @@ class Problem:
             "code": self.code,
             "field": self.field,
         }
-        headers = dict(self.headers)
+        headers = dict(self.headers or {})
         if session is not None:
             body["session"] = str(session.public_id)
         if self.errors is not None:
@@ -149,12 +148,9 @@ def _of_input(error: InvalidInput) -> Problem:
         status = 409
     elif error.code == "reused":
         status = 422
-    return Problem(
-        status,
-        error.code,
-        text % error.params if error.params else text,
-        FIELDS.get(error.field, error.field),
-    )
+    if error.params:
+        text %= error.params
+    return Problem(status, error.code, text, FIELDS.get(error.field, error.field))
 
 
 def _of_upstream(error: FaceprintError | FaceprintConfigurationError) -> Problem:
@@ -181,7 +177,7 @@ def _of_upstream(error: FaceprintError | FaceprintConfigurationError) -> Problem
     if isinstance(error, UnsafeMedia):
         return Problem(400, "image_damaged", gettext(MESSAGES["image_damaged"]), "match_image")
     if isinstance(error, Rejected) and answered is not None:
-        # What the caller handed in for a person can be mended by the caller; all else is between Baidu and us.
+        # What the caller handed in can be mended by the caller; all else is between Baidu and us.
         refused = answered.error_class == ErrorClass.CALLER and answered.endpoint in SUBMIT_ENDPOINTS
         detail = gettext(explain(answered.code, answered.error_class))
         return Problem(
@@ -239,7 +235,7 @@ def _of_framework(error: exceptions.APIException) -> Problem:
         code,
         str(text),
         retry_after=math.ceil(wait) if wait is not None else None,
-        headers={"WWW-Authenticate": challenge} if challenge else {},
+        headers={"WWW-Authenticate": challenge} if challenge else None,
     )
 
 

@@ -10,7 +10,7 @@ HAS_SPECTACULAR = find_spec("drf_spectacular") is not None
 PROBLEM = "application/problem+json"
 TAG = "faceprint"
 
-Decorated = TypeVar("Decorated")
+Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
 #: Status → when it is answered.
 STATUSES = {
@@ -32,7 +32,7 @@ STATUSES = {
 ALWAYS = (401, 403, 429, 500)
 
 
-def field_schema(field: Any) -> Callable[[Decorated], Decorated]:
+def field_schema(field: Any) -> Callable[[Any], Any]:
     """``extend_schema_field``, or nothing."""
     if not HAS_SPECTACULAR:
         return lambda decorated: decorated
@@ -57,7 +57,8 @@ def operation(
     """Describe a view's method. ``path`` names UUIDs in the address, ``headers`` (name, meaning)."""
     if not HAS_SPECTACULAR:
         return lambda decorated: decorated
-    from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, OpenApiTypes, extend_schema
+    from drf_spectacular.types import OpenApiTypes
+    from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
     from .serializers import ProblemSerializer
 

@@ -13,8 +13,10 @@ from typing import Any
 from django.core.files.uploadedfile import UploadedFile
 from django.utils.translation import gettext_lazy as _
 from rest_framework import serializers
+from rest_framework.exceptions import ErrorDetail
 from rest_framework.request import Request
 from rest_framework.reverse import reverse
+from rest_framework.settings import api_settings
 
 from django_faceprint.client.inputs import CONTROLS, MAX_IMAGE_BASE64
 from django_faceprint.clock import now
@@ -37,10 +39,19 @@ CAN_RETRY = frozenset({Status.FAILED, Status.EXPIRED, Status.ABANDONED})
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
 
 
+class Described(serializers.Serializer):
+    """Named in an OpenAPI description so that it does not meet a ``Session`` or ``Plan`` of the host's."""
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        name = cls.__name__.removesuffix("Serializer")
+        cls.Meta = type("Meta", (), {"ref_name": f"Faceprint{name}"})  # type: ignore[attr-defined]
+
+
 # --- what comes in ------------------------------------------------------------------------------
 
 
-class StrictSerializer(serializers.Serializer):
+class StrictSerializer(Described):
     """Refuses names that it does not know: a misspelt ``identity`` must not start a session without one."""
 
     def to_internal_value(self, data: Any) -> Any:
@@ -49,13 +60,13 @@ class StrictSerializer(serializers.Serializer):
             known = {name for name, field in self.fields.items() if not field.read_only}
             unknown = sorted(str(name) for name in data if name not in known)
             if unknown:
-                problem = serializers.ErrorDetail(_("There is no such field."), code="unknown_field")
+                problem = ErrorDetail(str(_("There is no such field.")), code="unknown_field")
                 raise serializers.ValidationError({_shown_name(name): [problem] for name in unknown})
         return super().to_internal_value(data)
 
 
 def _shown_name(name: str) -> str:
-    return name if _FIELD_NAME.fullmatch(name) else serializers.api_settings.NON_FIELD_ERRORS_KEY
+    return name if _FIELD_NAME.fullmatch(name) else api_settings.NON_FIELD_ERRORS_KEY
 
 
 class WordField(serializers.ChoiceField):
@@ -224,14 +235,14 @@ class TimeField(serializers.DateTimeField):
         super().__init__(format="iso-8601", default_timezone=UTC, **kwargs)
 
 
-class DeadlinesSerializer(serializers.Serializer):
+class DeadlinesSerializer(Described):
     """Until when Baidu keeps the evidence, at the earliest."""
 
     results = TimeField(source="results_deadline", allow_null=True)
     media = TimeField(source="media_deadline", allow_null=True)
 
 
-class ScoresSerializer(serializers.Serializer):
+class ScoresSerializer(Described):
     """What Baidu measured."""
 
     score = serializers.FloatField(allow_null=True, help_text=_("Similarity, 0 to 100."))
@@ -239,7 +250,7 @@ class ScoresSerializer(serializers.Serializer):
     spoofing = serializers.FloatField(allow_null=True)
 
 
-class ErrorSerializer(serializers.Serializer):
+class ErrorSerializer(Described):
     """The last thing that went wrong."""
 
     code = serializers.CharField(source="error_code")
@@ -257,7 +268,7 @@ class ErrorSerializer(serializers.Serializer):
         return session.error_message
 
 
-class MaskedIdentitySerializer(serializers.Serializer):
+class MaskedIdentitySerializer(Described):
     """Who was submitted or confirmed, masked."""
 
     name = serializers.CharField(source="masked_name")
@@ -265,7 +276,7 @@ class MaskedIdentitySerializer(serializers.Serializer):
     certificate_type = serializers.IntegerField(allow_null=True)
 
 
-class SessionSummarySerializer(serializers.Serializer):
+class SessionSummarySerializer(Described):
     """A session as lists show it."""
 
     id = serializers.UUIDField(source="public_id")
@@ -321,12 +332,12 @@ class SessionSerializer(SessionSummarySerializer):
     h5_url = serializers.SerializerMethodField()
 
     def get_h5_url(self, session: VerificationSession) -> str | None:
-        """Where to send the person: only for who started the session, once it is prepared and until it ends."""
+        """Where to send the person: for who started the session alone, once prepared and until the end."""
         request: Request = self.context["request"]
         return sessions.h5_url(session) if is_creator(request.user, session) else None
 
 
-class SessionPageSerializer(serializers.Serializer):
+class SessionPageSerializer(Described):
     """A page of a list; ``next`` and ``previous`` are addresses."""
 
     next = serializers.URLField(allow_null=True)
@@ -334,7 +345,7 @@ class SessionPageSerializer(serializers.Serializer):
     results = SessionSummarySerializer(many=True)
 
 
-class AttemptSerializer(serializers.Serializer):
+class AttemptSerializer(Described):
     """One try of the person (API reference 3.8)."""
 
     order = serializers.IntegerField()
@@ -354,7 +365,7 @@ class AttemptSerializer(serializers.Serializer):
     log_id = serializers.CharField(source="verify_log_id")
 
 
-class OcrSerializer(serializers.Serializer):
+class OcrSerializer(Described):
     """What was read from the identity card; dates as Baidu writes them (``yyyyMMdd``, 「长期」)."""
 
     name = serializers.CharField(required=False)
@@ -368,14 +379,14 @@ class OcrSerializer(serializers.Serializer):
     expire_time = serializers.CharField(required=False)
 
 
-class ConfirmedSerializer(serializers.Serializer):
+class ConfirmedSerializer(Described):
     """The identity that the verification was made with."""
 
     name = serializers.CharField(required=False)
     number = serializers.CharField(required=False)
 
 
-class StatCountSerializer(serializers.Serializer):
+class StatCountSerializer(Described):
     """How often an internal service of Baidu's answered this code; "0" is success."""
 
     error_code = serializers.CharField()
@@ -413,7 +424,7 @@ def _hidden(value: str) -> str:
     return "****" if value else ""
 
 
-class StatSerializer(serializers.Serializer):
+class StatSerializer(Described):
     """Calls of Baidu's internal services by stage (API reference 3.6); null until it was learnt."""
 
     id = serializers.UUIDField(source="public_id")
@@ -460,7 +471,7 @@ class ResultSerializer(SessionSerializer):
         return bool(request.user.has_perm(REVEAL))
 
 
-class MediaSerializer(serializers.Serializer):
+class MediaSerializer(Described):
     """A picture or video, archived or not."""
 
     id = serializers.UUIDField(source="public_id")
@@ -490,14 +501,14 @@ class MediaSerializer(serializers.Serializer):
         return reverse(f"{self.context['namespace']}:media-content", args=[asset.public_id], request=request)
 
 
-class RequirementsSerializer(serializers.Serializer):
+class RequirementsSerializer(Described):
     """What must be submitted before the person can be sent to the page."""
 
     identity = serializers.BooleanField(source="needs_identity")
     match_image = serializers.BooleanField(source="needs_match_image")
 
 
-class PlanSerializer(serializers.Serializer):
+class PlanSerializer(Described):
     """A plan with which a session can be started."""
 
     plan_id = serializers.CharField()
@@ -508,7 +519,7 @@ class PlanSerializer(serializers.Serializer):
     requires = RequirementsSerializer(source="*")
 
 
-class FieldProblemSerializer(serializers.Serializer):
+class FieldProblemSerializer(Described):
     """One refused value."""
 
     field = serializers.CharField(allow_null=True)
@@ -516,14 +527,14 @@ class FieldProblemSerializer(serializers.Serializer):
     detail = serializers.CharField()
 
 
-class UpstreamProblemSerializer(serializers.Serializer):
+class UpstreamProblemSerializer(Described):
     """What Baidu answered; give ``log_id`` to Baidu's support."""
 
     code = serializers.CharField()
     log_id = serializers.CharField()
 
 
-class ProblemSerializer(serializers.Serializer):
+class ProblemSerializer(Described):
     """A problem (RFC 9457). No value that the caller sent is repeated in it."""
 
     type = serializers.CharField()
@@ -533,6 +544,6 @@ class ProblemSerializer(serializers.Serializer):
     code = serializers.CharField(help_text=_("What went wrong, for programs."))
     field = serializers.CharField(allow_null=True, help_text=_("The input that it is about, if one."))
     session = serializers.UUIDField(required=False, help_text=_("The session that it is about, if one."))
-    errors = FieldProblemSerializer(many=True, required=False)
+    errors = FieldProblemSerializer(many=True, required=False)  # type: ignore[assignment]
     upstream = UpstreamProblemSerializer(required=False)
     retry_after = serializers.IntegerField(required=False, help_text=_("Seconds."))

@@ -1,4 +1,4 @@
-"""Addresses of the API; include them where you like: ``path("api/faceprint/", include("django_faceprint.api.urls"))``."""
+"""Addresses of the API: ``path("api/faceprint/", include("django_faceprint.api.urls"))``."""
 
 from __future__ import annotations
 

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any, ClassVar
+from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
 from django.db import transaction
@@ -13,8 +13,8 @@ from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext_lazy as _
 from rest_framework.parsers import BaseParser, MultiPartParser
-from rest_framework.permissions import IsAuthenticated
-from rest_framework.renderers import BaseRenderer, JSONRenderer
+from rest_framework.permissions import BasePermission, IsAuthenticated
+from rest_framework.renderers import JSONRenderer
 from rest_framework.request import Request
 from rest_framework.response import Response
 from rest_framework.reverse import reverse
@@ -47,9 +47,9 @@ class FaceprintView(APIView):
     became of a failed call must stay on its record.
     """
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated]
-    renderer_classes: ClassVar[list[type[BaseRenderer]]] = [JSONRenderer]
-    parser_classes: ClassVar[list[type[BaseParser]]] = [StrictJSONParser]
+    permission_classes: Sequence[type[BasePermission]] = (IsAuthenticated,)
+    renderer_classes = (JSONRenderer,)
+    parser_classes: Sequence[type[BaseParser]] = (StrictJSONParser,)
     versioning_class = None
     #: Bytes of a request's body.
     max_body = SMALL_BODY
@@ -57,7 +57,7 @@ class FaceprintView(APIView):
     session: VerificationSession | None = None
 
     @classmethod
-    def as_view(cls, **initkwargs: Any) -> Callable[..., HttpResponseBase]:
+    def as_view(cls, **initkwargs: Any) -> Any:
         """The view as a function, outside transactions."""
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
 
@@ -82,11 +82,9 @@ class FaceprintView(APIView):
         """Ours, for these views only."""
         return answer_problem
 
-    def finalize_response(
-        self, request: Request, response: HttpResponseBase, *args: Any, **kwargs: Any
-    ) -> HttpResponseBase:
+    def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
         """Keep personal data out of every cache."""
-        answer = super().finalize_response(request, response, *args, **kwargs)  # type: ignore[arg-type]
+        answer = super().finalize_response(request, response, *args, **kwargs)
         answer.setdefault("Cache-Control", "private, no-store")
         answer.setdefault("X-Content-Type-Options", "nosniff")
         return answer
@@ -159,8 +157,7 @@ class SessionsView(FaceprintView):
         headers=[
             (
                 IDEMPOTENCY_KEY,
-                "1 to 80 visible ASCII characters. The same call with the same key continues or shows the "
-                "session that it started.",
+                "1 to 80 visible ASCII characters. A repeated call continues the session that it started.",
             )
         ],
     )
@@ -187,7 +184,7 @@ class SessionsView(FaceprintView):
 class SessionView(FaceprintView):
     """One session."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+    permission_classes = (IsAuthenticated, MayView)
 
     @operation(
         "sessions_read", "A session", answer=serializers.SessionSerializer, path=["id"], problems=[404, 503]
@@ -200,7 +197,7 @@ class SessionView(FaceprintView):
 class IdentityView(FaceprintView):
     """Submitting who must appear."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayAddTo]
+    permission_classes = (IsAuthenticated, MayAddTo)
 
     @operation(
         "sessions_identity",
@@ -222,8 +219,8 @@ class IdentityView(FaceprintView):
 class MatchImageView(FaceprintView):
     """Uploading the picture to compare with."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayAddTo]
-    parser_classes: ClassVar[list[type[BaseParser]]] = [StrictJSONParser, MultiPartParser]
+    permission_classes = (IsAuthenticated, MayAddTo)
+    parser_classes = (StrictJSONParser, MultiPartParser)
     max_body = PICTURE_BODY
 
     @operation(
@@ -249,7 +246,7 @@ class MatchImageView(FaceprintView):
 class RefreshView(FaceprintView):
     """Asking Baidu now instead of later."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+    permission_classes = (IsAuthenticated, MayView)
 
     @operation(
         "sessions_refresh",
@@ -271,7 +268,7 @@ class RefreshView(FaceprintView):
 class ResultView(FaceprintView):
     """All that was learnt."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+    permission_classes = (IsAuthenticated, MayView)
 
     @operation(
         "sessions_result",
@@ -290,7 +287,7 @@ class ResultView(FaceprintView):
 class StatView(FaceprintView):
     """Statistics of the stages."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+    permission_classes = (IsAuthenticated, MayView)
 
     @operation(
         "sessions_stat",
@@ -307,7 +304,7 @@ class StatView(FaceprintView):
 class SessionMediaView(FaceprintView):
     """The pictures and videos of a session."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayView]
+    permission_classes = (IsAuthenticated, MayView)
 
     @operation(
         "sessions_media",
@@ -328,7 +325,7 @@ class SessionMediaView(FaceprintView):
 class MediaContentView(FaceprintView):
     """One picture or video."""
 
-    permission_classes: ClassVar[list[Any]] = [IsAuthenticated, MayViewMedia]
+    permission_classes = (IsAuthenticated, MayViewMedia)
 
     @operation(
         "media_content",

@@ -201,6 +201,19 @@ class TestFailures:
         assert evaluate().mails_sent == 1
         assert smtp.reached == THREE.split()
 
+    def test_the_note_fits_its_column_however_many_recipients_there_are(
+        self, enable: Enable, smtp: SmtpServer
+    ) -> None:
+        calls(20, 0)
+        everybody = [f"r{number}@example.com" for number in range(450)]
+        enable("upstream_errors", minimum_count=10, recipients="\n".join(everybody))
+        smtp.replies = {"r440@example.com": ""}
+        assert evaluate().mails_failed == 1
+        limit = Alert._meta.get_field("mail_error").max_length
+        assert limit is not None
+        assert len(Alert.objects.get().mail_error) <= limit
+        assert len(smtp.delivered) == 440
+
     def test_a_changed_list_of_recipients_starts_anew(self, rule: AlertRule, smtp: SmtpServer) -> None:
         smtp.replies = {"b@example.com": ""}
         evaluate()

@@ -74,7 +74,7 @@ def test_for_people(run: Run, plan: Plan) -> None:
     statistics.beat("tick")
     done = run("faceprint_status")
     assert done.status == 0
-    assert "Sessions: passed 1" in done.out
+    assert "Verification sessions: passed 1" in done.out
     assert "Not archived in time: 0 / 0" in done.out
     assert "Heartbeat tick: 2026-03-02T16:00:00+08:00" in done.out
     assert done.out.splitlines()[-1] == "Everything is in time."

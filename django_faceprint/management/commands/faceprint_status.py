@@ -71,7 +71,7 @@ class Command(BaseCommand):
         deadline = report["earliest_deadline"]
         lines = [
             (_("Environment"), report["environment"]),
-            (_("Sessions"), ", ".join(sessions) or "0"),
+            (_("Verification sessions"), ", ".join(sessions) or "0"),
             (_("Outstanding"), report["outstanding"]),
             (_("Earliest deadline"), localtime(deadline).isoformat(timespec="seconds") if deadline else "-"),
             (_("At risk"), report["at_risk"]),
