@@ -42,8 +42,10 @@ ARROWS: dict[str, set[str]] = {
     "sandbox": set(),
     "testing": LOW | {"sandbox"},
     "apps": BELOW_FACES | {"alerts", "checks"},
+    "views": BELOW_FACES | {"tasks"},
+    "urls": {"views"},
 }
-# A module that is not named above is a face of its own, such as urls and views.
+# A module that is not named above is a face of its own, whatever it is.
 OTHER_FACE = BELOW_FACES | {"tasks"}
 FACES = {"admin", "alerts", "api", "checks", "management", "tasks"}
 

@@ -46,7 +46,7 @@ def operation(
     summary: str,
     *,
     answer: Any,
-    status: int = 200,
+    status: int | tuple[int, ...] = 200,
     request: Any = None,
     problems: Sequence[int] = (),
     parameters: Sequence[Any] = (),
@@ -62,7 +62,10 @@ def operation(
 
     from .serializers import ProblemSerializer
 
-    responses: dict[Any, Any] = {(status, media_type): answer for media_type in media_types}
+    statuses = status if isinstance(status, tuple) else (status,)
+    responses: dict[Any, Any] = {
+        (code, media_type): answer for code in statuses for media_type in media_types
+    }
     for code in sorted({*ALWAYS, *problems}):
         responses[code, PROBLEM] = OpenApiResponse(ProblemSerializer, description=STATUSES[code])
     return extend_schema(

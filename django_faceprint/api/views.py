@@ -331,6 +331,7 @@ class MediaContentView(FaceprintView):
         "media_content",
         "A picture or video, or a part of it",
         answer=bytes,
+        status=(200, 206),
         path=["id"],
         headers=[("Range", "One range of bytes; answered with 206 and the part.")],
         problems=[404, 416, 502, 503],

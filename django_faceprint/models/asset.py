@@ -117,7 +117,8 @@ class UploadIntent(models.Model):
     """
 
     name = models.CharField(max_length=200, unique=True)
-    asset = models.ForeignKey(MediaAsset, models.CASCADE, related_name="+")
+    # Outlives its asset: the file must still be found and deleted.
+    asset = models.ForeignKey(MediaAsset, models.SET_NULL, null=True, related_name="+")
     created_at = models.DateTimeField(default=now, db_index=True)
 
     class Meta:

@@ -121,12 +121,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
     written on the session, when Baidu refuses.
     """
     _check_open(session)
-    if not session.plan.needs_identity:
-        raise InvalidInput("identity", "not_wanted_by_plan", "This plan takes no identity from the server.")
-    if identity.certificate_type != 0 and not session.plan.accepts_non_mainland:
-        raise InvalidInput(
-            "identity.certificate_type", "mainland_only", "This plan accepts certificate type 0 only."
-        )
+    _check_identity(session.plan, identity)
     if session.identity_accepted_at is not None:
         # The person may be on the page already: who is to appear there must not change under a session.
         known = (session.identity_name, session.identity_number, session.certificate_type)
@@ -407,8 +402,8 @@ def _checked_plan(request: StartRequest) -> Plan:
     plan = Plan.objects.active().filter(plan_id=plan_id).first()
     if plan is None:
         raise InvalidInput("plan", "unknown_plan", "There is no active plan with this ID.")
-    if request.identity is not None and not plan.needs_identity:
-        raise InvalidInput("identity", "not_wanted_by_plan", "This plan takes no identity from the server.")
+    if request.identity is not None:
+        _check_identity(plan, request.identity)
     if request.match_image is not None and not plan.needs_match_image:
         raise InvalidInput("match_image", "not_wanted_by_plan", "This plan takes no match image.")
     if plan.application not in conf.applications:
@@ -416,6 +411,15 @@ def _checked_plan(request: StartRequest) -> Plan:
             f'Plan {plan.plan_id} belongs to an application that FACEPRINT["APPLICATIONS"] does not have.'
         )
     return plan
+
+
+def _check_identity(plan: Plan, identity: Identity) -> None:
+    if not plan.needs_identity:
+        raise InvalidInput("identity", "not_wanted_by_plan", "This plan takes no identity from the server.")
+    if identity.certificate_type != 0 and not plan.accepts_non_mainland:
+        raise InvalidInput(
+            "identity.certificate_type", "mainland_only", "This plan accepts certificate type 0 only."
+        )
 
 
 def _check_texts(request: StartRequest) -> None:

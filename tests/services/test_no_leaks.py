@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import json
 import traceback
 from pathlib import Path
 from typing import Any
@@ -120,8 +121,7 @@ def broker_messages() -> list[str]:
         queue = broker.SimpleQueue("celery")
         while len(queue):
             message = queue.get(block=False)
-            body = message.body if isinstance(message.body, bytes) else message.body.encode()
-            messages.append(f"{body!r} {base64.b64decode(body)!r} {message.headers}")
+            messages.append(f"{json.dumps(message.decode(), ensure_ascii=False)} {message.headers}")
             message.ack()
         queue.close()
     return messages

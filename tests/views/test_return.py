@@ -1,0 +1,236 @@
+"""The way back from the H5 page: a hint for the engine, and something to look at for the person."""
+
+from __future__ import annotations
+
+import re
+from datetime import timedelta
+from typing import Any
+from urllib.parse import urlsplit
+
+import pytest
+from django.contrib.staticfiles import finders
+from django.db import connections
+from django.test import Client
+
+from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.services import sessions
+from tests.factories import NUMBER
+from tests.services.conftest import Story
+
+
+@pytest.fixture
+def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
+    return Story(sandbox, plans)
+
+
+@pytest.fixture
+def browser() -> Client:
+    """Somebody's phone: no login, English."""
+    return Client(headers={"Accept-Language": "en"})
+
+
+def way_back(session: VerificationSession) -> str:
+    return f"/faceprint/return/{sessions.return_token(session)}/"
+
+
+def standing(browser: Client, session: VerificationSession, query: str = "") -> dict[str, Any]:
+    answer = browser.get(f"{way_back(session)}status/{query}")
+    assert answer.status_code == 200
+    assert "no-store" in answer["Cache-Control"]
+    return dict(answer.json())
+
+
+def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(
+    story: Story, browser: Client
+) -> None:
+    session = story.start()
+    done = story.control(
+        "POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"}
+    )
+    address = done["redirect"].removeprefix("http://testserver")
+    assert address.partition("?")[0] == way_back(session)
+    page = browser.get(address)
+    assert page.status_code == 200
+    assert "Confirming the result" in page.content.decode()
+    assert story.fresh(session).status == "verifying"
+    assert standing(browser, session) == {"done": False, "status": "verifying", "redirect": None}
+    story.work()
+    assert standing(browser, session) == {"done": True, "status": "passed", "redirect": None}
+    assert "Verification passed" in browser.get(address).content.decode()
+
+
+def test_the_page_is_safe_to_show(story: Story, browser: Client) -> None:
+    session = story.start()
+    answer = browser.get(way_back(session))
+    page = answer.content.decode()
+    assert answer["Referrer-Policy"] == "no-referrer"
+    assert answer["Cache-Control"] == "no-store, private"
+    assert answer["X-Frame-Options"] == "DENY"
+    assert answer["X-Robots-Tag"] == "noindex, nofollow"
+    assert not re.search(r"<script(?![^>]*\ssrc=)", page)
+    assert not re.search(r"\s(style|on[a-z]+)=", page)
+    assert "https://" not in page
+    for file in re.findall(r'"/static/([^"]+)"', page):
+        assert finders.find(file), file
+    assert re.search(r'<noscript><meta http-equiv="refresh" content="5; url=/faceprint/return/', page)
+    assert '<html lang="en"' in page
+    for secret in (NUMBER, "张三", "张*", str(session.verify_token), str(session.public_id)):
+        assert secret not in page
+    assert not answer.cookies
+
+
+def test_the_page_speaks_the_browsers_language(story: Story) -> None:
+    session = story.start()
+    page = Client(headers={"Accept-Language": "zh-CN"}).get(way_back(session)).content.decode()
+    assert '<html lang="zh-hans"' in page
+
+
+def test_a_link_that_was_not_made_here_finds_nothing(story: Story, browser: Client) -> None:
+    session = story.start()
+    forged = way_back(session)[:-2] + "x/"
+    for address in (forged, f"/faceprint/return/{session.public_id}/", f"/faceprint/return/{'x' * 500}/"):
+        answer = browser.get(address)
+        assert answer.status_code == 404
+        assert "This link is not valid" in answer.content.decode()
+        assert browser.get(f"{address}status/").status_code == 404
+    assert story.fresh(session).returned_at is None
+
+
+def test_only_the_first_return_counts(story: Story, browser: Client, clock: Any) -> None:
+    session = story.start()
+    browser.get(way_back(session))
+    first = story.fresh(session).returned_at
+    assert first == clock()
+    clock.advance(minutes=1)
+    browser.get(way_back(session))
+    assert story.fresh(session).returned_at == first
+
+
+def test_head_and_status_change_nothing(story: Story, browser: Client) -> None:
+    session = story.start()
+    before = story.fresh(session)
+    assert browser.head(way_back(session)).status_code == 200
+    standing(browser, session)
+    after = story.fresh(session)
+    assert (after.returned_at, after.wake_at, after.ready_deadline) == (None, before.wake_at, None)
+    assert browser.post(way_back(session)).status_code == 405
+
+
+def test_reloading_does_not_have_baidu_asked_all_the_time(
+    story: Story, browser: Client, clock: Any
+) -> None:
+    session = story.start()
+    asked = []
+    for _ in range(6):
+        browser.get(way_back(session))
+        asked.append(story.work().sessions)
+        clock.advance(seconds=1)
+    assert asked[0] == 1
+    browser.get(way_back(session))
+    assert story.fresh(session).ready_deadline is None
+    clock.advance(seconds=10)
+    browser.get(way_back(session))
+    assert story.fresh(session).ready_deadline is not None
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("https://shop.example.com/done", "https://shop.example.com/done?faceprint_session={id}"),
+        (
+            "https://shop.example.com/done?order=1&x=%2F#part",
+            "https://shop.example.com/done?order=1&x=%2F&faceprint_session={id}#part",
+        ),
+        ("https://shop.example.com/done?", "https://shop.example.com/done?faceprint_session={id}"),
+    ],
+)
+@pytest.mark.parametrize("outcome", ["pass", "fail"])
+def test_the_person_is_sent_on_to_the_host_whatever_the_result(
+    story: Story, browser: Client, given: str, expected: str, outcome: str
+) -> None:
+    session = story.start(return_url=given)
+    story.finish(session, outcome)
+    assert browser.get(way_back(session)).status_code == 200
+    assert standing(browser, session)["redirect"] is None
+    story.work()
+    target = expected.format(id=session.public_id)
+    assert standing(browser, session)["redirect"] == target
+    answer = browser.get(way_back(session))
+    assert (answer.status_code, answer["Location"]) == (302, target)
+    assert answer["Referrer-Policy"] == "no-referrer"
+
+
+@pytest.mark.parametrize(
+    ("verdict", "text"),
+    [
+        ("passed", "Verification passed"),
+        ("failed", "Verification not passed"),
+        ("expired", "This verification has ended"),
+        ("unknown", "This verification has ended"),
+    ],
+)
+def test_every_end_has_words(story: Story, browser: Client, verdict: str, text: str) -> None:
+    session = story.start()
+    VerificationSession.objects.filter(pk=session.pk).update(verdict=verdict)
+    page = browser.get(way_back(session)).content.decode()
+    assert text in page
+    assert "<script" not in page
+    assert 'http-equiv="refresh"' not in page
+
+
+def test_a_failed_attempt_that_may_be_repeated_does_not_keep_the_person_waiting(
+    story: Story, browser: Client, clock: Any
+) -> None:
+    plan = next(plan for plan in story.plans.values() if not plan.closes_on_failure)
+    session = story.start(plan.plan_id)
+    story.finish(session, "fail")
+    first = browser.get(way_back(session)).content.decode()
+    again = re.search(r'data-again-url="([^"]+)"', first)
+    assert again is not None
+    story.work()
+    assert story.fresh(session).verdict == "pending"
+    query = "?" + urlsplit(again[1]).query
+    assert standing(browser, session, query)["status"] == "not_passed_yet"
+    assert "Not passed this time" in browser.get(again[1]).content.decode()
+    # The next attempt is waited for, not answered with the result of the one before.
+    clock.advance(minutes=5)
+    story.finish(session, "pass")
+    second = browser.get(way_back(session)).content.decode()
+    assert "Confirming the result" in second
+    again = re.search(r'data-again-url="([^"]+)"', second)
+    assert again is not None
+    assert standing(browser, session, "?" + urlsplit(again[1]).query)["done"] is False
+    story.work()
+    assert standing(browser, session)["status"] == "passed"
+
+
+@pytest.mark.parametrize("since", ["", "x", "-1", "9" * 10, "9" * 40, "１２"])
+def test_a_strange_since_is_harmless(story: Story, browser: Client, since: str) -> None:
+    session = story.start()
+    assert browser.get(way_back(session), {"since": since}).status_code == 200
+    assert standing(browser, session, f"?since={since}")["done"] is False
+
+
+def test_no_transaction_and_no_login_stand_in_the_way(
+    story: Story, browser: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
+    settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
+    session = story.start()
+    assert browser.get(way_back(session)).status_code == 200
+    assert standing(browser, session)["done"] is False
+    assert story.fresh(session).returned_at is not None
+
+
+def test_a_link_says_nothing_in_the_log(
+    story: Story, browser: Client, caplog: pytest.LogCaptureFixture, clock: Any
+) -> None:
+    caplog.set_level("DEBUG")
+    session = story.start()
+    story.finish(session)
+    browser.get(way_back(session))
+    clock.advance(timedelta(seconds=30))
+    story.work()
+    browser.get(way_back(session))
+    for secret in (NUMBER, "张三", str(session.verify_token)):
+        assert secret not in caplog.text
