@@ -57,7 +57,6 @@ def _public(view: View) -> Callable[..., HttpResponse]:
         response = view(request, token)
         response["Referrer-Policy"] = "no-referrer"
         response["X-Robots-Tag"] = "noindex, nofollow"
-        response["Cache-Control"] = "no-store, private"
         return response
 
     return transaction.non_atomic_requests(login_not_required(require_safe(never_cache(guarded))))

@@ -229,7 +229,7 @@ DEFAULT_FROM_EMAIL = env.str("DEFAULT_FROM_EMAIL", default="faceprint@localhost"
 
 # --- Celery -----------------------------------------------------------------------------------------
 
-CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://")
+CELERY_BROKER_URL = env.str("CELERY_BROKER_URL", default="filesystem://localhost")
 if CELERY_BROKER_URL.startswith("filesystem:"):
     _messages = str(private_folder(VAR / "broker" / "messages"))
     CELERY_BROKER_TRANSPORT_OPTIONS: dict[str, Any] = {

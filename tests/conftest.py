@@ -128,7 +128,8 @@ def screenshot(request: pytest.FixtureRequest) -> Callable[[Any, str], None]:
 @pytest.fixture
 def clock(settings: Any) -> Iterator[Any]:
     """A clock that stands still at 2026-03-02 08:00 UTC until the test moves it."""
-    from tests.clock import START, clock as frozen
+    from tests.clock import START
+    from tests.clock import clock as frozen
 
     frozen.set(START)
     settings.FACEPRINT = {**settings.FACEPRINT, "CLOCK": "tests.clock.now"}
@@ -149,9 +150,7 @@ def sandbox(settings: Any, clock: Any) -> Iterator[Any]:
             "H5_URL": server.h5_url,
             "MEDIA_HOSTS": [server.url.removeprefix("http://")],
             "PUBLIC_URL": "http://testserver",
-            "APPLICATIONS": {
-                "default": {"API_KEY": "sandbox-api-key", "SECRET_KEY": "sandbox-secret-key"}
-            },
+            "APPLICATIONS": {"default": {"API_KEY": "sandbox-api-key", "SECRET_KEY": "sandbox-secret-key"}},
         }
         yield server
 

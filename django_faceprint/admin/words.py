@@ -68,6 +68,7 @@ REASONS: dict[str, Promise] = {
     "not_passed": _("only kept when the person passes"),
     "upstream_gave_none": _("Baidu gave none"),
     "same_as_process_video": _("the same file as the process video"),
+    "upload_cut_off": _("the upload was cut off"),
     "demoted": _("the browser fell back to recorded video"),
     "retention": _("the retention period is over"),
 }

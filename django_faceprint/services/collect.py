@@ -21,7 +21,7 @@ from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 
-from . import archive, deadlines, events, results, schedule, upstream
+from . import archive, deadlines, events, evidence, results, schedule, upstream
 from .problems import NO_ERROR, error_columns
 from .schedule import Lease, LeaseLost
 from .verdict import ask_verdict, decide
@@ -183,6 +183,7 @@ def _settle(visit: Visit) -> None:
         _settle_pending(visit, moment)
         return
     _mark_lost(visit, moment)
+    _give_up_broken_uploads(visit)
     wanted = list(session.assets.wanted())
     over = session.results_latest is not None and moment >= session.results_latest
     decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
@@ -232,6 +233,14 @@ def _mark_lost(visit: Visit, moment: datetime) -> None:
         logger.error(
             "faceprint: session %s: %s was not archived in time", visit.session.public_id, asset.kind
         )
+
+
+def _give_up_broken_uploads(visit: Visit) -> None:
+    """A match image whose upload to us was cut off: nobody can be asked for it, and nothing waits for it."""
+    broken = visit.session.assets.wanted().filter(source=Source.UPLOAD)
+    if broken.exists():
+        with visit.lease.fenced():
+            broken.update(state=State.NOT_PROVIDED, reason=evidence.UPLOAD_CUT_OFF)
 
 
 def _finish(visit: Visit, moment: datetime) -> None:

@@ -17,6 +17,7 @@ RECORDING_OFF = "recording_off"
 NOT_PASSED = "not_passed"
 UPSTREAM_GAVE_NONE = "upstream_gave_none"
 SAME_AS_PROCESS_VIDEO = "same_as_process_video"
+UPLOAD_CUT_OFF = "upload_cut_off"
 
 
 @dataclass(frozen=True)

@@ -16,7 +16,7 @@ from typing import Self
 
 import requests
 
-STOP_SECONDS = 10.0
+STOP_SECONDS = 6.0
 TAIL_LINES = 15
 
 

@@ -54,7 +54,9 @@ def start(api: APIClient) -> Callable[..., dict[str, Any]]:
 
     def begin(plan: str = "25001", **more: Any) -> dict[str, Any]:
         body: dict[str, Any] = {"plan": plan, "reference": "order-1", "identity": IDENTITY} | more
-        answer = api.post(f"{ROOT}sessions/", {key: value for key, value in body.items() if value is not None})
+        answer = api.post(
+            f"{ROOT}sessions/", {key: value for key, value in body.items() if value is not None}
+        )
         assert answer.status_code == 201, answer.content
         return dict(answer.json())
 

@@ -167,9 +167,7 @@ def test_too_large_bodies_are_refused(api: APIClient, start: Callable[..., dict[
     large = {"name": "x" * 70_000, "number": NUMBER}
     check_problem(api.post(f"{SESSIONS}{session['id']}/identity/", large), 413, "too_large")
     image = base64.b64encode(b"x" * 7_600_000).decode()
-    check_problem(
-        api.post(f"{SESSIONS}{session['id']}/match-image/", {"image": image}), 413, "too_large"
-    )
+    check_problem(api.post(f"{SESSIONS}{session['id']}/match-image/", {"image": image}), 413, "too_large")
     near = base64.b64encode(b"x" * 7_520_000).decode()
     answer = api.post(f"{SESSIONS}{session['id']}/match-image/", {"image": near})
     check_problem(answer, 400, "image_size", "image")

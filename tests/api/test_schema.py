@@ -103,7 +103,9 @@ class Absent:
 sys.meta_path.insert(0, Absent())
 import importlib.util
 found = importlib.util.find_spec
-importlib.util.find_spec = lambda name, *more: None if name.startswith("drf_spectacular") else found(name, *more)
+def find_spec(name, *more):
+    return None if name.startswith("drf_spectacular") else found(name, *more)
+importlib.util.find_spec = find_spec
 from django.conf import settings
 import tests.settings as base
 settings.configure(**{

@@ -14,7 +14,8 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, Plan, VerificationSession
-from tests.factories import NUMBER, image_bytes, make_passed_session, make_plan, make_session
+from django_faceprint.services import sessions
+from tests.factories import NUMBER, image_bytes, make_asset, make_passed_session, make_plan, make_session
 from tests.services.conftest import Story
 
 from .conftest import IDENTITY, NAME, ROOT, finish, row
@@ -124,6 +125,31 @@ def test_what_was_accepted_cannot_be_replaced(
     assert row(compared).assets.count() == 1
 
 
+def test_a_session_keeps_only_so_many_refused_pictures(
+    api: APIClient, start: Callable[..., dict[str, Any]], story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(sessions, "MOST_MATCH_IMAGES", 2)
+    session = start("25004", identity=None)
+    address = f"{ROOT}sessions/{session['id']}/match-image/"
+    story.fault("upload_match_image", "service", code=222202)
+    pictures = [base64.b64encode(image_bytes(colour=colour)).decode() for colour in ("#111", "#222", "#333")]
+    answers = [api.post(address, {"image": pictures[number]}) for number in (0, 0, 1, 2)]
+    assert [answer.json()["code"] for answer in answers] == ["refused", "refused", "refused", "too_many"]
+    assert answers[0].json()["upstream"]["code"] == "222202"
+    assert sorted(row(session).assets.stored().values_list("position", flat=True)) == [0, 1]
+
+
+def test_an_upload_that_was_cut_off_holds_nothing_up(
+    start: Callable[..., dict[str, Any]], story: Story
+) -> None:
+    session = start("25004", identity=None, match_image={"image": picture()})
+    cut_off = make_asset(row(session), "match_image", position=1)
+    finish(story, session)
+    assert (row(session).archive_state, row(session).has_outstanding_work) == ("complete", False)
+    cut_off.refresh_from_db()
+    assert (cut_off.state, cut_off.reason) == ("not_provided", "upload_cut_off")
+
+
 def test_the_same_key_and_body_give_the_same_session(
     api: APIClient, caller: Callable[..., APIClient]
 ) -> None:
@@ -157,9 +183,7 @@ def test_a_repeated_start_is_answered_also_after_the_plan_was_switched_off(api: 
 
 @pytest.mark.parametrize("key", ["", "x" * 81, "with space", "schlüssel", "tab\t"])
 def test_a_bad_idempotency_key_is_refused(api: APIClient, key: str) -> None:
-    answer = api.post(
-        f"{ROOT}sessions/", {"plan": "25001", "identity": IDENTITY}, HTTP_IDEMPOTENCY_KEY=key
-    )
+    answer = api.post(f"{ROOT}sessions/", {"plan": "25001", "identity": IDENTITY}, HTTP_IDEMPOTENCY_KEY=key)
     assert (answer.status_code, answer.json()["code"]) == (400, "idempotency_key")
     assert VerificationSession.objects.count() == 0
 

