@@ -48,11 +48,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     list_display = (
         "status_column",
+        "reference_column",
+        "person_column",
         "result_column",
         "archive_column",
         "created_column",
-        "person_column",
-        "reference_column",
     )
     list_display_links = ("status_column",)
     list_filter = (
