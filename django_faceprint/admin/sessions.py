@@ -54,7 +54,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         "archive_column",
         "created_column",
     )
-    list_display_links = ("status_column",)
+    list_display_links = ("status_column", "reference_column")
     list_filter = (
         "verdict",
         "archive_state",

@@ -349,7 +349,7 @@ def _causes(condition: str) -> list[str]:
         return [
             gettext("Baidu is disturbed or the network is: the work is repeated by itself."),
             gettext("The keys or permissions were changed, or a quota is used up: run faceprint_doctor."),
-            gettext("The QPS limit of the account is lower than the setting QPS."),
+            gettext("The QPS limit of the account is too low for the load."),
         ]
     return [
         gettext("Somebody tries photos, videos or masks, or other people's names and numbers."),
