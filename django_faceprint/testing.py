@@ -1,0 +1,81 @@
+"""A pytest plugin for host projects: the sandbox inside the test's process, and the engine called directly.
+
+In the host's top-level ``conftest.py``: ``pytest_plugins = ["django_faceprint.testing"]``. Needs
+pytest-django. No worker, no broker, no network beyond loopback.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from .models import VerificationSession
+    from .sandbox.core import Sandbox
+    from .services.collect import WorkReport
+
+# The application's credentials that the sandbox knows.
+API_KEY = "sandbox-api-key"
+SECRET_KEY = "sandbox-secret-key"  # noqa: S105  (known to everybody)
+WORK_BUDGET = timedelta(seconds=60)
+
+
+@dataclass(frozen=True)
+class FaceprintSandbox:
+    """What a test does to a verification that the host's code has started."""
+
+    #: The sandbox itself: faults, scripts, clock, ledger.
+    sandbox: Sandbox
+
+    def verify(self, session: VerificationSession, outcome: str = "pass", *, code: str | None = None) -> None:
+        """Send the person through the H5 page and back, and let the engine look; *session* is refreshed.
+
+        *outcome* is ``pass``, ``fail`` (with a *code* of API reference 4.3) or ``giveup``.
+        """
+        from .services.sessions import record_return
+
+        self.sandbox.finish(session.verify_token or "", outcome, code)
+        if outcome != "giveup":
+            record_return(session)
+        self.work()
+        session.refresh_from_db()
+
+    @staticmethod
+    def work() -> WorkReport:
+        """Do all that is due, as a Celery worker would."""
+        from .services.collect import collect_due
+
+        return collect_due(budget=WORK_BUDGET, monotonic=time.monotonic)
+
+
+@pytest.fixture
+def faceprint_sandbox(settings: Any, db: None, tmp_path: Path) -> Iterator[FaceprintSandbox]:
+    """A running sandbox; settings, plans and the evidence storage of this test belong to it alone."""
+    from .sandbox.server import SandboxServer
+    from .services.plans import copy_sandbox_plans
+
+    # A sandbox on loopback is refused in production, and pytest-django turns DEBUG off.
+    settings.DEBUG = True
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {
+            "BACKEND": "django.core.files.storage.FileSystemStorage",
+            "OPTIONS": {"location": str(tmp_path / "faceprint")},
+        },
+    }
+    with SandboxServer(qps=0) as server:
+        settings.FACEPRINT = {
+            **settings.FACEPRINT,
+            "APPLICATIONS": {"default": {"API_KEY": API_KEY, "SECRET_KEY": SECRET_KEY}},
+            "API_URL": server.url,
+            "H5_URL": server.h5_url,
+            "MEDIA_HOSTS": [f"127.0.0.1:{server.port}"],
+        }
+        copy_sandbox_plans()
+        yield FaceprintSandbox(server.sandbox)
