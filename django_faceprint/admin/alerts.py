@@ -171,7 +171,7 @@ class AlertAdmin(ReadOnlyAdmin):
     @admin.display(description=_("mail"))
     def mail_column(self, alert: Alert) -> str:
         if alert.mail_error:
-            return gettext("failed")
+            return gettext("not delivered")
         return gettext("sent") if alert.mailed_at else gettext("not sent")
 
     @admin.display(description=_("facts"))

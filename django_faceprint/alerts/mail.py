@@ -265,8 +265,9 @@ def _incident_story(alert: Alert) -> _Story:
 
 def _test_story(rule: AlertRule) -> _Story:
     headline = gettext("This is a test of the rule: %(rule)s") % {"rule": rule.get_condition_display()}
+    mark = gettext("Test")
     return _Story(
-        subject=_one_line(f"[{gettext('Test')}][faceprint] {rule.get_condition_display()}"),
+        subject=_one_line(f"[{mark}][faceprint] {rule.get_condition_display()}"),
         headline=headline,
         lines=[
             (gettext("Severity"), rule.get_severity_display()),

@@ -9,6 +9,7 @@ from django.conf import settings
 from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
 
 from django_faceprint.clock import now
 from django_faceprint.privacy.fields import EncryptedJSONField, EncryptedTextField
@@ -74,7 +75,7 @@ class VerificationSession(models.Model):
     class Status(models.TextChoices):
         """Derived for the API and the console; never stored."""
 
-        CREATED = "created", _("created")
+        CREATED = "created", pgettext_lazy("session status", "created")
         AWAITING_USER = "awaiting_user", _("awaiting the person")
         VERIFYING = "verifying", _("verifying")
         PASSED = "passed", _("passed")

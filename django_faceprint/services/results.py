@@ -6,9 +6,10 @@ import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 from django_faceprint.client import AllResult, Answer, Attempt, DetailResult, ErrorClass, MediaResult
+from django_faceprint.client.codes import clean_message
 from django_faceprint.clock import now
 from django_faceprint.exceptions import Rejected, SessionGone
 from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession
@@ -16,7 +17,6 @@ from django_faceprint.privacy.blind_index import blind_index
 
 from . import deadlines, evidence
 from .answers import record_answer
-from .problems import columns_of
 from .visit import Visit
 
 Verdict = VerificationSession.Verdict
@@ -26,25 +26,32 @@ Source = MediaAsset.Source
 
 #: How long a recording may be missing from the answer before it counts as not provided.
 RECORDING_LAG = timedelta(minutes=30)
+#: Visits in a row that may fail before a result/getall that refuses counts as one that Baidu does not offer.
+REFUSALS_BEFORE_GIVING_UP = 5
+#: The query parameter that upstream's storage signs a URL with, anew for every answer (API reference 7).
+SIGNATURE = "authorization"
+#: Where a session notes which recordings upstream has named so far; survives a new collection.
+NAMED = "media_named"
 
 
 def ask_all(visit: Visit) -> None:
     """result/getall: attempts, their faces, thresholds and risk. Absent in the older document."""
     if visit.done("getall") and not visit.out_of_reach(Source.GETALL):
         return
-    unsupported = False
+    # A verdict from result/detail stands without it: nothing waits for ever for an optional interface.
+    give_up = not visit.done("getall") and visit.session.failure_count >= REFUSALS_BEFORE_GIVING_UP
     everything: Answer[AllResult] | None = None
     try:
         everything = visit.client.result_all(visit.token)
     except Rejected:
-        if visit.done("getall"):
+        if not give_up:
             raise
-        unsupported = True
-    if unsupported or everything is None or everything.result is None:
-        # A verdict from result/detail stands without it: nothing waits for an optional interface.
+    if everything is not None and everything.result is not None:
+        take_attempts(visit, everything)
+    elif give_up:
         visit.mark("getall")
-        return
-    take_attempts(visit, everything)
+    else:
+        visit.failed = True
 
 
 def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
@@ -157,8 +164,7 @@ def ask_simple(visit: Visit) -> None:
     answer = visit.client.result_simple(visit.token)
     if answer.result is None or not answer.result.face_url:
         visit.failed = True
-        if answer.error is not None:
-            visit.update(**columns_of(answer.error))
+        visit.say(answer.error)
         return
     if not visit.done("simple"):
         with visit.lease.fenced():
@@ -218,7 +224,7 @@ def ask_media(visit: Visit) -> None:
 
 def _given_media(result: MediaResult) -> dict[tuple[str, int], str]:
     given: dict[tuple[str, int], str] = {}
-    seen: set[tuple[str, str]] = set()
+    seen: set[tuple[object, ...]] = set()
     for kind, urls in (
         (Kind.PROCESS_VIDEO, result.process_videos),
         (Kind.VIDEO, result.videos),
@@ -234,33 +240,37 @@ def _given_media(result: MediaResult) -> dict[tuple[str, int], str]:
     return given
 
 
-def _same_file(url: str) -> tuple[str, str]:
+def _same_file(url: str) -> tuple[object, ...]:
+    """What two URLs of one file have in common: all but the signature."""
     try:
         parts = urlsplit(url)
-        return parts.netloc, parts.path
+        query = [item for item in parse_qsl(parts.query, keep_blank_values=True) if item[0] != SIGNATURE]
     except ValueError:
-        return "", url
+        return (url,)
+    return parts.netloc, parts.path, tuple(query)
 
 
 def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tuple[str, int], str]) -> None:
-    """Wanted recordings that the answer does not name: give upstream time to process, then say why not."""
+    """Wanted recordings that the answer does not name: give upstream time to process, then say why not.
+
+    What was named once and is not any more has expired upstream; it was not withheld.
+    """
     session = visit.session
-    missing = [asset for asset in visit.wanted(Source.MEDIA) if (asset.kind, asset.position) not in given]
-    first_naming = bool(given) and not visit.done("media_named")
-    if first_naming:
-        visit.mark("media_named")
-    if not missing or (visit.done("media_named") and not first_naming):
-        # What was named once and is not any more has expired upstream; it was not withheld.
+    named = {*session.stages_done.get(NAMED, ()), *(_name(*key) for key in given)}
+    if given:
+        visit.update(stages_done={**session.stages_done, NAMED: sorted(named)})
+    missing = [asset for asset in visit.wanted(Source.MEDIA) if _name(asset.kind, asset.position) not in named]
+    if not missing:
         return
     finished_at = session.verified_at or session.decided_at
     processing = finished_at is not None and now() < finished_at + RECORDING_LAG
     expired = session.media_deadline is not None and now() >= session.media_deadline
-    if given and any(asset.is_video for asset in missing):
+    if any(kind in MediaAsset.VIDEO_KINDS for kind, _ in given) and any(asset.is_video for asset in missing):
         # The person's browser fell back from the plan's kind of recording to the other one.
         reason = "demoted" if session.is_demote else evidence.UPSTREAM_GAVE_NONE
     elif result.ext_info:
-        reason = f"extInfo: {result.ext_info}"
-    elif not given and (processing or expired):
+        reason = f"extInfo: {clean_message(result.ext_info)}"
+    elif processing or (expired and not named):
         # Too early to say that there is none, or too late.
         visit.failed = True
         return
@@ -270,6 +280,10 @@ def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tup
         MediaAsset.objects.wanted().filter(pk__in=[asset.pk for asset in missing]).update(
             state=State.NOT_PROVIDED, reason=reason[:200]
         )
+
+
+def _name(kind: str, position: int) -> str:
+    return f"{kind}/{position}"
 
 
 def ask_stat(visit: Visit) -> None:
@@ -321,9 +335,9 @@ def ask_detail_again(visit: Visit) -> None:
     if detail.result is not None:
         with visit.lease.fenced():
             record_detail(visit, detail)
-    elif detail.error is not None:
+    else:
         visit.failed = True
-        visit.update(**columns_of(detail.error))
+        visit.say(detail.error)
 
 
 def without_none(values: dict[str, str | None]) -> dict[str, str]:

@@ -17,7 +17,7 @@ from django_faceprint.privacy.fields import column_values
 
 from . import deadlines, evidence
 from .answers import record_answer
-from .problems import error_columns
+from .problems import columns_of, error_columns
 from .schedule import Lease
 
 logger = logging.getLogger(__name__)
@@ -75,7 +75,7 @@ class Visit:
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
         self.failed = True
         values = error_columns(problem)
-        self.update(**values)
+        self._write_problem(values)
         raw = getattr(problem, "raw", None)
         upstream_error: UpstreamError | None = getattr(problem, "error", None)
         if raw and upstream_error is not None and isinstance(problem, Rejected):
@@ -95,6 +95,16 @@ class Visit:
             values["error_code"] or "-",
             values["error_log_id"] or "-",
         )
+
+    def say(self, error: UpstreamError | None) -> None:
+        """Write on the session what upstream answered instead of a result, if it said anything."""
+        if error is not None:
+            self._write_problem(columns_of(error))
+
+    def _write_problem(self, values: dict[str, str]) -> None:
+        # Why a person failed stands in the same columns, and no trouble with the evidence may replace it.
+        if self.session.verdict != VerificationSession.Verdict.FAILED:
+            self.update(**values)
 
     def want(self, item: evidence.ExpectedAsset, attempt_time: datetime | None = None) -> MediaAsset:
         """Make sure that the row of *item* exists; an asset that was not provided may become wanted."""
