@@ -51,7 +51,7 @@ KEY_BYTES = 32
 class Application:
     """Credentials of one Baidu application. A verify_token only works with the application that made it."""
 
-    api_key: str
+    api_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     account: str = "default"
 
@@ -73,9 +73,7 @@ class Conf:
             if not isinstance(values, Mapping):
                 raise _wrong(name, "a dict")
             if unknown := set(values) - APPLICATION_KEYS:
-                raise FaceprintConfigurationError(
-                    f'FACEPRINT["{name}"] has unknown keys: {_names(unknown)}.'
-                )
+                raise FaceprintConfigurationError(f'FACEPRINT["{name}"] has unknown keys: {_names(unknown)}.')
             for key in APPLICATION_KEYS & set(values):
                 if not isinstance(values[key], str):
                     raise _wrong(f"{name}.{key}", "a string")

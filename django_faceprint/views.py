@@ -103,10 +103,15 @@ def return_status(request: HttpRequest, token: str) -> HttpResponse:
 
 
 def _wants_asking(session: VerificationSession, moment: datetime) -> bool:
+    if session.returned_at is None:
+        return True
     if session.verdict != VerificationSession.Verdict.PENDING:
-        return session.returned_at is None
+        return False
+    if session.ready_deadline is not None or (session.is_leased and session.poked):
+        # It is due already. While no worker runs, reloading would only fill the broker.
+        return False
     last = session.last_polled_at
-    return session.returned_at is None or last is None or moment - last >= POKE_INTERVAL
+    return last is None or moment - last >= POKE_INTERVAL
 
 
 def _standing(session: VerificationSession, since: datetime) -> Standing:

@@ -12,6 +12,7 @@ from django.core.files.storage import FileSystemStorage
 
 from django_faceprint import checks
 from django_faceprint.clock import FileClock
+from django_faceprint.conf import conf
 from django_faceprint.privacy.keys import generate_key
 
 ROOT = Path(__file__).parent.parent
@@ -334,3 +335,11 @@ def test_every_id_is_unique_documented_and_tested() -> None:
     assert set(documented) == set(made)
     tests = [Path(__file__), Path(__file__).parent / "privacy" / "test_fields.py"]
     assert set(ids(tests)) >= set(made)
+
+
+def test_credentials_are_in_no_representation(settings: Any) -> None:
+    credentials = {"API_KEY": "canary-api-key", "SECRET_KEY": "canary-secret-key"}
+    settings.FACEPRINT = {**settings.FACEPRINT, "APPLICATIONS": {"default": credentials}}
+    shown = repr(conf.applications)
+    assert "account='default'" in shown
+    assert "canary" not in shown

@@ -19,7 +19,7 @@ from django_faceprint.alerts.mail import AlertMailFailed, send_test_mail
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule
 
-from .readonly import ReadOnlyAdmin
+from .readonly import OnlyListedFilters, ReadOnlyAdmin
 from .record import Badge
 from .sessions import badge
 
@@ -34,7 +34,7 @@ _CONSOLE_CSS = {"all": ["faceprint/admin/console.css"]}
 
 
 @admin.register(AlertRule)
-class AlertRuleAdmin(admin.ModelAdmin):
+class AlertRuleAdmin(OnlyListedFilters):
     """The rules exist from the start; they are changed with the permission ``manage_alerts``."""
 
     list_display = ("condition", "enabled", "severity_column", "window_minutes", "recipients_column")

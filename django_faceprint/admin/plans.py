@@ -12,6 +12,8 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.conf import conf
 from django_faceprint.models import Plan
 
+from .readonly import OnlyListedFilters
+
 MANAGE = "faceprint.manage_plans"
 
 
@@ -31,7 +33,7 @@ class PlanForm(forms.ModelForm):
 
 
 @admin.register(Plan)
-class PlanAdmin(admin.ModelAdmin):
+class PlanAdmin(OnlyListedFilters):
     """Changed with the permission ``manage_plans`` only; seen with it or with Django's view permission.
 
     A change applies to verifications that are decided from then on. What would give a past record

@@ -1,14 +1,41 @@
-"""Records that nobody edits."""
+"""Lists that answer what they offer to be asked, and records that nobody edits."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
 from django.http import HttpRequest
 
 
-class ReadOnlyAdmin(admin.ModelAdmin):
+class OnlyListedFilters(admin.ModelAdmin):
+    """A list whose address can ask no more than the filters beside it.
+
+    Django lets an address ask anything of any column of the row: of those that no page shows, and with
+    regular expressions that keep a database busy for as long as their author likes.
+    """
+
+    # Exactly these are what the filters of a field put into addresses.
+    _OPERATIONS = frozenset({"exact", "isnull", "isempty"})
+
+    def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
+        """Whether a filter of the list asks so; anything else is answered with 400."""
+        fields = set()
+        filters: Iterable[Any] = self.list_filter
+        for item in filters:
+            if isinstance(item, type):
+                if lookup == getattr(item, "parameter_name", None):
+                    return True
+                continue
+            fields.add(item if isinstance(item, str) else item[0])
+        path, _, operation = lookup.rpartition("__")
+        if operation in self._OPERATIONS:
+            lookup = path
+        return not fields.isdisjoint({lookup, lookup.removesuffix("__id")})
+
+
+class ReadOnlyAdmin(OnlyListedFilters):
     """Rows can be looked at with the model's view permission, and neither added, changed nor deleted."""
 
     show_full_result_count = False

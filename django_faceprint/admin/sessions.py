@@ -14,6 +14,7 @@ from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllow
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
+from django.utils.decorators import method_decorator
 from django.utils.formats import date_format
 from django.utils.functional import Promise
 from django.utils.html import format_html
@@ -21,6 +22,7 @@ from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from django_faceprint.clock import now
 from django_faceprint.media_response import media_response, record_look
@@ -257,11 +259,14 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     # --- finding --------------------------------------------------------------------------------
 
+    @method_decorator(sensitive_post_parameters("q"))
+    @sensitive_variables()
     def lookup_view(self, request: HttpRequest) -> HttpResponseBase:
         """Opens the record that was asked for; several are listed.
 
         The text is posted, and only what matched a reference, a session ID or a log_id comes into a
-        URL. What matched nothing may be anything, a pasted ID number, say; it is not even repeated.
+        URL. What matched nothing may be anything, a pasted ID number, say; it is not even repeated, nor
+        in the report of an error.
         """
         if not self.has_view_permission(request):
             raise PermissionDenied

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from datetime import UTC
 from typing import Any
 
 from django.db.models import Q
@@ -31,7 +32,11 @@ class NewestFirst(CursorPagination):
         try:
             cursor = super().decode_cursor(request)
             if cursor is not None and cursor.position is not None:
-                problem = parse_datetime(str(cursor.position)) is None
+                moment = parse_datetime(str(cursor.position))
+                problem = moment is None or moment.tzinfo is None
+                if moment is not None:
+                    # The first and the last hours of the calendar do not exist in every zone.
+                    moment.astimezone(UTC)
         except Exception:  # noqa: BLE001  (whatever a forged cursor makes of base64, numbers and dates)
             problem = True
         if problem:

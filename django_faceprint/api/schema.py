@@ -20,6 +20,7 @@ STATUSES = {
     404: "There is no such thing, or not for this caller.",
     409: "The session is past this step.",
     410: "Baidu no longer knows the session's token.",
+    412: "The file is not the one that `If-Match` names.",
     413: "The request is too large.",
     415: "The body is not of a type that is read here.",
     416: "The range lies outside the file.",

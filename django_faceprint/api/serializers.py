@@ -21,6 +21,7 @@ from rest_framework.settings import api_settings
 from django_faceprint.client.inputs import CONTROLS, MAX_IMAGE_BASE64
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
+from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
 from django_faceprint.services import sessions
 
@@ -34,6 +35,9 @@ Verdict = VerificationSession.Verdict
 SHORTEST_WAIT, LONGEST_WAIT = 2, 30
 #: Sessions after which the same person may simply be sent through a new one.
 CAN_RETRY = frozenset({Status.FAILED, Status.EXPIRED, Status.ABANDONED})
+
+#: What stands for a name or number that cannot be decrypted.
+UNREADABLE = "****"
 
 # A name of a field, as opposed to a value that slipped into a name's place.
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
@@ -321,8 +325,11 @@ class SessionSummarySerializer(Described):
 
     @field_schema(MaskedIdentitySerializer(allow_null=True))
     def get_identity(self, session: VerificationSession) -> dict[str, Any] | None:
-        """None while nobody is known."""
-        masked = dict(MaskedIdentitySerializer(session).data)
+        """None while nobody is known; hidden altogether where a key is missing, so that lists go on."""
+        try:
+            masked = dict(MaskedIdentitySerializer(session).data)
+        except SealBroken:
+            masked = {"name": UNREADABLE, "number": UNREADABLE, "certificate_type": session.certificate_type}
         return masked if masked["name"] or masked["number"] else None
 
 

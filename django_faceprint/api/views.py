@@ -69,8 +69,9 @@ class FaceprintView(APIView):
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
         """Refuse a body that announces itself as too large, then as usual."""
-        length = request.META.get("CONTENT_LENGTH") or "0"
-        if not str(length).isdecimal() or int(length) > self.max_body:
+        length = str(request.META.get("CONTENT_LENGTH") or "0")
+        # int() refuses thousands of digits; so many bytes are too many in any case.
+        if not length.isdecimal() or len(length) > 18 or int(length) > self.max_body:
             raise RequestDataTooBig("The request body is too large.")
         super().initial(request, *args, **kwargs)
 
@@ -334,7 +335,7 @@ class MediaContentView(FaceprintView):
         status=(200, 206),
         path=["id"],
         headers=[("Range", "One range of bytes; answered with 206 and the part.")],
-        problems=[404, 416, 502, 503],
+        problems=[404, 412, 416, 502, 503],
         media_types=["image/jpeg", "image/png", "image/bmp", "video/mp4"],
     )
     def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
@@ -415,6 +416,7 @@ def _media_problem(answer: HttpResponseBase) -> Problem:
 
 _MEDIA_PROBLEMS = {
     404: ("not_found", _("There is nothing here for this caller.")),
+    412: ("precondition_failed", _("The file is not the one that the condition names.")),
     416: ("range_not_satisfiable", _("The range lies outside the file.")),
     502: ("unreadable", _("The stored file is damaged.")),
     503: ("storage", _("The file storage is not available.")),

@@ -108,7 +108,8 @@ class VerificationSession(models.Model):
         verbose_name=_("created by"),
         related_name="+",
     )
-    idempotency_key = models.CharField(max_length=80, null=True, editable=False)
+    # A hash of the caller and the key that it gave.
+    idempotency_key = models.CharField(max_length=64, null=True, unique=True, editable=False)
     request_digest = models.CharField(max_length=80, default="", editable=False)
     reference = models.CharField(_("reference"), max_length=100, blank=True, default="", db_index=True)
     purpose = models.CharField(_("purpose"), max_length=100, blank=True, default="")
@@ -186,9 +187,6 @@ class VerificationSession(models.Model):
             models.Index(fields=["created_by", "-created_at"], name="faceprint_session_owner"),
         ]
         constraints = [
-            models.UniqueConstraint(
-                fields=["created_by", "idempotency_key"], name="faceprint_session_idempotency"
-            ),
             models.CheckConstraint(
                 condition=Q(wake_at__isnull=True) | Q(ready_deadline__isnull=True),
                 name="faceprint_session_waits_or_ready",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 from typing import Any
 
 from django.http import HttpRequest
@@ -32,5 +33,12 @@ def record_access(
 
 
 def _address(request: HttpRequest) -> str | None:
-    """The peer's address as the server saw it; a proxy's header is trusted only when the host maps it."""
-    return request.META.get("REMOTE_ADDR") or None
+    """The peer's address as the server saw it; a proxy's header is trusted only when the host maps it.
+
+    None for what is no address, as servers write it for a Unix socket: PostgreSQL would refuse the row.
+    """
+    text = str(request.META.get("REMOTE_ADDR", "")).partition("%")[0]
+    try:
+        return str(ipaddress.ip_address(text))
+    except ValueError:
+        return None

@@ -32,7 +32,7 @@ from django_faceprint.privacy.files import (
 )
 from django_faceprint.privacy.keys import SealBroken
 
-from . import events
+from . import events, upstream
 from .schedule import LEASE_SECONDS, Lease, LeaseLost
 
 logger = logging.getLogger(__name__)
@@ -64,9 +64,11 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes], *, plain_htt
     """Store the file that *chunks* make up as *asset*.
 
     Raises :class:`UnsafeMedia` when it is not what was promised, :class:`StorageFailed` when the
-    storage fails, :class:`LeaseLost` when the session was taken over, and whatever reading *chunks*
-    raises. In every such case the asset is unchanged and nothing half-written is referred to.
+    storage fails, :class:`LeaseLost` when the session was taken over, ``RuntimeError`` inside a database
+    transaction, and whatever reading *chunks* raises. In every such case the asset is unchanged and
+    nothing half-written is referred to.
     """
+    upstream.refuse_inside_transaction()
     facts: _Facts | None = None
     if not asset.is_video:
         data = _read_image(chunks)

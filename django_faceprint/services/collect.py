@@ -63,7 +63,12 @@ def collect_due(
     where the project's clock is moved.
     """
     report = WorkReport()
-    stop_at = monotonic() + budget.total_seconds()
+    started = monotonic()
+    stop_at = started + budget.total_seconds()
+
+    def in_time() -> bool:
+        return monotonic() < started + schedule.DOWNLOADS_BEGIN_WITHIN
+
     schedule.promote(now())
     while monotonic() < stop_at and (limit is None or report.sessions < limit):
         lease = schedule.claim(now(), session_pk=hint) if hint is not None else None
@@ -73,40 +78,47 @@ def collect_due(
             if not schedule.promote(now()):
                 break
             continue
-        _collect_claimed(lease, report)
+        _collect_claimed(lease, report, in_time)
     return report
 
 
-def _collect_claimed(lease: Lease, report: WorkReport) -> None:
+def _collect_claimed(lease: Lease, report: WorkReport, in_time: Callable[[], bool]) -> None:
     report.sessions += 1
+    problem: dict[str, str] = {}
     try:
-        session = lease.session()
-        with upstream.client_for(session.application, session_pk=session.pk) as client:
-            visit = Visit(lease, session, client)
-            try:
-                _work_through(visit)
-            finally:
-                report.archived += visit.archived
-                report.lost += visit.lost
-                report.failures += visit.failed
+        _visit(lease, report, in_time)
     except LeaseLost:
         logger.info("faceprint: session was taken over by another worker")
     except FaceprintConfigurationError as error:
-        report.failures += 1
-        _postpone(lease, error_columns(error))
+        problem = error_columns(error)
     except Exception as error:  # noqa: BLE001  (reported below, with its place)
         # One session that trips over a mistake of ours must not keep the others from their turn.
-        # Only the place is logged: the exception's own text could quote what upstream sent.
+        _log_unexpected(f"session pk {lease.session_pk}", error)
+        problem = {**NO_ERROR, "error_class": "internal", "error_message": type(error).__name__}
+    if problem:
+        # Outside the except block: should this fail too, its traceback must not quote the first failure.
         report.failures += 1
-        frame = traceback.extract_tb(error.__traceback__)[-1]
-        logger.error(
-            "faceprint: session pk %s: unexpected %s at %s:%s",
-            lease.session_pk,
-            type(error).__name__,
-            frame.filename,
-            frame.lineno,
-        )
-        _postpone(lease, {**NO_ERROR, "error_class": "internal", "error_message": type(error).__name__})
+        _postpone(lease, problem, report)
+
+
+def _visit(lease: Lease, report: WorkReport, in_time: Callable[[], bool]) -> None:
+    session = lease.session()
+    with upstream.client_for(session.application, session_pk=session.pk) as client:
+        visit = Visit(lease, session, client, in_time)
+        try:
+            _work_through(visit)
+        finally:
+            report.archived += visit.archived
+            report.lost += visit.lost
+            report.failures += visit.failed
+
+
+def _log_unexpected(where: str, error: Exception) -> None:
+    """Only the place is logged: the exception's own text could quote what upstream sent."""
+    frame = traceback.extract_tb(error.__traceback__)[-1]
+    logger.error(
+        "faceprint: %s: unexpected %s at %s:%s", where, type(error).__name__, frame.filename, frame.lineno
+    )
 
 
 def _work_through(visit: Visit) -> None:
@@ -137,13 +149,20 @@ def _finish_unstarted(visit: Visit) -> None:
 
 
 def _archive_wanted(visit: Visit) -> None:
-    """Store every wanted asset whose bytes or URL this visit has, the earliest deadline first."""
+    """Store every wanted asset whose bytes or URL this visit has, the earliest deadline first.
+
+    Stops, after one at least, when the run has no time for another download: a worker that is killed in
+    mid-download has downloaded for nothing.
+    """
     wanted = list(visit.session.assets.wanted())
     far = datetime.max.replace(tzinfo=now().tzinfo)
     wanted.sort(key=lambda asset: deadlines.ordering_deadline(visit.session, asset) or far)
-    for asset in wanted:
-        if asset.pk in visit.data or asset.pk in visit.urls:
-            _archive_one(visit, asset)
+    within_reach = [asset for asset in wanted if asset.pk in visit.data or asset.pk in visit.urls]
+    for done, asset in enumerate(within_reach):
+        if done and not visit.in_time():
+            visit.cut_short = True
+            return
+        _archive_one(visit, asset)
 
 
 def _fetch_and_store(visit: Visit, asset: MediaAsset) -> None:
@@ -166,6 +185,12 @@ def _archive_one(visit: Visit, asset: MediaAsset) -> None:
         problem = str(error)
     except archive.StorageFailed as error:
         problem = f"storage: {error}"
+    except LeaseLost:
+        raise
+    except Exception as error:  # noqa: BLE001  (reported, with its place)
+        # One file that trips over a mistake of ours must not keep the others from being archived.
+        _log_unexpected(f"session {visit.session.public_id}", error)
+        problem = f"internal: {type(error).__name__}"
     if not problem:
         visit.archived += 1
         return
@@ -182,7 +207,8 @@ def _settle(visit: Visit) -> None:
     if session.verdict == Verdict.PENDING:
         _settle_pending(visit, moment)
         return
-    _mark_lost(visit, moment)
+    if not visit.cut_short:
+        _mark_lost(visit, moment)
     _give_up_broken_uploads(visit)
     wanted = list(session.assets.wanted())
     over = session.results_latest is not None and moment >= session.results_latest
@@ -193,7 +219,7 @@ def _settle(visit: Visit) -> None:
             filter(None, (deadlines.ordering_deadline(session, asset) for asset in wanted)),
             default=session.results_deadline,
         )
-        failures = session.failure_count + 1
+        failures = 0 if visit.cut_short else session.failure_count + 1
         visit.lease.release(
             schedule.retry_at(moment, failures, next_deadline),
             next_deadline=next_deadline,
@@ -245,16 +271,15 @@ def _give_up_broken_uploads(visit: Visit) -> None:
 
 def _finish(visit: Visit, moment: datetime) -> None:
     session = visit.session
-    state = archive_state(session)
     with visit.lease.fenced():
-        visit.update(
-            archive_state=state,
-            archived_at=moment if state == ArchiveState.COMPLETE else session.archived_at,
-        )
+        state = archive_state(session)
+        visit.update(archive_state=state)
         if state == ArchiveState.COMPLETE:
             if session.verdict == Verdict.PASSED:
                 visit.update(**NO_ERROR)
-            transaction.on_commit(lambda: events.session_archived(session))
+            if session.archived_at is None:
+                visit.update(archived_at=moment)
+                transaction.on_commit(lambda: events.session_archived(session))
         visit.lease.release(None, next_deadline=None, failure_count=0)
 
 
@@ -270,17 +295,20 @@ def archive_state(session: VerificationSession) -> str:
     return ArchiveState.COMPLETE if stored else ArchiveState.NOT_APPLICABLE
 
 
-def _postpone(lease: Lease, problem: dict[str, str]) -> None:
-    """The visit could not be made at all: say why on the session and look again later."""
+def _postpone(lease: Lease, problem: dict[str, str], report: WorkReport) -> None:
+    """The visit could not be made, or broke off: say why on the session and look again later.
+
+    Not for ever: what could not be fetched until its latest deadline is lost for this reason, too.
+    """
     try:
         session = lease.session()
-        failures = session.failure_count + 1
-        lease.release(
-            schedule.retry_at(now(), failures, session.next_deadline),
-            next_deadline=session.next_deadline,
-            failure_count=failures,
-            **problem,
-        )
+        visit = Visit(lease, session, None, failed=True)
+        visit.write_problem(problem)
+        if session.token_answered_at is None:
+            _finish_unstarted(visit)
+        else:
+            _settle(visit)
+        report.lost += visit.lost
     except LeaseLost:
         logger.info("faceprint: session was taken over by another worker")
 
@@ -304,7 +332,11 @@ def collect_anew(session: VerificationSession) -> bool:
         changed = VerificationSession.objects.filter(
             idle, pk=session.pk, verdict__in=(Verdict.PASSED, Verdict.FAILED), verify_token__isnull=False
         ).update(
-            stages_done={key: value for key, value in session.stages_done.items() if key == "attempted"},
+            stages_done={
+                key: value
+                for key, value in session.stages_done.items()
+                if key in ("attempted", results.NAMED)
+            },
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
             ready_deadline=session.media_deadline or moment,

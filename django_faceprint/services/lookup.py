@@ -13,7 +13,8 @@ def matching(text: str) -> Q:
     Names, ID numbers and tokens are not looked up here: this text ends up in URLs and access logs.
     """
     text = text.strip()
-    if not text:
+    if not text or "\x00" in text:
+        # PostgreSQL does not even take the question.
         return Q(pk__in=[])
     found = Q(reference=text) | Q(error_log_id=text)
     public_id = VerificationSession.parse_public_id(text)

@@ -259,7 +259,9 @@ def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tup
     named = {*session.stages_done.get(NAMED, ()), *(_name(*key) for key in given)}
     if given:
         visit.update(stages_done={**session.stages_done, NAMED: sorted(named)})
-    missing = [asset for asset in visit.wanted(Source.MEDIA) if _name(asset.kind, asset.position) not in named]
+    missing = [
+        asset for asset in visit.wanted(Source.MEDIA) if _name(asset.kind, asset.position) not in named
+    ]
     if not missing:
         return
     finished_at = session.verified_at or session.decided_at

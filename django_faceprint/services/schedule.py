@@ -30,6 +30,8 @@ from .deadlines import window_closes_at
 SOFT_TIME_LIMIT = 240
 HARD_TIME_LIMIT = 300
 LEASE_SECONDS = 420
+#: Seconds from a run's start after which no further download begins, so that the soft limit finds none.
+DOWNLOADS_BEGIN_WITHIN = 120
 LEASE = timedelta(seconds=LEASE_SECONDS)
 
 PROMOTE_BATCH = 500

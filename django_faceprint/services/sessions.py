@@ -15,6 +15,7 @@ from uuid import UUID
 
 from django.core import signing
 from django.db import IntegrityError, transaction
+from django.db.models import F
 from django.urls import NoReverseMatch, reverse
 
 from django_faceprint.client import Identity, MatchImage, checked_plan_id
@@ -28,6 +29,7 @@ from django_faceprint.exceptions import (
 )
 from django_faceprint.hosts import refuse_unsafe_hosts
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
+from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index, fingerprint, has_fingerprint
 from django_faceprint.privacy.fields import column_values, seal_value
 
@@ -44,6 +46,7 @@ _ID_NUMBER = re.compile(
     rf"(?<![0-9])[1-9][0-9]{{5}}(?:(?:18|19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]|[0-9]{{2}}{_DAY}[0-9]{{3}})"
     r"(?![0-9])"
 )
+_IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,80}")
 _PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
 
 
@@ -72,7 +75,8 @@ def start_session(
 
     Raises :class:`InvalidInput` naming the field before anything is sent. Once the row exists, an
     upstream failure is written on it and raised: the session can be continued by calling again with
-    the same idempotency key, or with :func:`submit_identity` and :func:`upload_match_image`.
+    the same idempotency key (1 to 80 visible ASCII characters), or with :func:`submit_identity` and
+    :func:`upload_match_image`.
     """
     session = register_session(request, created_by=created_by, subject=subject)
     prepare_session(session, request)
@@ -90,6 +94,8 @@ def register_session(
     """
     refuse_unsafe_hosts()
     upstream.refuse_inside_transaction()
+    if request.idempotency_key is not None and not _IDEMPOTENCY_KEY.fullmatch(request.idempotency_key):
+        raise InvalidInput("idempotency_key", "idempotency_key")
     found = _find(request, created_by)
     if found is not None:
         return found
@@ -130,14 +136,19 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         return
     continue_session(session)
     token = _require_token(session)
-    _update(
-        session,
-        identity_name=identity.name,
-        identity_number=identity.number,
-        certificate_type=identity.certificate_type,
-        name_index=blind_index("name", identity.name),
-        number_index=blind_index("id_number", identity.number),
-    )
+    # Another call may have been quicker: what was accepted is never overwritten, whatever we loaded.
+    unaccepted = VerificationSession.objects.filter(identity_accepted_at__isnull=True)
+    columns = {
+        "identity_name": identity.name,
+        "identity_number": identity.number,
+        "certificate_type": identity.certificate_type,
+        "name_index": blind_index("name", identity.name),
+        "number_index": blind_index("id_number", identity.number),
+    }
+    if not _update_among(unaccepted, session, columns):
+        session.refresh_from_db()
+        submit_identity(session, identity)
+        return
     with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
         client.submit_identity(token, identity)
     _update(session, identity_accepted_at=now(), **NO_ERROR)
@@ -239,6 +250,10 @@ def _obtain_token(session: VerificationSession) -> None:
         "next_deadline": requested_at + deadlines.FACE_LIFE_WORST_CASE,
         "wake_at": schedule.first_poll_at(answered_at),
         "ready_deadline": None,
+        # A worker that holds the session still takes it for one without a token: end its lease.
+        "lease_epoch": F("lease_epoch") + 1,
+        "lease_until": None,
+        "poked": False,
         **NO_ERROR,
     }
     # Two callers with one idempotency key may both get here; the second token is simply never used.
@@ -304,9 +319,18 @@ def _noting_problems(session: VerificationSession) -> Iterator[None]:
 
 
 def _update(session: VerificationSession, **values: Any) -> None:
-    VerificationSession.objects.filter(pk=session.pk).update(**column_values(session, values))
+    _update_among(VerificationSession.objects.all(), session, values)
+
+
+def _update_among(
+    rows: VerificationSessionQuerySet, session: VerificationSession, values: Mapping[str, Any]
+) -> bool:
+    """Change the session's row, if it is among *rows*, and the instance with it; whether it is."""
+    if not rows.filter(pk=session.pk).update(**column_values(session, values)):
+        return False
     for name, value in values.items():
         setattr(session, name, value)
+    return True
 
 
 def _require_token(session: VerificationSession) -> str:
@@ -352,7 +376,7 @@ def _create(request: StartRequest, plan: Plan, *, created_by: Any, subject: Any)
         application=plan.application,
         created_by=created_by,
         subject=subject,
-        idempotency_key=request.idempotency_key,
+        idempotency_key=_stored_key(request, created_by),
         request_digest=fingerprint(START_REQUEST, _content(request)) if request.idempotency_key else "",
         reference=request.reference,
         purpose=request.purpose,
@@ -370,7 +394,7 @@ def _find(request: StartRequest, created_by: Any) -> VerificationSession | None:
         return None
     found = (
         VerificationSession.objects.select_related("plan")
-        .filter(created_by=created_by, idempotency_key=request.idempotency_key)
+        .filter(idempotency_key=_stored_key(request, created_by))
         .first()
     )
     if found is not None and not has_fingerprint(START_REQUEST, _content(request), found.request_digest):
@@ -378,6 +402,17 @@ def _find(request: StartRequest, created_by: Any) -> VerificationSession | None:
             "idempotency_key", "reused", "This Idempotency-Key was used with another request before."
         )
     return found
+
+
+def _stored_key(request: StartRequest, created_by: Any) -> str | None:
+    """The caller's key as it is stored: unique among all callers, nobody included, on every database.
+
+    A hash, because some databases compare texts without regard to case and none takes two NULLs for equal.
+    """
+    if request.idempotency_key is None:
+        return None
+    caller = "" if created_by is None else str(created_by.pk)
+    return hashlib.sha256(f"{caller}\n{request.idempotency_key}".encode()).hexdigest()
 
 
 def _content(request: StartRequest) -> bytes:

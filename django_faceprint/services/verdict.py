@@ -12,14 +12,19 @@ from django.db import transaction
 from django_faceprint.client import AllResult, Answer, DetailResult, ErrorClass, OcrResult
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
-from django_faceprint.exceptions import Rejected, SessionGone
+from django_faceprint.exceptions import (
+    AuthenticationFailed,
+    FaceprintConfigurationError,
+    Rejected,
+    SessionGone,
+)
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
 
 from . import deadlines, events, evidence
 from .answers import record_answer
 from .problems import NO_ERROR, columns_of
-from .results import record_detail, take_attempts, without_none
+from .results import REFUSALS_BEFORE_GIVING_UP, record_detail, take_attempts, without_none
 from .visit import Visit
 
 Verdict = VerificationSession.Verdict
@@ -68,12 +73,14 @@ def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) ->
             visit.mark("attempted")
 
 
-def _decide_by_attempts(visit: Visit, problem: Rejected | SessionGone | None, *, token_closes: bool) -> None:
+def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, token_closes: bool) -> None:
+    """Where result/detail did not decide. *said* is why not, None when it was 「认证尚未开始」."""
+    problem: Rejected | SessionGone | FaceprintConfigurationError | None = said
     everything: Answer[AllResult] | None = None
     try:
         everything = visit.client.result_all(visit.token)
-    except Rejected as error:
-        problem = problem or (None if error.error and error.error.error_class == ErrorClass.CALLER else error)
+    except (Rejected, FaceprintConfigurationError) as error:
+        problem = problem or (None if _is_not_offered(visit, error) else error)
     attempts = everything.result.attempts if everything is not None and everything.result is not None else ()
     if (
         everything is not None
@@ -90,6 +97,15 @@ def _decide_by_attempts(visit: Visit, problem: Rejected | SessionGone | None, *,
     else:
         # Passed between our two questions: the next pass reads result/detail again.
         visit.failed = True
+
+
+def _is_not_offered(visit: Visit, refusal: Rejected | FaceprintConfigurationError) -> bool:
+    """result/getall is optional: without it, or the right to it, sessions expire all the same."""
+    if isinstance(refusal, AuthenticationFailed):
+        return False
+    if refusal.error is not None and refusal.error.error_class == ErrorClass.CALLER:
+        return True
+    return visit.session.failure_count >= REFUSALS_BEFORE_GIVING_UP
 
 
 def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:

@@ -30,16 +30,18 @@ class Visit:
     """Works on one session under its lease.
 
     ``urls`` and ``data`` hold, by asset, what upstream has named or sent during this visit: upstream's
-    URLs change with every query and are never kept.
+    URLs change with every query and are never kept. ``in_time`` tells whether another download may begin.
     """
 
     lease: Lease
     session: VerificationSession
-    client: FaceprintClient
+    connection: FaceprintClient | None
+    in_time: Callable[[], bool] = lambda: True
     urls: dict[int, str] = field(default_factory=dict)
     data: dict[int, bytes] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     failed: bool = False
+    cut_short: bool = False
     archived: int = 0
     lost: int = 0
 
@@ -75,7 +77,7 @@ class Visit:
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
         self.failed = True
         values = error_columns(problem)
-        self._write_problem(values)
+        self.write_problem(values)
         raw = getattr(problem, "raw", None)
         upstream_error: UpstreamError | None = getattr(problem, "error", None)
         if raw and upstream_error is not None and isinstance(problem, Rejected):
@@ -99,10 +101,10 @@ class Visit:
     def say(self, error: UpstreamError | None) -> None:
         """Write on the session what upstream answered instead of a result, if it said anything."""
         if error is not None:
-            self._write_problem(columns_of(error))
+            self.write_problem(columns_of(error))
 
-    def _write_problem(self, values: dict[str, str]) -> None:
-        # Why a person failed stands in the same columns, and no trouble with the evidence may replace it.
+    def write_problem(self, values: dict[str, str]) -> None:
+        """Write on the session what went wrong, unless the columns tell why the person failed."""
         if self.session.verdict != VerificationSession.Verdict.FAILED:
             self.update(**values)
 
@@ -137,6 +139,13 @@ class Visit:
     def out_of_reach(self, source: str) -> list[MediaAsset]:
         """Wanted assets for which this visit has neither bytes nor a URL yet."""
         return [item for item in self.wanted(source) if item.pk not in self.urls and item.pk not in self.data]
+
+    @property
+    def client(self) -> FaceprintClient:
+        """Baidu. Raises :class:`FaceprintConfigurationError` on a visit that is made without it."""
+        if self.connection is None:
+            raise FaceprintConfigurationError("This visit was made without a connection to Baidu.")
+        return self.connection
 
     @property
     def token(self) -> str:

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import re
+import sys
 from collections.abc import Callable
 from datetime import timedelta
 from html import unescape
@@ -9,10 +10,12 @@ from urllib.parse import unquote
 
 import pytest
 from django.contrib import admin
+from django.core.signals import got_request_exception
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
+from django.views.debug import ExceptionReporter
 
 from django_faceprint.clock import now
 from django_faceprint.models import (
@@ -239,6 +242,26 @@ def test_filter_by_plan(viewer: Client) -> None:
     assert list(listed) == [session]
 
 
+@pytest.mark.parametrize(
+    "query",
+    [
+        "number_index__startswith=a",
+        "verify_token_index__isnull=False",
+        "idempotency_key__regex=(a%2B)%2B$",
+        "reference__regex=[",
+        "reference__contains=x",
+        "verdict__regex=[",
+        "created_by__id__exact=1",
+        "created_at__gte=0001-01-01T00:00:00%2B14:00",
+        "id__in=99999999999999999999999999",
+        "stages_done__attempted=1",
+    ],
+)
+def test_only_the_filters_of_the_list_can_be_asked(viewer: Client, query: str) -> None:
+    factories.make_session()
+    assert viewer.get(f"{LIST}?{query}").status_code == 400
+
+
 def test_empty_states(viewer: Client) -> None:
     assert "No records yet" in text_of(viewer.get(LIST))
     factories.make_session()
@@ -309,6 +332,32 @@ def test_lookup_takes_only_posts_with_csrf(viewer: Client) -> None:
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = viewer.cookies
     assert look_up(strict, "x").status_code == 403
+
+
+def test_a_text_that_is_looked_for_is_in_no_report_of_an_error(
+    viewer: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
+) -> None:
+    """What Django mails to ADMINS, and what tools that collect errors ask it for."""
+    reports: list[str] = []
+
+    def report(request: Any, **kwargs: Any) -> None:
+        reporter = ExceptionReporter(request, *sys.exc_info())
+        reports.extend((reporter.get_traceback_text(), reporter.get_traceback_html()))
+
+    def fail(text: str) -> Any:
+        raise RuntimeError("the database is gone")
+
+    settings.DEBUG = False
+    viewer.raise_request_exception = False
+    monkeypatch.setattr("django_faceprint.admin.sessions.matching", fail)
+    got_request_exception.connect(report)
+    try:
+        assert look_up(viewer, factories.NUMBER).status_code == 500
+    finally:
+        got_request_exception.disconnect(report)
+    assert "the database is gone" in reports[0]
+    for text in reports:
+        assert factories.NUMBER not in text
 
 
 # --- one record ---------------------------------------------------------------------------------

@@ -68,6 +68,8 @@ def test_a_part_of_a_video(api: APIClient, passed: dict[str, Any]) -> None:
     assert (beyond.status_code, beyond["Content-Type"]) == (416, "application/problem+json")
     assert beyond["Content-Range"] == f"bytes */{len(whole)}"
     assert beyond.json()["code"] == "range_not_satisfiable"
+    other = api.get(video["url"], headers={"If-Match": '"another"'})
+    assert (other.status_code, other.json()["code"]) == (412, "precondition_failed")
     head = api.head(video["url"])
     assert (head.status_code, head["Content-Length"]) == (200, str(len(whole)))
     assert body(api.get(video["url"], headers={"Accept": "video/mp4"})) == whole

@@ -171,6 +171,9 @@ def test_too_large_bodies_are_refused(api: APIClient, start: Callable[..., dict[
     near = base64.b64encode(b"x" * 7_520_000).decode()
     answer = api.post(f"{SESSIONS}{session['id']}/match-image/", {"image": near})
     check_problem(answer, 400, "image_size", "image")
+    for length in ("9" * 18, "9" * 5000, "-1"):
+        announced = api.post(SESSIONS, {"plan": "25001"}, CONTENT_LENGTH=length)
+        check_problem(announced, 413, "too_large")
 
 
 def test_a_body_that_lies_about_its_length_is_cut_off(monkeypatch: pytest.MonkeyPatch) -> None:

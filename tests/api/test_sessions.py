@@ -14,6 +14,7 @@ from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, Plan, VerificationSession
+from django_faceprint.privacy.keys import generate_key
 from django_faceprint.services import sessions
 from tests.factories import NUMBER, image_bytes, make_asset, make_passed_session, make_plan, make_session
 from tests.services.conftest import Story
@@ -345,6 +346,8 @@ def test_filters_find_what_the_status_says(api: APIClient, clock: Any) -> None:
         ("page_size=100000", "page_size", "max_value"),
         ("cursor=rubbish", "cursor", "cursor"),
         ("cursor=cD0xMTAxMDUxOTQ5MTIzMTAwMlg%3D", "cursor", "cursor"),
+        ("cursor=cD0yMDI2LTAzLTAy", "cursor", "cursor"),  # a day, without a zone
+        ("cursor=cD05OTk5LTEyLTMxVDIzOjU5OjU5LTE0OjAw", "cursor", "cursor"),  # after the last hour of all
         ("reference=%00", "reference", "null_characters_not_allowed"),
     ],
 )
@@ -352,6 +355,18 @@ def test_bad_filters_are_refused(api: APIClient, query: str, field: str, code: s
     answer = api.get(f"{ROOT}sessions/?{query}")
     assert (answer.status_code, answer.json()["field"], answer.json()["code"]) == (400, field, code)
     assert "11010519491231002" not in answer.content.decode()
+
+
+def test_a_row_that_cannot_be_decrypted_does_not_hide_the_others(
+    api: APIClient, start: Callable[..., dict[str, Any]], settings: Any
+) -> None:
+    started = start()
+    settings.FACEPRINT = {**settings.FACEPRINT, "ENCRYPTION_KEYS": [generate_key()]}
+    readable = start()
+    listed = {item["id"]: item["identity"] for item in api.get(f"{ROOT}sessions/").json()["results"]}
+    assert listed[started["id"]]["name"] == listed[started["id"]]["number"] == "****"
+    assert listed[readable["id"]] == readable["identity"]
+    assert api.get(f"{ROOT}sessions/{started['id']}/").json()["code"] == "unreadable"
 
 
 # --- who may what -------------------------------------------------------------------------------

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
 from django.core import mail
+from django.core.management import CommandError, call_command
 
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
@@ -108,3 +113,29 @@ def test_a_loss_until_it_is_acknowledged(run: Run, plan: Plan, clock: Any) -> No
     done = run("faceprint_status", "--json")
     assert (done.status, done.json["lost"], done.json["lost_unacknowledged"]) == (0, 1, 0)
     assert mail.outbox == []
+
+
+def test_what_cannot_be_read_is_neither_fine_nor_at_risk(tmp_path: Path) -> None:
+    """In a process of its own: only there can the database be another one."""
+    environment = {
+        **os.environ,
+        "DJANGO_SETTINGS_MODULE": "tests.settings",
+        "FACEPRINT_TEST_DATABASE": f"sqlite:///{tmp_path}/missing/db.sqlite3",
+    }
+    done = subprocess.run(
+        [sys.executable, "-m", "django", "faceprint_status", "--json"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (3, "")
+    assert "OperationalError" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
+def test_wrong_settings_are_neither_fine_nor_at_risk(settings: Any) -> None:
+    settings.FACEPRINT = {**settings.FACEPRINT, "API_URL": "nonsense"}
+    with pytest.raises(CommandError, match="API_URL") as raised:
+        call_command("faceprint_status")
+    assert raised.value.returncode == 3

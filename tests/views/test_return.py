@@ -127,6 +127,19 @@ def test_reloading_does_not_have_baidu_asked_all_the_time(story: Story, browser:
     assert story.fresh(session).ready_deadline is not None
 
 
+def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
+    story: Story, browser: Client, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = story.start()
+    sent: list[int] = []
+    monkeypatch.setattr("django_faceprint.tasks._send", sent.append)
+    for _ in range(5):
+        assert browser.get(way_back(session)).status_code == 200
+        clock.advance(seconds=30)
+    assert sent == [session.pk]
+    assert story.fresh(session).ready_deadline is not None
+
+
 @pytest.mark.parametrize(
     ("given", "expected"),
     [

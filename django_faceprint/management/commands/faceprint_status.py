@@ -7,23 +7,28 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand
+from django.core.management.base import BaseCommand, CommandError
+from django.db.utils import Error as AnyDatabaseError
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from django_faceprint.alerts.conditions import risk_window, unacknowledged_loss
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
+from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import Alert, VerificationSession
 from django_faceprint.services import statistics
 
-AT_RISK, LOST = 1, 2
+AT_RISK, LOST, UNREADABLE = 1, 2, 3
 
 
 class Command(BaseCommand):
-    """Exit status 0: fine; 1: evidence is near its deadline; 2: a loss that nobody has acknowledged."""
+    """Exit status 0: fine; 1: evidence is near its deadline; 2: a loss that nobody has acknowledged; 3: the
+    database or the settings do not let it be known."""
 
-    help = "Print sessions, outstanding work, risk and loss. Exit status: 0 fine, 1 at risk, 2 loss."
+    help = "Print sessions, outstanding work, risk and loss. Exit: 0 fine, 1 at risk, 2 loss, 3 not known."
+    # A failed check would end with 1, which means something else here; the doctor reports them.
+    requires_system_checks: list[str] = []  # type: ignore[assignment]
 
     def add_arguments(self, parser: ArgumentParser) -> None:
         """See ``--help``."""
@@ -31,7 +36,18 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Print and exit with the status."""
-        report = self._report()
+        report: dict[str, Any] = {}
+        problem = ""
+        try:
+            report = self._report()
+        except (AnyDatabaseError, FaceprintConfigurationError) as error:
+            # The texts of databases name hosts and users.
+            problem = str(error) if isinstance(error, FaceprintConfigurationError) else type(error).__name__
+        if problem:
+            raise CommandError(
+                _("How things stand cannot be read (%s): run faceprint_doctor.") % problem,
+                returncode=UNREADABLE,
+            )
         if options["json"]:
             self.stdout.write(json.dumps(report, ensure_ascii=False, indent=2, default=_iso))
         else:

@@ -1,0 +1,358 @@
+"""What goes wrong between the steps: late recordings, refusals, races, slow downloads, mistakes of ours."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+from typing import Any
+
+import pytest
+from django.core.files.storage import FileSystemStorage
+from django.db import IntegrityError, transaction
+from django.dispatch import Signal
+from django.test import RequestFactory
+
+from django_faceprint import signals
+from django_faceprint.client import Identity, MatchImage, MediaResult
+from django_faceprint.exceptions import InvalidInput, Unreachable
+from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+from django_faceprint.services import collect, lookup, results, schedule, sessions
+from django_faceprint.services.access import record_access
+from tests.factories import NUMBER, image_bytes, make_session
+
+from .conftest import Story
+
+State = MediaAsset.State
+Archived = Callable[[VerificationSession], None]
+
+
+@contextmanager
+def heard(signal: Signal, receive: Callable[[VerificationSession], None]) -> Iterator[None]:
+    """Call *receive* with the session of every *signal* inside the block."""
+
+    def receiver(**what: Any) -> None:
+        receive(what["session"])
+
+    signal.connect(receiver, weak=False, dispatch_uid="mishaps")
+    try:
+        yield
+    finally:
+        signal.disconnect(dispatch_uid="mishaps")
+
+
+def later(story: Story, clock: Any, session: VerificationSession, times: int = 1) -> VerificationSession:
+    """Let *times* retries come round."""
+    for _ in range(times):
+        clock.advance(minutes=1)
+        story.work()
+    return story.fresh(session)
+
+
+# --- what upstream says -------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("endpoint", ["result_getall", "result_media_query", "result_stat"])
+def test_trouble_with_the_evidence_does_not_replace_why_the_person_failed(
+    story: Story, clock: Any, endpoint: str
+) -> None:
+    session = story.start("25001")
+    story.finish(session, "fail", code="223120")
+    story.fault(endpoint, "gateway", code=18, count=1)
+    session = story.back(session)
+    assert session.has_outstanding_work
+    assert (session.error_class, session.error_code) == ("verification_failed", "223120")
+    session = later(story, clock, session)
+    assert not session.has_outstanding_work
+    assert (session.error_class, session.error_code) == ("verification_failed", "223120")
+
+
+def without_video(story: Story, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Baidu names the pictures and not yet the video."""
+    baidu = story.sandbox.sandbox
+    answer = baidu._media_query
+    monkeypatch.setattr(baidu, "_media_query", lambda session: {**answer(session), "processVideo": None})
+
+
+def test_a_video_that_is_named_later_than_the_pictures_is_waited_for(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    with monkeypatch.context() as patch:
+        without_video(story, patch)
+        session = story.back(session)
+        assert session.assets.stored().filter(kind="frame").count() == 4
+        assert session.assets.get(kind="process_video").state == State.WANTED
+        session = later(story, clock, session, times=2)
+    session = later(story, clock, session, times=1)
+    assert session.archive_state == "complete"
+    assert_archived(session)
+
+
+def test_a_video_that_is_never_named_was_not_provided(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    without_video(story, monkeypatch)
+    session = story.back(session)
+    clock.advance(results.RECORDING_LAG)
+    story.work()
+    session = story.fresh(session)
+    video = session.assets.get(kind="process_video")
+    assert (video.state, video.reason) == (State.NOT_PROVIDED, "upstream_gave_none")
+    assert session.archive_state == "complete"
+
+
+def test_urls_that_differ_in_more_than_their_signature_are_two_files() -> None:
+    root = "https://bj.bcebos.com/v1/example/media"
+    given = results._given_media(
+        MediaResult(
+            process_videos=(f"{root}.mp4?authorization=one",),
+            videos=(f"{root}.mp4?authorization=two",),
+            images=(f"{root}?file=0&authorization=one", f"{root}?file=1&authorization=two"),
+        )
+    )
+    assert sorted(given) == [("frame", 0), ("frame", 1), ("process_video", 0)]
+
+
+def test_a_reason_in_upstreams_words_carries_no_address_and_no_number(story: Story) -> None:
+    session = story.start("25001")
+    story.script(session, ext_info=f"video of {NUMBER} at https://bj.bcebos.com/v1/secret failed")
+    story.finish(session)
+    session = story.back(session)
+    assert session.assets.get(kind="process_video").reason == "extInfo: video of *** at *** failed"
+
+
+def test_attempts_are_asked_for_again_before_they_are_given_up(
+    story: Story, clock: Any, assert_archived: Archived
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    story.fault("result_getall", "service", code=987654, count=2)
+    session = story.back(session)
+    assert (session.verdict, session.attempts.count()) == ("passed", 0)
+    session = later(story, clock, session, times=2)
+    assert session.archive_state == "complete"
+    assert session.attempts.count() == 1
+    assert_archived(session)
+
+
+def test_a_session_ends_without_an_interface_that_baidu_does_not_offer(story: Story, clock: Any) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    story.fault("result_getall", "gateway", code=3)
+    session = story.back(session)
+    session = later(story, clock, session, times=8)
+    assert (session.archive_state, session.error_class) == ("complete", "")
+
+
+@pytest.mark.parametrize("code", [3, 6])
+def test_a_session_expires_without_an_interface_that_baidu_does_not_grant(
+    story: Story, clock: Any, code: int
+) -> None:
+    session = story.start("25001")
+    story.fault("result_getall", "gateway", code=code)
+    story.back(session)
+    clock.advance(hours=3)
+    story.work()
+    assert story.fresh(session).verdict == "pending"
+    session = later(story, clock, session, times=8)
+    assert (session.verdict, session.archive_state) == ("expired", "not_applicable")
+
+
+# --- once and not twice -------------------------------------------------------------------------
+
+
+def test_a_session_that_is_poked_while_it_ends_is_archived_once(story: Story, clock: Any) -> None:
+    archived: list[int] = []
+    session = story.start("25001")
+    story.finish(session)
+    with (
+        heard(signals.session_archived, lambda session: archived.append(session.pk)),
+        heard(signals.asset_archived, collect.make_due),
+    ):
+        first = story.back(session)
+    assert first.poll_count > 1
+    assert archived == [session.pk]
+    assert not first.has_outstanding_work
+
+
+def test_collecting_anew_does_not_announce_the_archive_again(story: Story, clock: Any) -> None:
+    archived: list[int] = []
+    session = story.start("25001")
+    story.finish(session)
+    with heard(signals.session_archived, lambda session: archived.append(session.pk)):
+        session = story.back(session)
+        clock.advance(minutes=5)
+        assert collect.collect_anew(session)
+        story.work()
+    assert archived == [session.pk]
+    assert story.fresh(session).archived_at == session.archived_at
+
+
+def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(story: Story, clock: Any) -> None:
+    story.fault("verify_token_generate", "http_500", count=1)
+    with pytest.raises(Unreachable):
+        story.start("25001")
+    session = VerificationSession.objects.select_related("plan").get()
+    collect.make_due(session)
+    lease = schedule.claim(clock())
+    assert lease is not None
+    sessions.continue_session(session)
+    with pytest.raises(schedule.LeaseLost):
+        lease.release(clock() + timedelta(hours=2), next_deadline=None)
+    session = story.fresh(session)
+    assert session.wake_at == clock() + schedule.FIRST_POLL
+    assert not session.is_leased
+
+
+def test_an_accepted_identity_is_not_overwritten_by_a_call_that_came_later(story: Story) -> None:
+    session = sessions.start_session(sessions.StartRequest(plan_id="25001"))
+    stale = story.fresh(session)
+    sessions.submit_identity(session, Identity.checked("张三", NUMBER, 0))
+    with pytest.raises(InvalidInput) as caught:
+        sessions.submit_identity(stale, Identity.checked("李四", NUMBER, 0))
+    assert caught.value.code == "already_accepted"
+    assert story.fresh(session).identity_name == "张三"
+
+
+def test_idempotency_holds_without_a_user_and_by_the_database(story: Story) -> None:
+    first = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="k"))
+    again = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="k"))
+    other = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="K"))
+    assert again.pk == first.pk
+    assert other.pk != first.pk
+    with pytest.raises(IntegrityError), transaction.atomic():
+        VerificationSession.objects.filter(pk=other.pk).update(idempotency_key=first.idempotency_key)
+
+
+@pytest.mark.parametrize("key", ["", "k" * 81, "k\x00", "钥匙"])
+def test_a_bad_idempotency_key_is_refused(story: Story, key: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key=key))
+    assert caught.value.field == "idempotency_key"
+
+
+# --- time and mistakes --------------------------------------------------------------------------
+
+
+def test_slow_downloads_end_a_visit_before_its_worker_is_killed(
+    story: Story, clock: Any, assert_archived: Archived
+) -> None:
+    seconds = [0.0]
+    stored: list[int] = []
+
+    def after_a_download(session: VerificationSession) -> None:
+        seconds[0] += schedule.DOWNLOADS_BEGIN_WITHIN
+        stored.append(session.pk)
+
+    session = story.start("25001")
+    story.finish(session)
+    sessions.record_return(session)
+    with heard(signals.asset_archived, after_a_download):
+        report = collect.collect_due(budget=timedelta(seconds=90), monotonic=lambda: seconds[0])
+        assert (report.sessions, report.archived) == (1, 1)
+        visited = story.fresh(session)
+        assert (visited.archive_state, visited.failure_count) == ("collecting", 0)
+        while story.fresh(session).has_outstanding_work:
+            clock.advance(seconds=2)
+            assert (
+                collect.collect_due(budget=timedelta(seconds=90), monotonic=lambda: seconds[0]).archived < 2
+            )
+    session = story.fresh(session)
+    assert session.archive_state == "complete"
+    assert len(stored) == session.assets.stored().count()
+    assert_archived(session)
+
+
+class UnforeseenFile:
+    """A file that opens and cannot be read."""
+
+    def seek(self, offset: int, whence: int = 0) -> int:
+        raise ZeroDivisionError("never seen before")
+
+    def close(self) -> None:
+        """Nothing to close."""
+
+
+class UnforeseenStorage(FileSystemStorage):
+    """A storage whose files cannot be read, for a reason that nobody foresaw."""
+
+    def open(self, name: str, mode: str = "rb") -> Any:
+        return UnforeseenFile()
+
+
+def test_one_file_that_trips_a_mistake_does_not_keep_the_others(
+    story: Story, clock: Any, settings: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    options = {"location": str(tmp_path / "archive")}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {"BACKEND": f"{__name__}.UnforeseenStorage", "OPTIONS": options},
+    }
+    session = story.start("25001")
+    story.finish(session)
+    session = story.back(session)
+    (video,) = session.assets.wanted()
+    assert (video.kind, video.error) == ("process_video", "internal: ZeroDivisionError")
+    assert "unexpected ZeroDivisionError" in caplog.text
+    assert "never seen before" not in caplog.text
+
+
+def test_a_session_whose_application_was_removed_comes_to_an_end(
+    story: Story, clock: Any, settings: Any
+) -> None:
+    undecided, passed = story.start("25001"), story.start("25001")
+    story.finish(passed)
+    story.fault("media", "http_500")
+    passed = story.back(passed)
+    keys = settings.FACEPRINT["APPLICATIONS"]["default"]
+    settings.FACEPRINT = {**settings.FACEPRINT, "APPLICATIONS": {"another": keys}}
+    clock.advance(hours=4)
+    story.work()
+    assert story.fresh(undecided).error_class == "configuration"
+    assert not passed.assets.filter(state=State.LOST).exists()
+    clock.set(undecided.results_latest)
+    story.work()
+    undecided, passed = story.fresh(undecided), story.fresh(passed)
+    assert undecided.verdict == "unknown"
+    assert passed.archive_state == "partial"
+    assert passed.assets.filter(state=State.LOST).count() == 6
+    assert not undecided.has_outstanding_work
+    assert not passed.has_outstanding_work
+
+
+def test_no_picture_is_stored_inside_a_transaction(story: Story, settings: Any, tmp_path: Any) -> None:
+    backend = "django.core.files.storage.FileSystemStorage"
+    storage = {"BACKEND": backend, "OPTIONS": {"location": str(tmp_path / "archive")}}
+    settings.STORAGES = {**settings.STORAGES, "faceprint": storage}
+    session = sessions.start_session(sessions.StartRequest(plan_id="25004"))
+    with pytest.raises(RuntimeError, match="transaction"), transaction.atomic():
+        sessions.upload_match_image(session, MatchImage.checked(image_bytes()))
+    assert not session.assets.exists()
+    assert not (tmp_path / "archive").exists()
+
+
+# --- what databases refuse ----------------------------------------------------------------------
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize(
+    ("peer", "kept"),
+    [("192.0.2.7", "192.0.2.7"), ("fe80::1%eth0", "fe80::1"), ("unix:", None), ("", None)],
+)
+def test_a_look_is_recorded_whatever_the_server_calls_its_peer(
+    peer: str, kept: str | None, admin_user: Any
+) -> None:
+    looked_at = RequestFactory().get("/", REMOTE_ADDR=peer)
+    looked_at.user = admin_user
+    record_access(looked_at, AccessLog.Action.VIEW_RECORD, session=make_session(), channel="admin")
+    assert AccessLog.objects.get().address == kept
+
+
+@pytest.mark.django_db
+def test_a_search_for_an_impossible_text_finds_nothing(clock: Any) -> None:
+    make_session(reference="order-1")
+    assert not VerificationSession.objects.filter(lookup.matching("order-1\x00")).exists()
