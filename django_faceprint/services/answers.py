@@ -37,7 +37,7 @@ def record_answer(
     """
     text, readable = _without_pictures(raw or b"", pictures or {})
     # The log_id differs with every question and makes no other answer of it.
-    content = text.replace(log_id, "") if log_id else text
+    content = text.replace(log_id, "") if len(log_id) >= 6 else text
     UpstreamAnswer.objects.get_or_create(
         session=session,
         endpoint=endpoint,

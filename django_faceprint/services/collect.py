@@ -103,7 +103,7 @@ def _collect_claimed(lease: Lease, report: WorkReport, in_time: Callable[[], boo
 
 def _visit(lease: Lease, report: WorkReport, in_time: Callable[[], bool]) -> None:
     session = lease.session()
-    with upstream.client_for(session.application, session_pk=session.pk) as client:
+    with upstream.client_for(session.application, session=session) as client:
         visit = Visit(lease, session, client, in_time)
         try:
             _work_through(visit)

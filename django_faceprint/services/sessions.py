@@ -149,7 +149,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         session.refresh_from_db()
         submit_identity(session, identity)
         return
-    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+    with _noting_problems(session), upstream.client_for(session.application, session=session) as client:
         client.submit_identity(token, identity)
     _update(session, identity_accepted_at=now(), **NO_ERROR)
 
@@ -171,7 +171,7 @@ def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     token = _require_token(session)
     if not _is_last_match_image(session, image):
         _keep_match_image(session, image)
-    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+    with _noting_problems(session), upstream.client_for(session.application, session=session) as client:
         client.upload_match_image(token, image)
     _update(session, match_image_accepted_at=now(), **NO_ERROR)
 
@@ -195,7 +195,7 @@ def h5_url(session: VerificationSession) -> str | None:
         return None
     if session.expires_at is None or now() >= session.expires_at:
         return None
-    with upstream.client_for(session.application) as client:
+    with upstream.client_for(session.application, session=session) as client:
         return client.h5_url(_require_token(session))
 
 
@@ -230,7 +230,7 @@ def session_of_return_token(token: str) -> VerificationSession | None:
 def _obtain_token(session: VerificationSession) -> None:
     back = _return_url(session)
     requested_at = now()
-    with _noting_problems(session), upstream.client_for(session.application, session_pk=session.pk) as client:
+    with _noting_problems(session), upstream.client_for(session.application, session=session) as client:
         answer = client.generate_verify_token(session.plan.plan_id, success_url=back, failed_url=back)
         if answer.result is None:
             raise Rejected("verifyToken/generate answered no token.", error=answer.error)
@@ -498,8 +498,10 @@ def _check_return_url(url: str) -> None:
     if parts.scheme != "https" and not (conf.debug and parts.scheme == "http"):
         raise refused
     host = parts.hostname.lower()
+    default_port = 443 if parts.scheme == "https" else 80
+    named = host if port in (None, default_port) else f"{host}:{port}"
     allowed = {item.lower() for item in conf.return_url_hosts}
-    if host not in allowed and f"{host}:{port}" not in allowed:
+    if named not in allowed and f"{host}:{port or default_port}" not in allowed:
         raise refused
 
 

@@ -13,7 +13,8 @@ from django_faceprint.client import CallRecord, Downloader, FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
-from django_faceprint.models import UpstreamCall
+from django_faceprint.hosts import refuse_unsafe_hosts
+from django_faceprint.models import UpstreamCall, VerificationSession
 
 from .token_store import DatabaseTokenStore
 
@@ -28,13 +29,20 @@ _downloaders: dict[tuple[object, ...], Downloader] = {}
 
 
 @contextmanager
-def client_for(application: str, *, session_pk: int | None = None) -> Iterator[FaceprintClient]:
-    """A client with the credentials of *application*; its calls are recorded for *session_pk*.
+def client_for(application: str, *, session: VerificationSession | None = None) -> Iterator[FaceprintClient]:
+    """A client with the credentials of *application*; its calls are recorded for *session*.
 
-    Raises :class:`FaceprintConfigurationError` for an unknown application, and ``RuntimeError``
-    inside a database transaction: upstream may take a minute, and a row must not be locked so long.
+    Raises :class:`FaceprintConfigurationError` for an unknown application, for hosts that production
+    refuses, and for a session of the other environment: the sandbox must never be asked about a person
+    of Baidu's, nor Baidu about one of the sandbox's. Raises ``RuntimeError`` inside a database
+    transaction: upstream may take a minute, and a row must not be locked so long.
     """
     refuse_inside_transaction()
+    refuse_unsafe_hosts()
+    if session is not None and session.environment != conf.environment:
+        raise FaceprintConfigurationError(
+            f"The session is of the environment {session.environment}, API_URL of {conf.environment}."
+        )
     client = _client(application)
     records: list[UpstreamCall] = []
     token = _records.set(records)
@@ -44,7 +52,7 @@ def client_for(application: str, *, session_pk: int | None = None) -> Iterator[F
         _records.reset(token)
         for record in records:
             record.application = application
-            record.session_id = session_pk
+            record.session_id = session.pk if session else None
         UpstreamCall.objects.bulk_create(records)
 
 

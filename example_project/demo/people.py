@@ -126,7 +126,7 @@ class Host:
         files: Any = self._call("GET", f"/sessions/{session_id}/media/")
         return list(files)
 
-    def content_hash_ready(self, url: str) -> bytes:
+    def read_range(self, url: str) -> bytes:
         """The first kilobyte of a file, by Range."""
         reply = self._http.get(url, headers={"Range": "bytes=0-1023"}, timeout=TIMEOUT)
         if reply.status_code != 206:

@@ -356,3 +356,25 @@ def test_a_look_is_recorded_whatever_the_server_calls_its_peer(
 def test_a_search_for_an_impossible_text_finds_nothing(clock: Any) -> None:
     make_session(reference="order-1")
     assert not VerificationSession.objects.filter(lookup.matching("order-1\x00")).exists()
+
+
+def test_the_sandbox_is_never_asked_about_a_person_of_baidus(story: Story, clock: Any) -> None:
+    session = story.start()
+    story.finish(session)
+    VerificationSession.objects.update(environment="live")
+    session = story.back(session)
+    assert (session.verdict, session.error_class) == ("pending", "configuration")
+    assert "environment live" in session.error_message
+    assert session.has_outstanding_work
+
+
+def test_the_engine_talks_to_no_sandbox_in_production(story: Story, clock: Any, settings: Any) -> None:
+    session = story.start()
+    story.finish(session)
+    settings.DEBUG = False
+    session = story.back(session)
+    assert (session.verdict, session.error_class) == ("pending", "configuration")
+    settings.DEBUG = True
+    clock.advance(minutes=1)
+    story.work()
+    assert story.fresh(session).verdict == "passed"

@@ -134,6 +134,7 @@ def test_an_idempotency_key_is_bound_to_its_request_and_caller(story: Story) -> 
         ({"return_url": "https://shop.example.com\\@evil.example.com/"}, "return_url", "not_allowed"),
         ({"return_url": "javascript:alert(1)//shop.example.com"}, "return_url", "not_allowed"),
         ({"return_url": "//shop.example.com/"}, "return_url", "not_allowed"),
+        ({"return_url": "https://shop.example.com:8443/"}, "return_url", "not_allowed"),
     ],
 )
 def test_bad_input_is_refused_before_anything_is_sent(

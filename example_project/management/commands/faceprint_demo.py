@@ -216,7 +216,7 @@ class _Demo:
                 )
             for file in self._host.media(session_id)[:1]:
                 if file["url"]:
-                    self._host.content_hash_ready(file["url"])
+                    self._host.read_range(file["url"])
 
     def _check_never_returned(self, session_ids: list[str]) -> None:
         returned = VerificationSession.objects.filter(public_id__in=session_ids).exclude(returned_at=None)
