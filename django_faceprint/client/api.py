@@ -41,7 +41,7 @@ class Answer(Generic[T]):
 
     ``error`` is set, and ``result`` None, when the class is NOT_STARTED or VERIFICATION_FAILED: those are
     results of a verification. Every other failure is raised. ``raw`` is the body as received,
-    ``latency`` in seconds.
+    ``document`` the same read as JSON, ``latency`` in seconds.
     """
 
     endpoint: str
@@ -50,6 +50,7 @@ class Answer(Generic[T]):
     raw: bytes = field(repr=False)
     log_id: str
     latency: float
+    document: Mapping[str, Any] = field(default_factory=dict, repr=False)
 
     @property
     def ok(self) -> bool:
@@ -247,7 +248,15 @@ class FaceprintClient:
             raise Rejected(
                 f"{endpoint}: success in an unknown form, log_id {error.log_id}", error=error, raw=reply.raw
             )
-        return Answer(endpoint, result, error, reply.raw, reply.envelope.log_id, reply.latency)
+        return Answer(
+            endpoint,
+            result,
+            error,
+            reply.raw,
+            reply.envelope.log_id,
+            reply.latency,
+            reply.envelope.document,
+        )
 
     def _send(self, endpoint: str, path: str, payload: Mapping[str, Any]) -> Reply:
         """Send; when Baidu refuses the authentication, renew it and send once more (API reference 2.3)."""

@@ -117,8 +117,10 @@ class UploadIntent(models.Model):
     """
 
     name = models.CharField(max_length=200, unique=True)
-    # Outlives its asset: the file must still be found and deleted.
-    asset = models.ForeignKey(MediaAsset, models.SET_NULL, null=True, related_name="+")
+    # Outlives its session: the file must still be found and deleted.
+    session = models.ForeignKey(VerificationSession, models.SET_NULL, null=True, related_name="+")
+    # Set by whoever is about to delete the file: from then on it can no longer be committed.
+    abandoned = models.BooleanField(default=False)
     created_at = models.DateTimeField(default=now, db_index=True)
 
     class Meta:

@@ -51,6 +51,8 @@ class VerificationSession(models.Model):
 
     Scheduling: exactly one of ``wake_at`` (asleep or leased until then) and ``ready_deadline``
     (may be claimed, ordered by it) is set while there is work; both are NULL when all is done.
+    ``next_deadline``, ``later_deadline`` and ``last_deadline`` are the safe deadlines of what is
+    outstanding, in order; ``ready_deadline`` is the first of them that can still be kept.
     """
 
     class Environment(models.TextChoices):
@@ -166,6 +168,8 @@ class VerificationSession(models.Model):
     wake_at = models.DateTimeField(_("next work"), null=True, editable=False)
     ready_deadline = models.DateTimeField(null=True, editable=False)
     next_deadline = models.DateTimeField(_("earliest deadline"), null=True, editable=False)
+    later_deadline = models.DateTimeField(null=True, editable=False)
+    last_deadline = models.DateTimeField(null=True, editable=False)
     lease_epoch = models.PositiveBigIntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
     poked = models.BooleanField(default=False, editable=False)

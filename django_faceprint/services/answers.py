@@ -20,42 +20,43 @@ PICTURE_KEYS = frozenset({"front_base64", "back_base64"})
 LONGEST_TEXT = 20_000
 
 
-def record_answer(
+def make_answer(
     session: VerificationSession,
     endpoint: str,
     raw: bytes | None,
     *,
+    document: Any = None,
     log_id: str = "",
     code: str = "",
     parsed: bool = True,
     oddities: tuple[str, ...] = (),
     pictures: Mapping[str, str] | None = None,
-) -> None:
-    """Keep *raw* for *session*, once per distinct content. Call it under the session's fence.
+) -> UpstreamAnswer:
+    """The row that keeps *raw* for *session*; one per distinct content, told by its ``body_index``.
 
-    *pictures* maps the SHA-256 of a picture's bytes to the id of the asset that holds it.
+    *document* is *raw* read as JSON, if somebody has read it already. *pictures* maps the SHA-256 of a
+    picture's bytes to the id of the asset that holds it.
     """
-    text, readable = _without_pictures(raw or b"", pictures or {})
+    text, readable = _without_pictures(raw or b"", document, pictures or {})
     # The log_id differs with every question and makes no other answer of it.
     content = text.replace(log_id, "") if len(log_id) >= 6 else text
-    UpstreamAnswer.objects.get_or_create(
+    return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
         body_index=fingerprint("answer", content.encode("utf-8", "surrogatepass")),
-        defaults={
-            "body": text,
-            "log_id": log_id[:40],
-            "code": code[:40],
-            "parsed": parsed and readable,
-            "oddities": list(oddities)[:100],
-            "received_at": now(),
-        },
+        body=text,
+        log_id=log_id[:40],
+        code=code[:40],
+        parsed=parsed and readable,
+        oddities=list(oddities)[:100],
+        received_at=now(),
     )
 
 
-def _without_pictures(raw: bytes, pictures: Mapping[str, str]) -> tuple[str, bool]:
+def _without_pictures(raw: bytes, document: Any, pictures: Mapping[str, str]) -> tuple[str, bool]:
     try:
-        document = json.loads(raw)
+        if document is None:
+            document = json.loads(raw)
         return json.dumps(_cut(document, pictures), ensure_ascii=False, allow_nan=True), True
     except (ValueError, RecursionError):
         return raw[:MAX_KEPT].decode("utf-8", "backslashreplace").replace("\x00", "\\x00"), False

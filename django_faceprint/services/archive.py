@@ -1,4 +1,4 @@
-"""Files, whole or not at all: check, hash, encrypt, store, then commit the row under the lease.
+"""Files, whole or not at all: check, hash, encrypt, store; the row that refers to them comes last.
 
 The plaintext is never written to disk. Pictures are small and checked in memory before they are
 stored; videos are streamed, encrypted on the way, and checked by reading the stored file back.
@@ -9,7 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import secrets
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
@@ -33,6 +33,7 @@ from django_faceprint.privacy.files import (
 from django_faceprint.privacy.keys import SealBroken
 
 from . import events, upstream
+from .desk import on_desk
 from .schedule import LEASE_SECONDS, Lease, LeaseLost
 
 logger = logging.getLogger(__name__)
@@ -60,15 +61,17 @@ def storage() -> Storage:
     return storages[STORAGE_ALIAS]
 
 
-def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes], *, plain_http: bool = False) -> None:
-    """Store the file that *chunks* make up as *asset*.
+def save(
+    asset: MediaAsset, name: str, chunks: Iterable[bytes], *, plain_http: bool = False
+) -> dict[str, Any]:
+    """Write the file that *chunks* make up, encrypted, under the reserved *name*.
 
-    Raises :class:`UnsafeMedia` when it is not what was promised, :class:`StorageFailed` when the
-    storage fails, :class:`LeaseLost` when the session was taken over, ``RuntimeError`` inside a database
-    transaction, and whatever reading *chunks* raises. In every such case the asset is unchanged and
-    nothing half-written is referred to.
+    Returns the columns of *asset* that make it stored; the caller writes them, together with the end of the
+    reservation. No database is used here.
+
+    Raises :class:`UnsafeMedia` when it is not what was promised, :class:`StorageFailed` when the storage
+    fails, and whatever reading *chunks* raises. In every such case *name* may hold part of a file.
     """
-    upstream.refuse_inside_transaction()
     facts: _Facts | None = None
     if not asset.is_video:
         data = _read_image(chunks)
@@ -76,15 +79,77 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes], *, plain_htt
         chunks = [data]
     key = new_file_key()
     stream = EncryptingStream(chunks, key, asset.public_id)
-    intent = UploadIntent.objects.create(name=_random_name(), asset=asset)
+    written = _write(name, stream)
+    if facts is None:
+        facts = _video_facts(asset, written, key, stream.plain_size)
+    return {
+        "state": MediaAsset.State.STORED,
+        "reason": "",
+        "error": "",
+        "sha256": stream.sha256,
+        "size": stream.plain_size,
+        "content_type": facts.content_type,
+        "width": facts.width,
+        "height": facts.height,
+        "duration": facts.duration,
+        "plain_http": plain_http,
+        "stored_name": written,
+        "wrapped_key": wrap_file_key(key, asset.public_id),
+        "archived_at": now(),
+    }
+
+
+def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
+    """Store one file of an asset that has its row, and commit it under *lease*.
+
+    Raises as :func:`save` does, :class:`LeaseLost` when the session was taken over, and ``RuntimeError``
+    inside a database transaction. In every such case the asset is unchanged and nothing half-written is
+    referred to.
+    """
+    upstream.refuse_inside_transaction()
+    (name,) = reserve_names(lease.session_pk, 1)
     try:
-        _save(intent, stream)
-        if facts is None:
-            facts = _video_facts(asset, intent.name, key, stream.plain_size)
-        _commit(lease, asset, intent, key, stream, facts, plain_http)
+        columns = save(asset, name, chunks)
+        with lease.fenced():
+            wanted = MediaAsset.objects.wanted().filter(pk=asset.pk)
+            if not wanted.update(**columns) or not settle_names([columns["stored_name"]]):
+                raise LeaseLost
+            asset.refresh_from_db()
+            transaction.on_commit(lambda: events.asset_archived(asset))
     except (FaceprintError, StorageFailed, LeaseLost):
-        discard_upload(intent)
+        discard([name])
         raise
+
+
+def reserve_names(session_pk: int, count: int) -> list[str]:
+    """Names for *count* uploads of a session, recorded so that what is left of a crash can be found."""
+    names = [_random_name() for _ in range(count)]
+    UploadIntent.objects.bulk_create(UploadIntent(name=name, session_id=session_pk) for name in names)
+    return names
+
+
+def settle_names(names: Sequence[str]) -> bool:
+    """End reservations in the transaction that refers to their files.
+
+    False when one of them has been abandoned: then none of the files may be referred to.
+    """
+    return UploadIntent.objects.filter(name__in=names, abandoned=False).delete()[0] == len(names)
+
+
+def discard(names: Sequence[str]) -> None:
+    """Delete files that nothing refers to; where the storage refuses, retention tries again later."""
+    deleted = [name for name in names if delete_file(name)]
+    UploadIntent.objects.filter(name__in=deleted).delete()
+
+
+def delete_file(name: str) -> bool:
+    """Delete a file that nothing refers to; False when the storage refused."""
+    try:
+        storage().delete(name)
+    except Exception as error:  # noqa: BLE001  (storages raise what they like)
+        logger.warning("faceprint: an uncommitted file could not be deleted: %s", type(error).__name__)
+        return False
+    return True
 
 
 def open_stored(asset: MediaAsset) -> DecryptingReader:
@@ -97,17 +162,6 @@ def open_stored(asset: MediaAsset) -> DecryptingReader:
         raise StorageFailed("not stored")
     key = unwrap_file_key(bytes(asset.wrapped_key), asset.public_id)
     return DecryptingReader(_open(asset.stored_name), key, asset.public_id, asset.size)
-
-
-def discard_upload(intent: UploadIntent) -> bool:
-    """Delete an uncommitted file and its intent; False when the storage refused, to be tried again later."""
-    try:
-        storage().delete(intent.name)
-    except Exception as error:  # noqa: BLE001  (storages raise what they like)
-        logger.warning("faceprint: an uncommitted file could not be deleted: %s", type(error).__name__)
-        return False
-    intent.delete()
-    return True
 
 
 def _random_name() -> str:
@@ -153,20 +207,21 @@ def _refusing_non_media() -> Iterator[None]:
         raise UnsafeMedia(reason)
 
 
-def _save(intent: UploadIntent, stream: EncryptingStream) -> None:
+def _write(name: str, stream: EncryptingStream) -> str:
     failure = ""
+    written = name
     try:
-        name = storage().save(intent.name, File(cast(IO[bytes], stream)))
+        written = storage().save(name, File(cast(IO[bytes], stream)))
     except FaceprintError:
         raise
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__
     if failure:
         raise StorageFailed(failure)
-    if name != intent.name:
+    if written != name:
         # A storage may alter names; whatever it returns is the truth.
-        intent.name = name
-        intent.save(update_fields=["name"])
+        on_desk(lambda: UploadIntent.objects.filter(name=name).update(name=written))
+    return written
 
 
 def _open(name: str) -> IO[Any]:
@@ -176,42 +231,3 @@ def _open(name: str) -> IO[Any]:
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__
     raise StorageFailed(failure)
-
-
-def _commit(
-    lease: Lease,
-    asset: MediaAsset,
-    intent: UploadIntent,
-    key: bytes,
-    stream: EncryptingStream,
-    facts: _Facts,
-    plain_http: bool,
-) -> None:
-    moment = now()
-    with lease.fenced():
-        changed = (
-            MediaAsset.objects.wanted()
-            .filter(pk=asset.pk)
-            .update(
-                state=MediaAsset.State.STORED,
-                reason="",
-                error="",
-                sha256=stream.sha256,
-                size=stream.plain_size,
-                content_type=facts.content_type,
-                width=facts.width,
-                height=facts.height,
-                duration=facts.duration,
-                plain_http=plain_http,
-                stored_name=intent.name,
-                wrapped_key=wrap_file_key(key, asset.public_id),
-                archived_at=moment,
-            )
-        )
-        if not changed:
-            raise LeaseLost
-        # Retention takes an old intent over by its time before it deletes the file: then ours is too late.
-        if not UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at).delete()[0]:
-            raise LeaseLost
-        asset.refresh_from_db()
-        transaction.on_commit(lambda: events.asset_archived(asset))

@@ -10,18 +10,27 @@ from __future__ import annotations
 
 import logging
 import traceback
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections import deque
+from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import Context, copy_context
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
+from queue import Empty, SimpleQueue
+from typing import Any
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
-from django.db.models import F, Q
+from django.db.models import F, Q, prefetch_related_objects
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 
 from . import archive, deadlines, events, evidence, results, schedule, upstream
+from .commit import Changes, commit
+from .desk import desk, on_desk
 from .problems import NO_ERROR, error_columns
 from .schedule import Lease, LeaseLost
 from .verdict import ask_verdict, decide
@@ -33,6 +42,16 @@ Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
 State = MediaAsset.State
 Source = MediaAsset.Source
+
+#: Sessions that are claimed together; those that a run does not come to are given back.
+CLAIM_BATCH = 8
+#: Finished visits are written together: so many, and none later than so many seconds.
+COMMIT_BATCH = 16
+COMMIT_WITHIN = 0.2
+#: Seconds for waking sessions before the first is claimed.
+PROMOTE_SECONDS = 1.0
+#: Bytes from which a download takes long enough for what is known to be written first.
+LONG_DOWNLOAD = 8 * 1024 * 1024
 
 #: What to ask about a decided session, in this order; each marks itself done on the session.
 STEPS = {
@@ -54,63 +73,280 @@ class WorkReport:
 
 
 def collect_due(
-    *, budget: timedelta, hint: int | None = None, limit: int | None = None, monotonic: Callable[[], float]
+    *,
+    budget: timedelta,
+    monotonic: Callable[[], float],
+    hint: int | None = None,
+    limit: int | None = None,
+    concurrency: int = 1,
+    progress: Callable[[WorkReport], None] | None = None,
+    stop: Callable[[], bool] | None = None,
 ) -> WorkReport:
     """Work on due sessions, the most urgent first, until none is left or the time *budget* is used up.
 
     *hint* is a session that has just become interesting (its browser returned); it is claimed first
-    if it is ready. The caller passes a monotonic clock in seconds: the budget is real time even
-    where the project's clock is moved.
+    if it is ready. *limit* ends the run after so many sessions, *concurrency* is how many are visited at
+    once. *progress* is told now and then, *stop* is asked before each session.
+
+    The caller passes a monotonic clock in seconds: the budget is real time even where the project's clock
+    is moved.
     """
-    report = WorkReport()
-    started = monotonic()
-    stop_at = started + budget.total_seconds()
-
-    def in_time() -> bool:
-        return monotonic() < started + schedule.DOWNLOADS_BEGIN_WITHIN
-
-    schedule.promote(now())
-    while monotonic() < stop_at and (limit is None or report.sessions < limit):
-        lease = schedule.claim(now(), session_pk=hint) if hint is not None else None
-        hint = None
-        lease = lease or schedule.claim(now())
-        if lease is None:
-            if not schedule.promote(now()):
-                break
-            continue
-        _collect_claimed(lease, report, in_time)
-    return report
+    return _Run(
+        stop_at=monotonic() + budget.total_seconds(),
+        downloads_until=monotonic() + schedule.DOWNLOADS_BEGIN_WITHIN,
+        monotonic=monotonic,
+        hint=hint,
+        limit=limit,
+        concurrency=concurrency,
+        progress=progress,
+        stop=stop,
+    ).work()
 
 
-def _collect_claimed(lease: Lease, report: WorkReport, in_time: Callable[[], bool]) -> None:
-    report.sessions += 1
-    problem: dict[str, str] = {}
-    try:
-        _visit(lease, report, in_time)
-    except LeaseLost:
-        logger.info("faceprint: session was taken over by another worker")
-    except FaceprintConfigurationError as error:
-        problem = error_columns(error)
-    except Exception as error:  # noqa: BLE001  (reported below, with its place)
-        # One session that trips over a mistake of ours must not keep the others from their turn.
-        _log_unexpected(f"session pk {lease.session_pk}", error)
-        problem = {**NO_ERROR, "error_class": "internal", "error_message": type(error).__name__}
-    if problem:
-        # Outside the except block: should this fail too, its traceback must not quote the first failure.
-        report.failures += 1
-        _postpone(lease, problem, report)
+class _RunOver(Exception):
+    """The run has ended while a visit of it was still under way."""
 
 
-def _visit(lease: Lease, report: WorkReport, in_time: Callable[[], bool]) -> None:
-    session = lease.session()
-    with upstream.client_for(session.application, session=session) as client:
-        visit = Visit(lease, session, client, in_time)
+class _Run:
+    """One run: claims, hands out, commits. Only its own thread uses the database."""
+
+    def __init__(
+        self,
+        *,
+        stop_at: float,
+        downloads_until: float,
+        monotonic: Callable[[], float],
+        hint: int | None,
+        limit: int | None,
+        concurrency: int,
+        progress: Callable[[WorkReport], None] | None,
+        stop: Callable[[], bool] | None,
+    ) -> None:
+        self.report = WorkReport()
+        self._stop_at = stop_at
+        self._downloads_until = downloads_until
+        self._monotonic = monotonic
+        self._hint = hint
+        self._limit = limit
+        self._concurrency = concurrency
+        self._progress = progress
+        self._stop = stop
+        self._claimed: deque[Lease] = deque()
+        self._finished: list[Changes] = []
+        self._finished_since = 0.0
+        self._events: SimpleQueue[_Request | Visit | BaseException] = SimpleQueue()
+        self._over = False
+
+    def work(self) -> WorkReport:
+        self._promote()
         try:
-            _work_through(visit)
+            if self._concurrency == 1:
+                self._work_alone()
+            else:
+                self._work_together()
         finally:
-            report.archived += visit.archived
-            report.lost += visit.lost
-            report.failures += visit.failed
+            schedule.give_back(self._claimed)
+        return self.report
+
+    def _work_alone(self) -> None:
+        try:
+            while lease := self._next():
+                visit = self._start(lease)
+                # Nothing that is finished waits for a visit that takes long.
+                visit.on_checkpoint = self._commit_if_due
+                self._take(self._look(visit))
+        finally:
+            self._commit()
+
+    def _work_together(self) -> None:
+        active = 0
+        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="faceprint")
+        try:
+            with desk(self._ask):
+                context = copy_context()
+            while True:
+                while active < self._concurrency and (lease := self._next()):
+                    visit = self._start(lease)
+                    pool.submit(self._visit_in_thread, context.copy(), visit)
+                    active += 1
+                if not active:
+                    break
+                active -= self._handle_event()
+                self._commit_if_due()
+            self._commit()
+        finally:
+            # Reached early only by an error: the visits that are under way write nothing any more.
+            self._over = True
+            while not self._events.empty():
+                event = self._events.get()
+                if isinstance(event, _Request):
+                    event.refuse()
+            pool.shutdown(wait=not active, cancel_futures=True)
+
+    def _visit_in_thread(self, context: Context, visit: Visit) -> None:
+        try:
+            self._events.put(context.run(self._look, visit))
+        except BaseException as error:  # noqa: BLE001  (raised again in the run's own thread)
+            self._events.put(error)
+
+    def _handle_event(self) -> int:
+        """Wait for one visit to ask or to end; how many have ended."""
+        try:
+            event = self._events.get(timeout=COMMIT_WITHIN)
+        except Empty:
+            return 0
+        if isinstance(event, _Request):
+            event.answer()
+            return 0
+        if isinstance(event, BaseException):
+            raise event
+        self._take(event)
+        return 1
+
+    def _ask(self, work: Callable[[], Any]) -> Any:
+        """Called by a visit's thread: have *work* done by the run's own."""
+        request = _Request(work)
+        if self._over:
+            raise _RunOver
+        self._events.put(request)
+        while True:
+            try:
+                return request.result.result(timeout=1.0)
+            except TimeoutError:
+                if self._over:
+                    raise _RunOver from None
+
+    # --- claiming -----------------------------------------------------------------------------------
+
+    def _next(self) -> Lease | None:
+        """The next session to visit, if there is one and time for it."""
+        if self._monotonic() >= self._stop_at or (self._stop is not None and self._stop()):
+            return None
+        if self._limit is not None and self.report.sessions >= self._limit:
+            return None
+        if not self._claimed:
+            self._claim()
+        if not self._claimed:
+            return None
+        self.report.sessions += 1
+        return self._claimed.popleft()
+
+    def _claim(self) -> None:
+        hint, self._hint = self._hint, None
+        if hint is not None:
+            self._claimed.extend(schedule.claim(now(), session_pk=hint))
+        if not self._claimed:
+            most = max(CLAIM_BATCH, self._concurrency)
+            if self._limit is not None:
+                most = min(most, self._limit - self.report.sessions)
+            self._claimed.extend(schedule.claim(now(), limit=most))
+            if not self._claimed and self._finished:
+                # Whoever poked a session during its visit finds it due again.
+                self._commit()
+            if not self._claimed and self._promote():
+                self._claimed.extend(schedule.claim(now(), limit=most))
+        prefetch_related_objects([lease.row for lease in self._claimed if lease.row], "plan", "assets")
+
+    def _promote(self) -> int:
+        """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
+        until = self._monotonic() + PROMOTE_SECONDS
+        promoted = 0
+        while woken := schedule.promote(now()):
+            promoted += woken
+            if woken < schedule.PROMOTE_BATCH or self._monotonic() >= until:
+                break
+        return promoted
+
+    def _start(self, lease: Lease) -> Visit:
+        session = lease.row
+        assert session is not None  # noqa: S101  (narrowing only; claims read the row)
+        visit = Visit(lease, session, None, self._in_time, self._monotonic)
+        visit.take_assets(session.assets.all())
+        return visit
+
+    def _in_time(self) -> bool:
+        return self._monotonic() < self._downloads_until
+
+    # --- visiting -----------------------------------------------------------------------------------
+
+    def _look(self, visit: Visit) -> Visit:
+        """Make the visit; what the one that is returned has learnt may not have been written yet."""
+        problem: dict[str, str] = {}
+        try:
+            _visit(visit)
+        except LeaseLost:
+            logger.info("faceprint: session was taken over by another worker")
+            visit.abandon()
+        except FaceprintConfigurationError as error:
+            problem = error_columns(error)
+        except _RunOver:
+            raise
+        except SoftTimeLimitExceeded:
+            raise
+        except Exception as error:  # noqa: BLE001  (reported below, with its place)
+            # One session that trips over a mistake of ours must not keep the others from their turn.
+            _log_unexpected(f"session pk {visit.lease.session_pk}", error)
+            problem = {**NO_ERROR, "error_class": "internal", "error_message": type(error).__name__}
+        if problem:
+            # Outside the except block: should this fail too, its traceback must not quote the first failure.
+            visit.abandon()
+            return _postpone(visit, problem)
+        return visit
+
+    # --- writing ------------------------------------------------------------------------------------
+
+    def _take(self, visit: Visit) -> None:
+        self.report.archived += visit.archived
+        self.report.lost += visit.lost
+        self.report.failures += visit.failed
+        if not self._finished:
+            self._finished_since = self._monotonic()
+        visit.changes.calls = visit.calls
+        self._finished.append(visit.changes)
+        self._commit_if_due()
+
+    def _commit_if_due(self) -> None:
+        if self._finished and (
+            len(self._finished) >= COMMIT_BATCH or self._monotonic() - self._finished_since >= COMMIT_WITHIN
+        ):
+            self._commit()
+
+    def _commit(self) -> None:
+        finished, self._finished = self._finished, []
+        if finished:
+            for _ in commit(finished):
+                logger.info("faceprint: session was taken over by another worker")
+            if self._progress is not None:
+                self._progress(self.report)
+
+
+@dataclass
+class _Request:
+    """Database work that a visit's thread waits for."""
+
+    work: Callable[[], Any]
+    result: Future[Any] = field(default_factory=Future)
+
+    def answer(self) -> None:
+        try:
+            outcome = self.work()
+        except SoftTimeLimitExceeded:
+            self.refuse()
+            raise
+        except Exception as error:  # noqa: BLE001  (raised where it was asked for)
+            self.result.set_exception(error)
+        else:
+            self.result.set_result(outcome)
+
+    def refuse(self) -> None:
+        self.result.set_exception(_RunOver())
+
+
+def _visit(visit: Visit) -> None:
+    session = visit.session
+    with upstream.client_for(session.application, session=session, records=visit.calls) as client:
+        visit.connection = client
+        _work_through(visit)
 
 
 def _log_unexpected(where: str, error: Exception) -> None:
@@ -142,7 +378,7 @@ def _finish_unstarted(visit: Visit) -> None:
     moment = now()
     over_at = visit.session.created_at + deadlines.TOKEN_LIFE
     if moment < over_at:
-        visit.lease.release(over_at, next_deadline=None)
+        visit.release(over_at)
         return
     decide(visit, Verdict.EXPIRED)
     _settle(visit)
@@ -154,29 +390,35 @@ def _archive_wanted(visit: Visit) -> None:
     Stops, after one at least, when the run has no time for another download: a worker that is killed in
     mid-download has downloaded for nothing.
     """
-    wanted = list(visit.session.assets.wanted())
     far = datetime.max.replace(tzinfo=now().tzinfo)
-    wanted.sort(key=lambda asset: deadlines.ordering_deadline(visit.session, asset) or far)
-    within_reach = [asset for asset in wanted if asset.pk in visit.data or asset.pk in visit.urls]
+    within_reach = sorted(
+        (asset for asset in visit.wanted() if visit.is_within_reach(asset)),
+        key=lambda asset: deadlines.ordering_deadline(visit.session, asset) or far,
+    )
+    visit.reserve_names(len(within_reach))
     for done, asset in enumerate(within_reach):
         if done and not visit.in_time():
             visit.cut_short = True
             return
         _archive_one(visit, asset)
+        visit.checkpoint()
 
 
-def _fetch_and_store(visit: Visit, asset: MediaAsset) -> None:
-    if asset.pk in visit.data:
-        archive.store(visit.lease, asset, [visit.data[asset.pk]])
-        return
-    with upstream.downloader().fetch(visit.urls[asset.pk]) as body:
-        archive.store(visit.lease, asset, body.chunks(), plain_http=body.plain_http)
+def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, Any]:
+    if asset.public_id in visit.data:
+        return archive.save(asset, name, [visit.data[asset.public_id]])
+    with upstream.downloader().fetch(visit.urls[asset.public_id]) as body:
+        if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
+            # What is known so far must not wait for it.
+            visit.checkpoint()
+        return archive.save(asset, name, body.chunks(), plain_http=body.plain_http)
 
 
 def _archive_one(visit: Visit, asset: MediaAsset) -> None:
     problem = ""
+    name = visit.next_name()
     try:
-        _fetch_and_store(visit, asset)
+        columns = _fetch_and_store(visit, asset, name)
     except UrlExpired:
         problem = "url_expired"
     except UnsafeMedia as error:
@@ -185,18 +427,19 @@ def _archive_one(visit: Visit, asset: MediaAsset) -> None:
         problem = str(error)
     except archive.StorageFailed as error:
         problem = f"storage: {error}"
-    except LeaseLost:
+    except (LeaseLost, SoftTimeLimitExceeded, _RunOver):
+        visit.drop_upload(name)
         raise
     except Exception as error:  # noqa: BLE001  (reported, with its place)
         # One file that trips over a mistake of ours must not keep the others from being archived.
         _log_unexpected(f"session {visit.session.public_id}", error)
         problem = f"internal: {type(error).__name__}"
     if not problem:
-        visit.archived += 1
+        visit.keep_upload(asset, columns)
         return
     visit.failed = True
-    with visit.lease.fenced():
-        MediaAsset.objects.filter(pk=asset.pk).update(tries=asset.tries + 1, error=problem[:200])
+    visit.drop_upload(name)
+    visit.change(asset, tries=asset.tries + 1, error=problem[:200])
     logger.warning("faceprint: session %s: %s not archived: %s", visit.session.public_id, asset.kind, problem)
 
 
@@ -210,21 +453,17 @@ def _settle(visit: Visit) -> None:
     if not visit.cut_short:
         _mark_lost(visit, moment)
     _give_up_broken_uploads(visit)
-    wanted = list(session.assets.wanted())
+    wanted = visit.wanted()
     over = session.results_latest is not None and moment >= session.results_latest
     decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
     unasked = [stage for stage in STEPS if not visit.done(stage)] if decided and not over else []
     if wanted or unasked:
-        next_deadline = min(
-            filter(None, (deadlines.ordering_deadline(session, asset) for asset in wanted)),
-            default=session.results_deadline,
-        )
+        ladder = deadlines.asset_ladder(session, wanted, moment)
+        if not wanted:
+            ladder = deadlines.Ladder(session.results_deadline)
         failures = 0 if visit.cut_short else session.failure_count + 1
-        visit.lease.release(
-            schedule.retry_at(moment, failures, next_deadline),
-            next_deadline=next_deadline,
-            failure_count=failures,
-        )
+        visit.update(failure_count=failures)
+        visit.release(schedule.retry_at(moment, failures, ladder.next_deadline), ladder)
         return
     _finish(visit, moment)
 
@@ -237,24 +476,28 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
         _finish(visit, moment)
         return
     failures = session.failure_count + 1 if visit.failed else 0
-    next_deadline = deadlines.pending_deadline(session)
     poll_at = schedule.next_poll_at(session, moment)
     if visit.failed:
         retry = schedule.retry_at(moment, failures, session.media_deadline)
         poll_at = min(poll_at, retry) if poll_at else retry
-    visit.lease.release(poll_at, next_deadline=next_deadline, failure_count=failures)
+    ladder = deadlines.pending_ladder(
+        requested_at=session.token_requested_at,
+        media_deadline=session.media_deadline,
+        results_deadline=session.results_deadline,
+        records_video=session.plan.records_video,
+        moment=moment,
+    )
+    visit.update(failure_count=failures)
+    visit.release(poll_at, ladder)
 
 
 def _mark_lost(visit: Visit, moment: datetime) -> None:
     """An asset is lost only here: its latest deadline is over, and this visit could not get it either."""
-    overdue = list(visit.session.assets.wanted().filter(latest__lte=moment))
-    for asset in overdue:
-        with visit.lease.fenced():
-            changed = MediaAsset.objects.wanted().filter(pk=asset.pk).update(state=State.LOST)
-            if not changed:
-                continue
-            asset.state = State.LOST
-            transaction.on_commit(lambda asset=asset: events.evidence_lost(asset))  # type: ignore[misc]
+    for asset in visit.wanted():
+        if asset.latest is None or asset.latest > moment:
+            continue
+        visit.change(asset, state=State.LOST)
+        visit.after_commit(partial(events.evidence_lost, asset))
         visit.lost += 1
         logger.error(
             "faceprint: session %s: %s was not archived in time", visit.session.public_id, asset.kind
@@ -263,29 +506,26 @@ def _mark_lost(visit: Visit, moment: datetime) -> None:
 
 def _give_up_broken_uploads(visit: Visit) -> None:
     """A match image whose upload to us was cut off: nobody can be asked for it, and nothing waits for it."""
-    broken = visit.session.assets.wanted().filter(source=Source.UPLOAD)
-    if broken.exists():
-        with visit.lease.fenced():
-            broken.update(state=State.NOT_PROVIDED, reason=evidence.UPLOAD_CUT_OFF)
+    for asset in visit.wanted(Source.UPLOAD):
+        visit.change(asset, state=State.NOT_PROVIDED, reason=evidence.UPLOAD_CUT_OFF)
 
 
 def _finish(visit: Visit, moment: datetime) -> None:
     session = visit.session
-    with visit.lease.fenced():
-        state = archive_state(session)
-        visit.update(archive_state=state)
-        if state == ArchiveState.COMPLETE:
-            if session.verdict == Verdict.PASSED:
-                visit.update(**NO_ERROR)
-            if session.archived_at is None:
-                visit.update(archived_at=moment)
-                transaction.on_commit(lambda: events.session_archived(session))
-        visit.lease.release(None, next_deadline=None, failure_count=0)
+    state = archive_state(session, visit.assets.values())
+    visit.update(archive_state=state, failure_count=0)
+    if state == ArchiveState.COMPLETE:
+        if session.verdict == Verdict.PASSED:
+            visit.update(**NO_ERROR)
+        if session.archived_at is None:
+            visit.update(archived_at=moment)
+            visit.after_commit(partial(events.session_archived, session))
+    visit.release(None)
 
 
-def archive_state(session: VerificationSession) -> str:
+def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) -> str:
     """How complete a decided session's evidence is, when nothing is outstanding any more."""
-    states = list(session.assets.exclude(source=Source.UPLOAD).values_list("state", flat=True))
+    states = [asset.state for asset in assets if asset.source != Source.UPLOAD]
     lost, stored = states.count(State.LOST), states.count(State.STORED)
     if session.verdict == Verdict.UNKNOWN and (session.returned_at or session.stages_done.get("attempted")):
         # There was an attempt and we never learnt of its evidence.
@@ -295,22 +535,25 @@ def archive_state(session: VerificationSession) -> str:
     return ArchiveState.COMPLETE if stored else ArchiveState.NOT_APPLICABLE
 
 
-def _postpone(lease: Lease, problem: dict[str, str], report: WorkReport) -> None:
+def _postpone(visit: Visit, problem: dict[str, str]) -> Visit:
     """The visit could not be made, or broke off: say why on the session and look again later.
 
     Not for ever: what could not be fetched until its latest deadline is lost for this reason, too.
+    Begins again with the session as it is in the database. Raises what the database does.
     """
+    second = Visit(visit.lease, visit.session, None, failed=True, calls=visit.calls)
     try:
-        session = lease.session()
-        visit = Visit(lease, session, None, failed=True)
-        visit.write_problem(problem)
+        session = on_desk(visit.lease.session)
+        second = Visit(visit.lease, session, None, failed=True, calls=visit.calls)
+        second.take_assets(on_desk(lambda: list(session.assets.all())))
+        second.write_problem(problem)
         if session.token_answered_at is None:
-            _finish_unstarted(visit)
+            _finish_unstarted(second)
         else:
-            _settle(visit)
-        report.lost += visit.lost
+            _settle(second)
     except LeaseLost:
         logger.info("faceprint: session was taken over by another worker")
+    return second
 
 
 def make_due(session: VerificationSession) -> None:
@@ -327,6 +570,7 @@ def collect_anew(session: VerificationSession) -> bool:
     provided do when upstream names them now.
     """
     moment = now()
+    ladder = deadlines.Ladder.of([session.media_deadline, session.results_deadline], moment)
     idle = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
     with transaction.atomic():
         changed = VerificationSession.objects.filter(
@@ -339,7 +583,10 @@ def collect_anew(session: VerificationSession) -> bool:
             },
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
-            ready_deadline=session.media_deadline or moment,
+            ready_deadline=schedule.aim(
+                moment, **ladder.columns(), results_latest=session.results_latest, wake_at=moment
+            ),
+            **ladder.columns(),
             wake_at=None,
             failure_count=0,
         )

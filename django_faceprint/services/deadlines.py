@@ -8,7 +8,8 @@ our request and the answer, so safe counts from the one and latest from the othe
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Iterable
+from dataclasses import asdict, dataclass
 from datetime import datetime, timedelta
 
 from django_faceprint.conf import conf
@@ -19,6 +20,8 @@ MEDIA_LIFE = timedelta(hours=24)
 RESULTS_LIFE = timedelta(hours=72)
 # Documents disagree on the face of result/simple (2 h or 3 d), so it is fetched as if it had 2 h.
 FACE_LIFE_WORST_CASE = timedelta(hours=2)
+#: Columns of a session for its ladder of deadlines.
+RUNGS = 3
 # A verify_time outside the token's life by more than this is a wrong clock or a wrong answer.
 VERIFY_TIME_TOLERANCE = timedelta(minutes=10)
 
@@ -44,6 +47,35 @@ def session_deadlines(requested_at: datetime, answered_at: datetime) -> SessionD
         media_latest=latest_finish + MEDIA_LIFE,
         results_latest=latest_finish + RESULTS_LIFE,
     )
+
+
+@dataclass(frozen=True)
+class Ladder:
+    """The safe deadlines of what is outstanding, in order: when one goes by, the next one counts.
+
+    At most three differ: a face that may be gone after 2 h, recordings after 24 h, results after 72 h.
+    """
+
+    next_deadline: datetime | None = None
+    later_deadline: datetime | None = None
+    last_deadline: datetime | None = None
+
+    @classmethod
+    def of(cls, deadlines: Iterable[datetime | None], moment: datetime) -> Ladder:
+        """Of these deadlines those after *moment*; when all are over, the one that was last."""
+        known = sorted({deadline for deadline in deadlines if deadline is not None})
+        ahead = [deadline for deadline in known if deadline > moment] or known[-1:]
+        if len(ahead) > RUNGS:
+            ahead = [*ahead[: RUNGS - 1], ahead[-1]]
+        return cls(*ahead)
+
+    def columns(self) -> dict[str, datetime | None]:
+        """The columns of the session's row."""
+        return asdict(self)
+
+
+#: Nothing is outstanding that could expire.
+NO_DEADLINES = Ladder()
 
 
 def window_closes_at(session: VerificationSession) -> datetime | None:
@@ -85,8 +117,22 @@ def ordering_deadline(session: VerificationSession, asset: MediaAsset) -> dateti
     return min(filter(None, (worst_case, asset.deadline)), default=None)
 
 
-def pending_deadline(session: VerificationSession) -> datetime | None:
+def pending_ladder(
+    *,
+    requested_at: datetime | None,
+    media_deadline: datetime | None,
+    results_deadline: datetime | None,
+    records_video: bool,
+    moment: datetime,
+) -> Ladder:
     """By when a session without a verdict should be asked: as if it had passed right after its start."""
-    if session.token_requested_at is None:
-        return None
-    return session.token_requested_at + FACE_LIFE_WORST_CASE
+    if requested_at is None:
+        return NO_DEADLINES
+    face = requested_at + FACE_LIFE_WORST_CASE
+    return Ladder.of([face, media_deadline if records_video else None, results_deadline], moment)
+
+
+def asset_ladder(session: VerificationSession, assets: Iterable[MediaAsset], moment: datetime) -> Ladder:
+    """The deadlines of assets that are still wanted."""
+    dates = [date for asset in assets for date in (ordering_deadline(session, asset), asset.deadline)]
+    return Ladder.of(dates, moment)

@@ -9,6 +9,7 @@ from django_faceprint.exceptions import (
     Rejected,
     SessionGone,
     Throttled,
+    Unreachable,
     UnsafeMedia,
 )
 
@@ -44,3 +45,13 @@ def columns_of(error: UpstreamError) -> dict[str, str]:
         "error_message": error.message[:200],
         "error_log_id": error.log_id[:40],
     }
+
+
+def is_evidence(problem: FaceprintError | FaceprintConfigurationError) -> bool:
+    """Whether the answer behind *problem* is one that nobody understood, and so is to be kept.
+
+    What a gateway says while it is down is none.
+    """
+    if isinstance(problem, Unreachable):
+        return problem.error is not None and problem.error.code == "not_json"
+    return isinstance(problem, Rejected)

@@ -12,11 +12,10 @@ from django_faceprint.client import AllResult, Answer, Attempt, DetailResult, Er
 from django_faceprint.client.codes import clean_message
 from django_faceprint.clock import now
 from django_faceprint.exceptions import Rejected, SessionGone
-from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession
+from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
 
 from . import deadlines, evidence
-from .answers import record_answer
 from .visit import Visit
 
 Verdict = VerificationSession.Verdict
@@ -55,27 +54,24 @@ def ask_all(visit: Visit) -> None:
 
 
 def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
-    session = visit.session
+    """Keep what result/getall answered: the answer, the attempts and what is to be archived of them."""
     result = everything.result
     assert result is not None  # noqa: S101  (narrowing only; the callers have checked)
-    visit.pictures |= _pictures_of(session)
-    with visit.lease.fenced():
-        for attempt in result.attempts:
-            VerificationAttempt.objects.update_or_create(
-                session=session, order=attempt.order, defaults=_attempt_columns(attempt)
-            )
-            _want_of_attempt(visit, attempt)
-        record_answer(
-            session,
-            everything.endpoint,
-            everything.raw,
-            log_id=everything.log_id,
-            oddities=result.oddities,
-            pictures=visit.pictures,
-        )
-        if result.attempts:
-            _take_last_attempt(visit, result.attempts[-1])
-        visit.mark("getall")
+    visit.pictures |= _pictures_of(visit)
+    for attempt in result.attempts:
+        visit.take_attempt(attempt.order, _attempt_columns(attempt))
+        _want_of_attempt(visit, attempt)
+    visit.record(
+        everything.endpoint,
+        everything.raw,
+        document=everything.document,
+        log_id=everything.log_id,
+        oddities=result.oddities,
+        pictures=visit.pictures,
+    )
+    if result.attempts:
+        _take_last_attempt(visit, result.attempts[-1])
+    visit.mark("getall")
 
 
 def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
@@ -83,7 +79,7 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
     if attempt.face_url:
         item = evidence.ExpectedAsset(Kind.ATTEMPT_FACE, Source.GETALL, attempt_order=attempt.order)
         asset = visit.want(item, attempt.verify_time)
-        visit.urls[asset.pk] = attempt.face_url
+        visit.urls[asset.public_id] = attempt.face_url
     for kind, data in ((Kind.ID_FRONT, attempt.front_image), (Kind.ID_BACK, attempt.back_image)):
         if data is None or hashlib.sha256(data).hexdigest() in visit.pictures:
             continue
@@ -92,10 +88,13 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
         visit.hold(asset, data)
 
 
-def _pictures_of(session: VerificationSession) -> dict[str, str]:
+def _pictures_of(visit: Visit) -> dict[str, str]:
     """SHA-256 → asset id of the card pictures that result/detail brought."""
-    stored = session.assets.filter(source=Source.DETAIL).exclude(sha256="")
-    return {asset.sha256: str(asset.public_id) for asset in stored}
+    return {
+        asset.sha256: str(asset.public_id)
+        for asset in visit.assets.values()
+        if asset.source == Source.DETAIL and asset.sha256
+    }
 
 
 def _take_last_attempt(visit: Visit, last: Attempt) -> None:
@@ -127,9 +126,10 @@ def _take_last_attempt(visit: Visit, last: Attempt) -> None:
     if values:
         visit.update(**values)
     if "verified_at" in values:
-        for asset in session.assets.filter(attempt_order=0).exclude(deadline=None):
-            safe, latest = deadlines.asset_deadlines(session, asset.kind)
-            MediaAsset.objects.filter(pk=asset.pk).update(deadline=safe, latest=latest)
+        for asset in visit.assets.values():
+            if asset.attempt_order == 0 and asset.deadline is not None:
+                safe, latest = deadlines.asset_deadlines(session, asset.kind)
+                visit.change(asset, deadline=safe, latest=latest)
 
 
 def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
@@ -167,11 +167,10 @@ def ask_simple(visit: Visit) -> None:
         visit.say(answer.error)
         return
     if not visit.done("simple"):
-        with visit.lease.fenced():
-            record_answer(session, answer.endpoint, answer.raw, log_id=answer.log_id)
-            visit.mark("simple")
+        visit.record(answer.endpoint, answer.raw, document=answer.document, log_id=answer.log_id)
+        visit.mark("simple")
     for asset in wanted:
-        visit.urls[asset.pk] = answer.result.face_url
+        visit.urls[asset.public_id] = answer.result.face_url
 
 
 def _ask_face_of_failure(visit: Visit) -> None:
@@ -183,16 +182,14 @@ def _ask_face_of_failure(visit: Visit) -> None:
     except (Rejected, SessionGone):
         refused = True
     if not refused and answer is not None and answer.result is not None and answer.result.face_url:
-        with visit.lease.fenced():
-            record_answer(visit.session, answer.endpoint, answer.raw, log_id=answer.log_id)
-            asset = visit.want(evidence.ExpectedAsset(Kind.FACE, Source.SIMPLE))
-        visit.urls[asset.pk] = answer.result.face_url
+        visit.record(answer.endpoint, answer.raw, document=answer.document, log_id=answer.log_id)
+        asset = visit.want(evidence.ExpectedAsset(Kind.FACE, Source.SIMPLE))
+        visit.urls[asset.public_id] = answer.result.face_url
     visit.mark("simple")
 
 
 def ask_media(visit: Visit) -> None:
     """result/media/query: videos and frames. Asked once even where the plan says that nothing is recorded."""
-    session = visit.session
     wanted = visit.wanted(Source.MEDIA)
     if visit.done("media") and not wanted:
         return
@@ -210,15 +207,19 @@ def ask_media(visit: Visit) -> None:
         return
     result = media.result
     if not visit.done("media"):
-        with visit.lease.fenced():
-            record_answer(session, media.endpoint, media.raw, log_id=media.log_id, oddities=result.oddities)
-            visit.mark("media")
+        visit.record(
+            media.endpoint,
+            media.raw,
+            document=media.document,
+            log_id=media.log_id,
+            oddities=result.oddities,
+        )
+        visit.mark("media")
     given = _given_media(result)
-    with visit.lease.fenced():
-        for (kind, position), url in given.items():
-            asset = visit.want(evidence.ExpectedAsset(kind, Source.MEDIA, position=position))
-            if asset.state == State.WANTED:
-                visit.urls[asset.pk] = url
+    for (kind, position), url in given.items():
+        asset = visit.want(evidence.ExpectedAsset(kind, Source.MEDIA, position=position))
+        if asset.state == State.WANTED:
+            visit.urls[asset.public_id] = url
     _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
 
 
@@ -278,10 +279,8 @@ def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tup
         return
     else:
         reason = evidence.UPSTREAM_GAVE_NONE
-    with visit.lease.fenced():
-        MediaAsset.objects.wanted().filter(pk__in=[asset.pk for asset in missing]).update(
-            state=State.NOT_PROVIDED, reason=reason[:200]
-        )
+    for asset in missing:
+        visit.change(asset, state=State.NOT_PROVIDED, reason=reason[:200])
 
 
 def _name(kind: str, position: int) -> str:
@@ -305,24 +304,23 @@ def ask_stat(visit: Visit) -> None:
         stage: [{"error_code": item.error_code, "count": item.count} for item in counts]
         for stage, counts in stat.result.stages.items()
     }
-    with visit.lease.fenced():
-        record_answer(visit.session, stat.endpoint, stat.raw, log_id=stat.log_id)
-        visit.update(stat=stages)
-        visit.mark("stat")
+    visit.record(stat.endpoint, stat.raw, document=stat.document, log_id=stat.log_id)
+    visit.update(stat=stages)
+    visit.mark("stat")
 
 
 def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
-    """Keep the answer and, until they are stored, the card pictures inside it. Call it under the fence."""
+    """Keep the answer and, until they are stored, the card pictures inside it."""
     result = detail.result
     assert result is not None  # noqa: S101  (narrowing only; the callers have checked)
-    assets = {asset.kind: asset for asset in visit.session.assets.filter(source=Source.DETAIL)}
+    assets = {asset.kind: asset for asset in visit.assets.values() if asset.source == Source.DETAIL}
     for kind, data in ((Kind.ID_FRONT, result.front_image), (Kind.ID_BACK, result.back_image)):
         if data is not None and kind in assets:
             visit.hold(assets[kind], data)
-    record_answer(
-        visit.session,
+    visit.record(
         detail.endpoint,
         detail.raw,
+        document=detail.document,
         log_id=detail.log_id,
         oddities=result.oddities,
         pictures=visit.pictures,
@@ -335,8 +333,7 @@ def ask_detail_again(visit: Visit) -> None:
         return
     detail = visit.client.result_detail(visit.token)
     if detail.result is not None:
-        with visit.lease.fenced():
-            record_detail(visit, detail)
+        record_detail(visit, detail)
     else:
         visit.failed = True
         visit.say(detail.error)

@@ -66,13 +66,18 @@ def _discard_uncommitted(report: RetentionReport) -> None:
 def _discard(intent: UploadIntent, report: RetentionReport) -> bool:
     """Delete the file behind *intent*; on failure it is tried again after ``INTENT_LIFE``.
 
-    The intent is made ours first, by its time: an upload that is still under way after all can then no
-    longer be committed, and a file that cannot be deleted goes to the end of the queue.
+    The intent is made ours first: an upload that is still under way after all can then no longer be
+    committed, and a file that cannot be deleted goes to the end of the queue. Nor is a file deleted that a
+    row refers to: its commit may have been repeated after the database had gone away.
     """
     ours = UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at)
-    if not ours.update(created_at=now()):
+    if not ours.update(abandoned=True, created_at=now()):
         return False
-    if archive.discard_upload(intent):
+    if MediaAsset.objects.filter(session=intent.session_id, stored_name=intent.name).exists():
+        intent.delete()
+        return False
+    if archive.delete_file(intent.name):
+        intent.delete()
         return True
     report.failures += 1
     return False
@@ -103,6 +108,8 @@ def _purge(session_pk: int, report: RetentionReport) -> None:
             wake_at=None,
             ready_deadline=None,
             next_deadline=None,
+            later_deadline=None,
+            last_deadline=None,
             verify_token=None,
             verify_token_index=None,
             identity_name=None,
@@ -121,14 +128,14 @@ def _purge(session_pk: int, report: RetentionReport) -> None:
             return
         UpstreamAnswer.objects.filter(session=session_pk).delete()
         assets = MediaAsset.objects.filter(session=session_pk)
-        files = list(assets.stored().values_list("pk", "stored_name"))
+        files = list(assets.stored().values_list("stored_name", flat=True))
         # Without its key a file is noise, whatever becomes of the file itself. What was lost or never
         # provided keeps saying so.
         assets.filter(state__in=(MediaAsset.State.STORED, MediaAsset.State.WANTED)).update(
             state=MediaAsset.State.ERASED, wrapped_key=None, stored_name="", sha256="", reason="retention"
         )
         intents = [
-            UploadIntent.objects.create(name=name, asset_id=pk, created_at=now()) for pk, name in files
+            UploadIntent.objects.create(name=name, session_id=session_pk, created_at=now()) for name in files
         ]
     report.sessions += 1
     report.files += len(files)

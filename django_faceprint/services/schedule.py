@@ -5,14 +5,17 @@ A session with work left is in one of two states, each a nullable, indexed colum
 so that a worker that dies needs no cleaner: its session simply wakes up. Every claim increments
 ``lease_epoch`` and every later write is conditional on it, so that a worker that wakes after an hour
 writes nothing.
+
+``ready_deadline`` is the first of the session's safe deadlines that can still be kept. When none can, the
+session goes behind everything that has one: work that can no longer make it yields to work that can.
 """
 
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
@@ -22,8 +25,9 @@ from django.db.models.functions import Coalesce
 
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
+from django_faceprint.models.session import VerificationSessionQuerySet
 
-from .deadlines import window_closes_at
+from .deadlines import NO_DEADLINES, Ladder, window_closes_at
 
 #: Celery's soft and hard limits of one task, the lease of one session, all in seconds. A task must be
 #: dead before its lease ends, and the lease must end before a broker delivers the message again.
@@ -35,7 +39,11 @@ DOWNLOADS_BEGIN_WITHIN = 120
 LEASE = timedelta(seconds=LEASE_SECONDS)
 
 PROMOTE_BATCH = 500
-CLAIM_CANDIDATES = 8
+#: A deadline nearer than this cannot be kept any more: asking and fetching take a moment, too.
+REACH = timedelta(seconds=1)
+#: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
+#: upstream may keep longest comes last.
+BEHIND = timedelta(days=36_525)
 
 FIRST_POLL = timedelta(seconds=30)
 LAST_POLL_MARGIN = timedelta(seconds=30)
@@ -52,12 +60,38 @@ class LeaseLost(Exception):
 
 
 @dataclass(frozen=True)
+class Release:
+    """When to look again (None: never, all is done) and the safe deadlines of what is outstanding."""
+
+    wake_at: datetime | None
+    ladder: Ladder = NO_DEADLINES
+
+    def columns(self) -> dict[str, Any]:
+        """The columns that give a session back. Whoever poked it meanwhile gets it worked on at once."""
+        return {
+            "wake_at": Case(
+                When(poked=True, then=Value(now(), output_field=DateTimeField())),
+                default=Value(self.wake_at, output_field=DateTimeField(null=True)),
+                output_field=DateTimeField(null=True),
+            ),
+            "ready_deadline": None,
+            "lease_until": None,
+            "poked": Value(False, output_field=BooleanField()),
+            **self.ladder.columns(),
+        }
+
+
+@dataclass(frozen=True)
 class Lease:
-    """The right to work on one session until ``until``, as long as ``epoch`` is still the row's."""
+    """The right to work on one session until ``until``, as long as ``epoch`` is still the row's.
+
+    ``row`` is the session as it was claimed, where the claim has read it.
+    """
 
     session_pk: int
     epoch: int
     until: datetime
+    row: VerificationSession | None = field(default=None, compare=False, repr=False)
 
     def session(self) -> VerificationSession:
         """The session as it is in the database. Raises :class:`LeaseLost`."""
@@ -86,70 +120,121 @@ class Lease:
         if held.update(**values) != 1:
             raise LeaseLost
 
-    def release(self, wake_at: datetime | None, *, next_deadline: datetime | None, **values: Any) -> None:
-        """Give the session back: asleep until *wake_at*, or done when None.
+    def release(self, wake_at: datetime | None, *, ladder: Ladder = NO_DEADLINES, **values: Any) -> None:
+        """Give the session back: asleep until *wake_at*, or done when None. See :class:`Release`."""
+        self.update(**Release(wake_at, ladder).columns(), **values)
 
-        Whoever poked the session meanwhile gets it worked on again at once.
-        """
-        self.update(
-            wake_at=Case(
-                When(poked=True, then=Value(now(), output_field=DateTimeField())),
-                default=Value(wake_at, output_field=DateTimeField(null=True)),
-                output_field=DateTimeField(null=True),
-            ),
-            ready_deadline=None,
-            next_deadline=next_deadline,
-            lease_until=None,
-            poked=Value(False, output_field=BooleanField()),
-            **values,
-        )
+
+def aim(
+    moment: datetime,
+    *,
+    next_deadline: datetime | None,
+    later_deadline: datetime | None,
+    last_deadline: datetime | None,
+    results_latest: datetime | None,
+    wake_at: datetime | None,
+) -> datetime | None:
+    """What a session is ordered by at *moment*, smaller first: the Python twin of :func:`aim_expression`."""
+    for deadline in (next_deadline, later_deadline, last_deadline):
+        if deadline is not None and deadline > moment + REACH:
+            return deadline
+    if results_latest is not None:
+        return results_latest + BEHIND
+    return next_deadline or wake_at
+
+
+def aim_expression(moment: datetime) -> Any:
+    """What a session is ordered by at *moment*, as an expression for its ``ready_deadline``.
+
+    A session without a verify_token has no deadline; closing it costs nothing, so that it comes first.
+    """
+    soon = moment + REACH
+    return Case(
+        When(next_deadline__gt=soon, then=F("next_deadline")),
+        When(later_deadline__gt=soon, then=F("later_deadline")),
+        When(last_deadline__gt=soon, then=F("last_deadline")),
+        When(results_latest__isnull=False, then=F("results_latest") + Value(BEHIND)),
+        default=Coalesce("next_deadline", "wake_at", Value(moment, output_field=DateTimeField())),
+        output_field=DateTimeField(),
+    )
 
 
 def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
-    """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many."""
-    due = list(
-        VerificationSession.objects.asleep_until(moment)
-        .order_by("wake_at")
-        .values_list("pk", flat=True)[:limit]
+    """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many.
+
+    Ready ones whose deadline went by while they waited are aimed anew, at most *limit* as well.
+    """
+    _change_due(
+        VerificationSession.objects.filter(
+            ready_deadline__lte=moment + REACH, results_latest__isnull=False
+        ).order_by("ready_deadline"),
+        limit,
+        ready_deadline=aim_expression(moment),
     )
-    if not due:
+    return _change_due(
+        VerificationSession.objects.asleep_until(moment).order_by("wake_at"),
+        limit,
+        ready_deadline=aim_expression(moment),
+        wake_at=None,
+    )
+
+
+def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> int:
+    """Change the first *limit* rows of *due*. Rows that somebody else is changing are left to them."""
+    if not _can_skip_locked():
+        # The rows are asked for again while they are changed: those that a worker took stay as they are.
+        pks = list(due.values_list("pk", flat=True)[:limit])
+        return due.order_by().filter(pk__in=pks).update(**values) if pks else 0
+    if not due.exists():
         return 0
-    return VerificationSession.objects.filter(pk__in=due, wake_at__lte=moment).update(
-        ready_deadline=Coalesce("next_deadline", F("wake_at")), wake_at=None
-    )
+    with transaction.atomic():
+        pks = list(due.select_for_update(skip_locked=True).values_list("pk", flat=True)[:limit])
+        return VerificationSession.objects.filter(pk__in=pks).update(**values) if pks else 0
 
 
-def claim(moment: datetime, *, session_pk: int | None = None) -> Lease | None:
-    """Take the most urgent ready session, or the named one when it is ready; None when there is none."""
+def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) -> list[Lease]:
+    """Take the most urgent ready sessions, at most *limit*, or the named one when it is ready."""
     ready = VerificationSession.objects.ready()
     if session_pk is not None:
         ready = ready.filter(pk=session_pk)
-    connection = connections[router.db_for_write(VerificationSession)]
-    if connection.features.has_select_for_update_skip_locked:
-        with transaction.atomic():
-            row = (
-                ready.select_for_update(skip_locked=True, of=("self",) if _supports_of(connection) else ())
-                .values_list("pk", "lease_epoch")
-                .first()
-            )
-            return _take(row[0], row[1], moment) if row else None
-    # Compare and set: of several workers that read the same candidates each wins a different one.
-    for pk, epoch in ready.values_list("pk", "lease_epoch")[:CLAIM_CANDIDATES]:
-        if lease := _take(pk, epoch, moment):
-            return lease
-    return None
-
-
-def _supports_of(connection: Any) -> bool:
-    return bool(connection.features.has_select_for_update_of)
-
-
-def _take(pk: int, epoch: int, moment: datetime) -> Lease | None:
     until = moment + LEASE
-    taken = VerificationSession.objects.filter(pk=pk, lease_epoch=epoch, ready_deadline__isnull=False).update(
-        lease_epoch=epoch + 1, lease_until=until, wake_at=until, ready_deadline=None, poked=False
-    )
-    return Lease(pk, epoch + 1, until) if taken else None
+    taken: dict[str, Any] = {"lease_until": until, "wake_at": until, "ready_deadline": None, "poked": False}
+    if not _can_skip_locked():
+        # Compare and set: of several workers that read the same rows each wins a different one.
+        rows = [
+            row
+            for row in ready[:limit]
+            if ready.order_by()
+            .filter(pk=row.pk, lease_epoch=row.lease_epoch)
+            .update(lease_epoch=F("lease_epoch") + 1, **taken)
+        ]
+    elif not ready.exists():
+        # No transaction for nothing.
+        rows = []
+    else:
+        with transaction.atomic():
+            rows = list(ready.select_for_update(skip_locked=True)[:limit])
+            VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
+                lease_epoch=F("lease_epoch") + 1, **taken
+            )
+    for row in rows:
+        row.lease_epoch += 1
+        for name, value in taken.items():
+            setattr(row, name, value)
+    return [Lease(row.pk, row.lease_epoch, until, row) for row in rows]
+
+
+def give_back(leases: Sequence[Lease]) -> None:
+    """Make claimed sessions ready again on which nothing was done."""
+    for lease in leases:
+        VerificationSession.objects.filter(pk=lease.session_pk, lease_epoch=lease.epoch).update(
+            ready_deadline=aim_expression(now()), wake_at=None, lease_until=None, poked=False
+        )
+
+
+def _can_skip_locked() -> bool:
+    connection = connections[router.db_for_write(VerificationSession)]
+    return bool(connection.features.has_select_for_update_skip_locked)
 
 
 def poke(session_pk: int) -> None:
@@ -158,7 +243,7 @@ def poke(session_pk: int) -> None:
     row = VerificationSession.objects.filter(pk=session_pk)
     row.filter(lease_until__gt=moment).update(poked=True)
     row.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=moment), wake_at__isnull=False).update(
-        ready_deadline=Coalesce("next_deadline", F("wake_at")), wake_at=None
+        ready_deadline=aim_expression(moment), wake_at=None
     )
 
 

@@ -247,7 +247,13 @@ def _obtain_token(session: VerificationSession) -> None:
         "results_deadline": dates.results_deadline,
         "media_latest": dates.media_latest,
         "results_latest": dates.results_latest,
-        "next_deadline": requested_at + deadlines.FACE_LIFE_WORST_CASE,
+        **deadlines.pending_ladder(
+            requested_at=requested_at,
+            media_deadline=dates.media_deadline,
+            results_deadline=dates.results_deadline,
+            records_video=session.plan.records_video,
+            moment=answered_at,
+        ).columns(),
         "wake_at": schedule.first_poll_at(answered_at),
         "ready_deadline": None,
         # A worker that holds the session still takes it for one without a token: end its lease.

@@ -29,8 +29,15 @@ _downloaders: dict[tuple[object, ...], Downloader] = {}
 
 
 @contextmanager
-def client_for(application: str, *, session: VerificationSession | None = None) -> Iterator[FaceprintClient]:
+def client_for(
+    application: str,
+    *,
+    session: VerificationSession | None = None,
+    records: list[UpstreamCall] | None = None,
+) -> Iterator[FaceprintClient]:
     """A client with the credentials of *application*; its calls are recorded for *session*.
+
+    They are written to the database at the end, or appended to *records* for the caller to write.
 
     Raises :class:`FaceprintConfigurationError` for an unknown application, for hosts that production
     refuses, and for a session of the other environment: the sandbox must never be asked about a person
@@ -44,16 +51,19 @@ def client_for(application: str, *, session: VerificationSession | None = None) 
             f"The session is of the environment {session.environment}, API_URL of {conf.environment}."
         )
     client = _client(application)
-    records: list[UpstreamCall] = []
-    token = _records.set(records)
+    made: list[UpstreamCall] = []
+    token = _records.set(made)
     try:
         yield client
     finally:
         _records.reset(token)
-        for record in records:
+        for record in made:
             record.application = application
             record.session_id = session.pk if session else None
-        UpstreamCall.objects.bulk_create(records)
+        if records is None:
+            UpstreamCall.objects.bulk_create(made)
+        else:
+            records += made
 
 
 def downloader() -> Downloader:

@@ -7,8 +7,6 @@ from dataclasses import asdict
 from datetime import timedelta
 from typing import Any
 
-from django.db import transaction
-
 from django_faceprint.client import AllResult, Answer, DetailResult, ErrorClass, OcrResult
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -22,7 +20,6 @@ from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
 
 from . import deadlines, events, evidence
-from .answers import record_answer
 from .problems import NO_ERROR, columns_of
 from .results import REFUSALS_BEFORE_GIVING_UP, record_detail, take_attempts, without_none
 from .visit import Visit
@@ -64,13 +61,12 @@ def ask_verdict(visit: Visit) -> None:
 def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) -> None:
     error = detail.error
     assert error is not None  # noqa: S101  (narrowing only; the caller has checked)
-    with visit.lease.fenced():
-        record_answer(visit.session, detail.endpoint, detail.raw, log_id=detail.log_id, code=error.code)
-        if final:
-            decide(visit, Verdict.FAILED, columns=columns_of(error))
-        else:
-            visit.update(**columns_of(error))
-            visit.mark("attempted")
+    visit.record(detail.endpoint, detail.raw, document=detail.document, log_id=detail.log_id, code=error.code)
+    if final:
+        decide(visit, Verdict.FAILED, columns=columns_of(error))
+    else:
+        visit.update(**columns_of(error))
+        visit.mark("attempted")
 
 
 def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, token_closes: bool) -> None:
@@ -113,30 +109,28 @@ def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
     result = detail.result
     assert result is not None  # noqa: S101  (narrowing only; the caller has checked)
     confirmed = without_none({"name": result.confirmed_name, "number": result.confirmed_number})
-    with visit.lease.fenced():
-        decide(
-            visit,
+    decide(
+        visit,
+        Verdict.PASSED,
+        columns={
+            "score": result.score,
+            "liveness_score": result.liveness_score,
+            "spoofing": result.spoofing,
+            "is_demote": result.is_demote,
+            "confirmed": confirmed or None,
+            "ocr": _ocr(result.ocr),
+            "name_index": session.name_index or blind_index("name", result.confirmed_name or ""),
+            "number_index": session.number_index or blind_index("id_number", result.confirmed_number or ""),
+            **NO_ERROR,
+        },
+        expected=evidence.expected_assets(
+            session.plan,
             Verdict.PASSED,
-            columns={
-                "score": result.score,
-                "liveness_score": result.liveness_score,
-                "spoofing": result.spoofing,
-                "is_demote": result.is_demote,
-                "confirmed": confirmed or None,
-                "ocr": _ocr(result.ocr),
-                "name_index": session.name_index or blind_index("name", result.confirmed_name or ""),
-                "number_index": session.number_index
-                or blind_index("id_number", result.confirmed_number or ""),
-                **NO_ERROR,
-            },
-            expected=evidence.expected_assets(
-                session.plan,
-                Verdict.PASSED,
-                with_id_front=result.front_image is not None,
-                with_id_back=result.back_image is not None,
-            ),
-        )
-        record_detail(visit, detail)
+            with_id_front=result.front_image is not None,
+            with_id_back=result.back_image is not None,
+        ),
+    )
+    record_detail(visit, detail)
 
 
 def decide(
@@ -146,27 +140,24 @@ def decide(
     columns: Mapping[str, Any] | None = None,
     expected: Iterable[evidence.ExpectedAsset] | None = None,
 ) -> None:
-    """Store the verdict, what came with it (*columns*) and, in the same transaction, every promised asset."""
+    """The verdict, what came with it (*columns*) and every promised asset: they are written together."""
     session = visit.session
     moment = now()
     keep = session.plan.retention_days
     retention = timedelta(days=keep) if keep else conf.retention
-    with visit.lease.fenced():
-        visit.update(
-            verdict=verdict,
-            decided_at=moment,
-            retain_until=moment + retention if retention else None,
-            archive_state=ArchiveState.COLLECTING,
-            failure_count=0,
-            **(columns or {}),
-        )
-        if expected is None:
-            expected = evidence.expected_assets(
-                session.plan, verdict, with_id_front=False, with_id_back=False
-            )
-        for item in expected:
-            visit.want(item)
-        transaction.on_commit(lambda: events.verdict_reached(session))
+    visit.update(
+        verdict=verdict,
+        decided_at=moment,
+        retain_until=moment + retention if retention else None,
+        archive_state=ArchiveState.COLLECTING,
+        failure_count=0,
+        **(columns or {}),
+    )
+    if expected is None:
+        expected = evidence.expected_assets(session.plan, verdict, with_id_front=False, with_id_back=False)
+    for item in expected:
+        visit.want(item)
+    visit.after_commit(lambda: events.verdict_reached(session))
 
 
 def _ocr(ocr: OcrResult | None) -> dict[str, str] | None:

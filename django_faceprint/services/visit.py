@@ -1,28 +1,39 @@
-"""One visit to one claimed session: the lease, the row as loaded, and what has been learnt so far."""
+"""One visit to one claimed session: a working copy of it, and what is to be written about it.
+
+A visit talks to Baidu and to storage and never to the database: it runs in a thread without a
+connection. What it learns goes into :class:`~.commit.Changes`, which are written at the end, or in
+between when they have been waiting for a while (:meth:`Visit.checkpoint`).
+"""
 
 from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+import time
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
+from uuid import UUID
 
 from django_faceprint.client import FaceprintClient, UpstreamError
 from django_faceprint.clock import now
-from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, Rejected
-from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.privacy.fields import column_values
+from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
+from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 
-from . import deadlines, evidence
-from .answers import record_answer
-from .problems import columns_of, error_columns
-from .schedule import Lease
+from . import archive, deadlines, evidence
+from .answers import make_answer
+from .commit import Changes, commit_one
+from .desk import on_desk
+from .problems import columns_of, error_columns, is_evidence
+from .schedule import Lease, Release
 
 logger = logging.getLogger(__name__)
 
 State = MediaAsset.State
+
+#: Seconds that what has been learnt may wait before it is written.
+WRITE_WITHIN = 0.5
 
 
 @dataclass
@@ -37,32 +48,172 @@ class Visit:
     session: VerificationSession
     connection: FaceprintClient | None
     in_time: Callable[[], bool] = lambda: True
-    urls: dict[int, str] = field(default_factory=dict)
-    data: dict[int, bytes] = field(default_factory=dict)
+    monotonic: Callable[[], float] = time.monotonic
+    assets: dict[tuple[int, str, int], MediaAsset] = field(default_factory=dict)
+    urls: dict[UUID, str] = field(default_factory=dict)
+    data: dict[UUID, bytes] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     cut_short: bool = False
     archived: int = 0
     lost: int = 0
+    #: Records of the calls to Baidu, written at the end whatever becomes of the rest.
+    calls: list[UpstreamCall] = field(default_factory=list)
+    on_checkpoint: Callable[[], None] | None = None
+    changes: Changes = field(init=False)
+    _names: list[str] = field(default_factory=list)
+    _waiting_since: float | None = None
+
+    def __post_init__(self) -> None:
+        self.changes = Changes(self.lease, self.session)
+
+    def take_assets(self, assets: Iterable[MediaAsset]) -> None:
+        """Begin with the session's assets as they are in the database."""
+        self.assets = {_identity(asset): asset for asset in assets}
+
+    # --- what is to be written ----------------------------------------------------------------------
 
     def update(self, **values: Any) -> None:
-        """Change the session's row under the lease, and the instance with it."""
-        self.lease.update(**column_values(self.session, values))
+        """Change columns of the session."""
+        self.changes.columns |= values
         for name, value in values.items():
             setattr(self.session, name, value)
+        self._wait()
 
     def mark(self, stage: str) -> None:
         """Note that *stage* needs no more asking."""
         self.update(stages_done={**self.session.stages_done, stage: now().isoformat()})
 
+    def change(self, asset: MediaAsset, **values: Any) -> None:
+        """Change an asset."""
+        for name, value in values.items():
+            setattr(asset, name, value)
+        self.changes.assets[_identity(asset)] = asset
+        self._wait()
+
+    def want(self, item: evidence.ExpectedAsset, attempt_time: datetime | None = None) -> MediaAsset:
+        """Make sure that the row of *item* exists; an asset that was not provided may become wanted."""
+        key = (item.attempt_order, item.kind, item.position)
+        asset = self.assets.get(key)
+        safe, latest = deadlines.asset_deadlines(self.session, item.kind, attempt_time)
+        if asset is None:
+            asset = self.assets[key] = MediaAsset(
+                session=self.session,
+                attempt_order=item.attempt_order,
+                kind=item.kind,
+                position=item.position,
+                source=item.source,
+            )
+            self.change(asset, state=item.state, reason=item.reason, deadline=safe, latest=latest)
+        elif item.state == State.WANTED and asset.state == State.NOT_PROVIDED:
+            # Upstream gives now what it did not give before, or what the plan did not promise.
+            self.change(asset, state=State.WANTED, reason="", deadline=safe, latest=latest)
+        return asset
+
+    def take_attempt(self, order: int, columns: dict[str, Any]) -> None:
+        """Keep what upstream says of one attempt."""
+        self.changes.attempts[order] = VerificationAttempt(session=self.session, order=order, **columns)
+        self._wait()
+
+    def record(self, endpoint: str, raw: bytes | None, **about: Any) -> None:
+        """Keep a raw answer as evidence; see :func:`~.answers.make_answer`."""
+        answer = make_answer(self.session, endpoint, raw, **about)
+        self.changes.answers.setdefault((endpoint, answer.body_index), answer)
+        self._wait()
+
+    def after_commit(self, call: Callable[[], None]) -> None:
+        """Call this when what was said so far has been written."""
+        self.changes.after.append(call)
+
+    def release(self, wake_at: datetime | None, ladder: deadlines.Ladder = deadlines.NO_DEADLINES) -> None:
+        """Give the session back with the last of the changes."""
+        self.changes.release = Release(wake_at, ladder)
+        self._settle_names()
+
+    def checkpoint(self) -> None:
+        """Write what has been learnt so far, if it has waited long enough. Raises :class:`LeaseLost`."""
+        if self._waiting_since is not None and self.monotonic() - self._waiting_since >= WRITE_WITHIN:
+            self.write()
+        if self.on_checkpoint is not None:
+            self.on_checkpoint()
+
+    def write(self) -> None:
+        """Write what has been learnt so far. Raises :class:`LeaseLost`."""
+        changes, self.changes = self.changes, Changes(self.lease, self.session)
+        self._waiting_since = None
+        if changes:
+            on_desk(lambda: commit_one(changes))
+
+    def abandon(self) -> None:
+        """Forget what was to be written; files of it are removed again."""
+        names = [*self._names, *self.changes.names]
+        self.changes = Changes(self.lease, self.session)
+        self._names = []
+        if names:
+            on_desk(lambda: archive.discard(names))
+
+    def _wait(self) -> None:
+        if self._waiting_since is None:
+            self._waiting_since = self.monotonic()
+
+    # --- files --------------------------------------------------------------------------------------
+
+    def reserve_names(self, count: int) -> None:
+        """Have names for *count* uploads, recorded before anything is written under them."""
+        missing = count - len(self._names)
+        if missing > 0:
+            self._names += on_desk(lambda: archive.reserve_names(self.session.pk, missing))
+
+    def next_name(self) -> str:
+        """A reserved name, to be used for one upload."""
+        self.reserve_names(1)
+        return self._names.pop()
+
+    def keep_upload(self, asset: MediaAsset, columns: dict[str, Any]) -> None:
+        """The file of *asset* lies complete in storage; *columns* are what :func:`~.archive.save` said."""
+        self.change(asset, **columns)
+        self.changes.names.append(asset.stored_name)
+        self.changes.stored.append(asset)
+        self.archived += 1
+
+    def drop_upload(self, name: str) -> None:
+        """An upload failed: remove what there is of it. If that fails too, retention will."""
+        if archive.delete_file(name):
+            self.changes.names.append(name)
+
+    def _settle_names(self) -> None:
+        # Reserved and never used: no file is there.
+        self.changes.names += self._names
+        self._names = []
+
+    # --- what is known ------------------------------------------------------------------------------
+
     def hold(self, asset: MediaAsset, data: bytes) -> None:
         """Keep the bytes of a picture that came inside an answer until it is stored."""
-        self.data[asset.pk] = data
+        self.data[asset.public_id] = data
         self.pictures[hashlib.sha256(data).hexdigest()] = str(asset.public_id)
 
     def done(self, stage: str) -> bool:
         """Whether *stage* has been answered for good."""
         return stage in self.session.stages_done
+
+    def wanted(self, source: str | None = None) -> list[MediaAsset]:
+        """Assets, of *source* if given, that are still to be stored."""
+        return [
+            asset
+            for asset in self.assets.values()
+            if asset.state == State.WANTED and source in (None, asset.source)
+        ]
+
+    def is_within_reach(self, asset: MediaAsset) -> bool:
+        """This visit has the asset's bytes or URL."""
+        return asset.public_id in self.urls or asset.public_id in self.data
+
+    def out_of_reach(self, source: str) -> list[MediaAsset]:
+        """Wanted assets for which this visit has neither bytes nor a URL yet."""
+        return [asset for asset in self.wanted(source) if not self.is_within_reach(asset)]
+
+    # --- steps and what goes wrong in them ----------------------------------------------------------
 
     def attempt(self, step: Callable[[Visit], None]) -> None:
         """Run one step; a failure is written on the session and does not keep the other steps from trying."""
@@ -73,23 +224,16 @@ class Visit:
             problem = error
         if problem is not None:
             self._note(problem)
+        self.checkpoint()
 
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
         self.failed = True
         values = error_columns(problem)
         self.write_problem(values)
+        error: UpstreamError | None = getattr(problem, "error", None)
         raw = getattr(problem, "raw", None)
-        upstream_error: UpstreamError | None = getattr(problem, "error", None)
-        if raw and upstream_error is not None and isinstance(problem, Rejected):
-            with self.lease.fenced():
-                record_answer(
-                    self.session,
-                    upstream_error.endpoint,
-                    raw,
-                    log_id=upstream_error.log_id,
-                    code=upstream_error.code,
-                    parsed=False,
-                )
+        if raw and error is not None and is_evidence(problem):
+            self.record(error.endpoint, raw, log_id=error.log_id, code=error.code, parsed=False)
         logger.warning(
             "faceprint: session %s: %s (code %s, log_id %s)",
             self.session.public_id,
@@ -108,38 +252,6 @@ class Visit:
         if self.session.verdict != VerificationSession.Verdict.FAILED:
             self.update(**values)
 
-    def want(self, item: evidence.ExpectedAsset, attempt_time: datetime | None = None) -> MediaAsset:
-        """Make sure that the row of *item* exists; an asset that was not provided may become wanted."""
-        safe, latest = deadlines.asset_deadlines(self.session, item.kind, attempt_time)
-        asset, created = MediaAsset.objects.get_or_create(
-            session=self.session,
-            attempt_order=item.attempt_order,
-            kind=item.kind,
-            position=item.position,
-            defaults={
-                "source": item.source,
-                "state": item.state,
-                "reason": item.reason,
-                "deadline": safe,
-                "latest": latest,
-            },
-        )
-        if not created and item.state == State.WANTED and asset.state == State.NOT_PROVIDED:
-            # Upstream gives now what it did not give before, or what the plan did not promise.
-            MediaAsset.objects.filter(pk=asset.pk, state=State.NOT_PROVIDED).update(
-                state=State.WANTED, reason="", deadline=safe, latest=latest
-            )
-            asset.refresh_from_db()
-        return asset
-
-    def wanted(self, source: str) -> list[MediaAsset]:
-        """Assets of *source* that are still to be stored."""
-        return list(self.session.assets.wanted().filter(source=source))
-
-    def out_of_reach(self, source: str) -> list[MediaAsset]:
-        """Wanted assets for which this visit has neither bytes nor a URL yet."""
-        return [item for item in self.wanted(source) if item.pk not in self.urls and item.pk not in self.data]
-
     @property
     def client(self) -> FaceprintClient:
         """Baidu. Raises :class:`FaceprintConfigurationError` on a visit that is made without it."""
@@ -154,3 +266,7 @@ class Visit:
         if not token:
             raise FaceprintConfigurationError("The session's verify_token is gone.")
         return token
+
+
+def _identity(asset: MediaAsset) -> tuple[int, str, int]:
+    return asset.attempt_order, str(asset.kind), asset.position

@@ -356,8 +356,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(story: Story, clock: Any) -
     session = story.start("25001")
     story.finish(session)
     sessions.record_return(session)
-    frozen = schedule.claim(clock())
-    assert frozen is not None
+    (frozen,) = schedule.claim(clock())
     clock.advance(schedule.LEASE + timedelta(seconds=1))
     story.work()
     done = story.fresh(session)
@@ -374,11 +373,10 @@ def test_a_worker_that_lost_its_lease_writes_nothing(story: Story, clock: Any) -
 def test_a_poke_during_work_is_not_forgotten(story: Story, clock: Any) -> None:
     session = story.start("25001")
     sessions.record_return(session)
-    lease = schedule.claim(clock())
-    assert lease is not None
+    (lease,) = schedule.claim(clock())
     collect.make_due(session)
-    assert schedule.claim(clock()) is None
-    lease.release(clock() + timedelta(hours=1), next_deadline=None)
+    assert schedule.claim(clock()) == []
+    lease.release(clock() + timedelta(hours=1))
     session = story.fresh(session)
     assert session.wake_at == clock()
     assert not session.poked
@@ -391,12 +389,10 @@ def test_the_most_urgent_comes_first(story: Story, clock: Any) -> None:
     clock.advance(minutes=30)
     for session in (late, early):
         sessions.record_return(session)
-    first = schedule.claim(clock())
-    second = schedule.claim(clock())
-    assert first is not None
-    assert second is not None
+    (first,) = schedule.claim(clock())
+    (second,) = schedule.claim(clock())
     assert (first.session_pk, second.session_pk) == (early.pk, late.pk)
-    assert schedule.claim(clock()) is None
+    assert schedule.claim(clock()) == []
 
 
 def test_personal_data_stays_out_of_logs_and_rows(

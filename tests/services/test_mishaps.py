@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from django.core.files.storage import FileSystemStorage
@@ -39,6 +40,32 @@ def heard(signal: Signal, receive: Callable[[VerificationSession], None]) -> Ite
         yield
     finally:
         signal.disconnect(dispatch_uid="mishaps")
+
+
+class TellingStorage(FileSystemStorage):
+    """A storage that tells of every file that was written."""
+
+    tell: ClassVar[Callable[[], object]] = lambda: None
+
+    def _save(self, name: str, content: Any) -> str:
+        written = str(super()._save(name, content))
+        type(self).tell()
+        return written
+
+
+@contextmanager
+def storing(settings: Any, folder: Path, tell: Callable[[], object]) -> Iterator[None]:
+    """Call *tell* after every file that is written inside the block."""
+    TellingStorage.tell = staticmethod(tell)
+    options = {"location": str(folder / "archive")}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {"BACKEND": f"{__name__}.TellingStorage", "OPTIONS": options},
+    }
+    try:
+        yield
+    finally:
+        TellingStorage.tell = staticmethod(lambda: None)
 
 
 def later(story: Story, clock: Any, session: VerificationSession, times: int = 1) -> VerificationSession:
@@ -165,13 +192,15 @@ def test_a_session_expires_without_an_interface_that_baidu_does_not_grant(
 # --- once and not twice -------------------------------------------------------------------------
 
 
-def test_a_session_that_is_poked_while_it_ends_is_archived_once(story: Story, clock: Any) -> None:
+def test_a_session_that_is_poked_while_it_ends_is_archived_once(
+    story: Story, clock: Any, settings: Any, tmp_path: Path
+) -> None:
     archived: list[int] = []
     session = story.start("25001")
     story.finish(session)
     with (
         heard(signals.session_archived, lambda session: archived.append(session.pk)),
-        heard(signals.asset_archived, collect.make_due),
+        storing(settings, tmp_path, lambda: collect.make_due(session)),
     ):
         first = story.back(session)
     assert first.poll_count > 1
@@ -198,11 +227,10 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(story: Story, clo
         story.start("25001")
     session = VerificationSession.objects.select_related("plan").get()
     collect.make_due(session)
-    lease = schedule.claim(clock())
-    assert lease is not None
+    (lease,) = schedule.claim(clock())
     sessions.continue_session(session)
     with pytest.raises(schedule.LeaseLost):
-        lease.release(clock() + timedelta(hours=2), next_deadline=None)
+        lease.release(clock() + timedelta(hours=2))
     session = story.fresh(session)
     assert session.wake_at == clock() + schedule.FIRST_POLL
     assert not session.is_leased
@@ -239,19 +267,19 @@ def test_a_bad_idempotency_key_is_refused(story: Story, key: str) -> None:
 
 
 def test_slow_downloads_end_a_visit_before_its_worker_is_killed(
-    story: Story, clock: Any, assert_archived: Archived
+    story: Story, clock: Any, assert_archived: Archived, settings: Any, tmp_path: Path
 ) -> None:
     seconds = [0.0]
-    stored: list[int] = []
+    stored: list[float] = []
 
-    def after_a_download(session: VerificationSession) -> None:
+    def after_a_download() -> None:
         seconds[0] += schedule.DOWNLOADS_BEGIN_WITHIN
-        stored.append(session.pk)
+        stored.append(seconds[0])
 
     session = story.start("25001")
     story.finish(session)
     sessions.record_return(session)
-    with heard(signals.asset_archived, after_a_download):
+    with storing(settings, tmp_path, after_a_download):
         report = collect.collect_due(budget=timedelta(seconds=90), monotonic=lambda: seconds[0])
         assert (report.sessions, report.archived) == (1, 1)
         visited = story.fresh(session)

@@ -20,7 +20,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.services import archive, retention, statistics
-from django_faceprint.services.answers import record_answer
+from django_faceprint.services.answers import make_answer
 from django_faceprint.services.archive import INTENT_LIFE
 from django_faceprint.services.retention import CALLS_KEPT, RetentionReport, retain
 from django_faceprint.services.schedule import LEASE, Lease, LeaseLost
@@ -76,7 +76,7 @@ def stored_files() -> list[str]:
 
 def leave_upload(asset: MediaAsset, name: str) -> UploadIntent:
     """What a worker leaves that died between upload and commit."""
-    intent = UploadIntent.objects.create(name=name, asset=asset)
+    intent = UploadIntent.objects.create(name=name, session=asset.session)
     archive.storage().save(name, ContentFile(b"ciphertext"))
     return intent
 
@@ -94,7 +94,7 @@ class TestUncommittedUploads:
         assert retain() == RetentionReport()
 
     def test_one_whose_file_was_never_written_is_no_failure(self, failing: Any, clock: Any) -> None:
-        UploadIntent.objects.create(name="ab/cd/never", asset=make_asset(make_session(), Kind.FACE))
+        UploadIntent.objects.create(name="ab/cd/never", session=make_session())
         clock.advance(INTENT_LIFE * 2)
         assert retain() == RetentionReport(uncommitted_files=1)
 
@@ -113,9 +113,7 @@ class TestUncommittedUploads:
     def test_a_storage_that_is_down_is_not_asked_hundreds_of_times(self, failing: Any, clock: Any) -> None:
         session = make_session()
         for number in range(15):
-            UploadIntent.objects.create(
-                name=f"n/{number}", asset=make_asset(session, Kind.FRAME, position=number)
-            )
+            UploadIntent.objects.create(name=f"n/{number}", session=session)
         clock.advance(INTENT_LIFE * 2)
         failing.broken = True
         assert retain().failures == retention.STORAGE_FAILURES_PER_RUN == len(failing.asked)
@@ -129,14 +127,15 @@ class TestUncommittedUploads:
         session = make_session()
         asset = make_asset(session, Kind.FACE)
         lease = Lease(session.pk, session.lease_epoch, now() + LEASE)
-        really_save = archive._save
+        really_write = archive._write
 
-        def save_and_sleep(*args: Any) -> None:
-            really_save(*args)
+        def write_and_sleep(*args: Any) -> str:
+            written = really_write(*args)
             clock.advance(INTENT_LIFE * 2)
             retain()
+            return written
 
-        monkeypatch.setattr(archive, "_save", save_and_sleep)
+        monkeypatch.setattr(archive, "_write", write_and_sleep)
         with pytest.raises(LeaseLost):
             archive.store(lease, asset, [image_bytes()])
         asset.refresh_from_db()
@@ -148,15 +147,16 @@ class TestUncommittedUploads:
     ) -> None:
         session = make_session()
         asset = make_asset(session, Kind.FACE)
-        really_save = archive._save
+        really_write = archive._write
 
-        def save_and_sleep(*args: Any) -> None:
-            really_save(*args)
+        def write_and_sleep(*args: Any) -> str:
+            written = really_write(*args)
             clock.advance(INTENT_LIFE * 2)
             failing.broken = True
             retain()
+            return written
 
-        monkeypatch.setattr(archive, "_save", save_and_sleep)
+        monkeypatch.setattr(archive, "_write", write_and_sleep)
         with pytest.raises(LeaseLost):
             archive.store(Lease(session.pk, session.lease_epoch, now() + LEASE), asset, [image_bytes()])
         asset.refresh_from_db()
@@ -204,7 +204,7 @@ class TestPurge:
         make_asset(session, Kind.VIDEO, state=State.LOST)
         make_asset(session, Kind.ID_BACK, state=State.NOT_PROVIDED, reason="upstream_gave_none")
         VerificationAttempt.objects.create(session=session, order=1, passed=True, code="0", score=84.4)
-        record_answer(session, "result_detail", b'{"success": true}')
+        make_answer(session, "result_detail", b'{"success": true}').save()
         return session
 
     def test_removes_files_keys_identity_and_answers_and_keeps_the_skeleton(

@@ -32,15 +32,13 @@ def test_waking_up_is_bounded_and_soonest_first(clock: Any) -> None:
 
 def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
     session = make_session(ready_deadline=clock(), next_deadline=clock())
-    lease = schedule.claim(clock())
-    assert lease is not None
-    assert schedule.claim(clock()) is None
+    (lease,) = schedule.claim(clock())
+    assert schedule.claim(clock()) == []
     clock.advance(schedule.LEASE - timedelta(seconds=1))
     assert schedule.promote(clock()) == 0
     clock.advance(seconds=1)
     assert schedule.promote(clock()) == 1
-    second = schedule.claim(clock())
-    assert second is not None
+    (second,) = schedule.claim(clock())
     assert (second.session_pk, second.epoch) == (session.pk, lease.epoch + 1)
 
 
@@ -56,7 +54,7 @@ def test_many_workers_never_share_a_session(clock: Any) -> None:
             together.wait(timeout=30)
             while lease := schedule.claim(clock()):
                 with guard:
-                    claimed.append(lease.session_pk)
+                    claimed.append(lease[0].session_pk)
         finally:
             connection.close()
 
@@ -75,11 +73,9 @@ def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
     urgent = make_session(ready_deadline=clock())
     named = make_session(ready_deadline=clock() + timedelta(hours=1))
     asleep = make_session(wake_at=clock() + timedelta(hours=1))
-    assert schedule.claim(clock(), session_pk=asleep.pk) is None
-    first = schedule.claim(clock(), session_pk=named.pk)
-    second = schedule.claim(clock())
-    assert first is not None
-    assert second is not None
+    assert schedule.claim(clock(), session_pk=asleep.pk) == []
+    (first,) = schedule.claim(clock(), session_pk=named.pk)
+    (second,) = schedule.claim(clock())
     assert (first.session_pk, second.session_pk) == (named.pk, urgent.pk)
 
 
