@@ -36,6 +36,7 @@ _PROPERTIES = {
     "PUBLIC_URL": "public_url",
     "MEDIA_HOSTS": "media_hosts",
     "QPS": "qps",
+    "CONCURRENCY": "concurrency",
     "REQUIRE_CONSENT": "require_consent",
     "RETENTION": "retention",
     "RETURN_URL_HOSTS": "return_url_hosts",

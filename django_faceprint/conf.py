@@ -35,6 +35,7 @@ KEYS = frozenset(
         "ENCRYPTION_KEYS",
         "INDEX_KEYS",
         "QPS",
+        "CONCURRENCY",
         "REQUIRE_CONSENT",
         "RETENTION",
         "RETURN_URL_HOSTS",
@@ -125,6 +126,14 @@ class Conf:
         if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10_000:
             raise _wrong("QPS", "a number above 0 and at most 10000")
         return float(value)
+
+    @property
+    def concurrency(self) -> int:
+        """How many sessions one worker process looks at at once: each waits for the network, not the CPU."""
+        value = self._get("CONCURRENCY", 8)
+        if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
+            raise _wrong("CONCURRENCY", "a whole number from 1 to 64")
+        return value
 
     @property
     def require_consent(self) -> bool:

@@ -15,6 +15,7 @@ from celery import shared_task
 from django.db import transaction
 
 from django_faceprint.clock import now
+from django_faceprint.conf import conf
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import collect as collecting
 from django_faceprint.services import retention, schedule, statistics
@@ -47,13 +48,19 @@ def tick() -> None:
     """Wake what is due and work on it, when there is anything."""
     statistics.beat("tick")
     if schedule.promote(now()) or VerificationSession.objects.ready().exists():
-        collecting.collect_due(budget=RUN_BUDGET, monotonic=time.monotonic)
+        _work()
 
 
 @shared_task(name="faceprint.collect", **_limits)
 def collect(session_pk: int | None = None) -> None:
     """Work on due sessions, *session_pk* first when it is due."""
-    collecting.collect_due(budget=RUN_BUDGET, hint=session_pk, monotonic=time.monotonic)
+    _work(hint=session_pk)
+
+
+def _work(*, hint: int | None = None) -> None:
+    collecting.collect_due(
+        budget=RUN_BUDGET, hint=hint, monotonic=time.monotonic, concurrency=conf.concurrency
+    )
 
 
 @shared_task(name="faceprint.retain", **_limits)

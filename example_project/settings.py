@@ -311,6 +311,7 @@ FACEPRINT: dict[str, Any] = {
     or [made_key("FACEPRINT_ENCRYPTION_KEYS", "encryption.key")],
     "INDEX_KEYS": strings("FACEPRINT_INDEX_KEYS", []) or [made_key("FACEPRINT_INDEX_KEYS", "index.key")],
     "QPS": env.float("FACEPRINT_QPS", default=10.0),
+    "CONCURRENCY": env.int("FACEPRINT_CONCURRENCY", default=8),
     "REQUIRE_CONSENT": env.bool("FACEPRINT_REQUIRE_CONSENT", default=False),
     "RETURN_URL_HOSTS": strings("FACEPRINT_RETURN_URL_HOSTS", []),
 }

@@ -99,6 +99,8 @@ def test_unknown_keys_of_an_application(settings: Any) -> None:
         ("MEDIA_HOSTS", "*.bcebos.com"),
         ("QPS", 0),
         ("QPS", "10"),
+        ("CONCURRENCY", 0),
+        ("CONCURRENCY", 8.0),
         ("REQUIRE_CONSENT", "yes"),
         ("RETENTION", 180),
         ("RETURN_URL_HOSTS", [None]),

@@ -1,0 +1,241 @@
+"""Many sessions at once: threads that wait for the network, one thread that writes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from datetime import timedelta
+from pathlib import Path
+from typing import Any
+
+import pytest
+from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError, connection
+
+from django_faceprint import signals
+from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
+from django_faceprint.services import collect, commit, sessions
+from django_faceprint.services.collect import WorkReport, collect_due
+
+from .conftest import Story
+
+Archived = Callable[[VerificationSession], None]
+
+
+def together(**more: Any) -> WorkReport:
+    """One run with eight sessions at once."""
+    return collect_due(
+        budget=timedelta(seconds=60), monotonic=more.pop("monotonic", time.monotonic), concurrency=8, **more
+    )
+
+
+def returned(story: Story, count: int, plan_id: str = "25001") -> list[VerificationSession]:
+    """So many people who have passed and come back."""
+    made = [story.start(plan_id) for _ in range(count)]
+    for session in made:
+        story.finish(session)
+        sessions.record_return(session)
+    return made
+
+
+def test_all_of_them_are_archived_whole(story: Story, assert_archived: Archived) -> None:
+    made = [*returned(story, 12), *returned(story, 6, "25003")]
+    report = together()
+    assert (report.sessions, report.lost, report.failures) == (18, 0, 0)
+    for session in made:
+        fresh = story.fresh(session)
+        assert (fresh.verdict, fresh.archive_state, fresh.lease_until) == ("passed", "complete", None)
+        assert_archived(fresh)
+    assert report.archived == sum(session.assets.stored().count() for session in made)
+    assert UploadIntent.objects.count() == 0
+    assert set(UpstreamCall.objects.values_list("session", flat=True)) >= {session.pk for session in made}
+
+
+class MeetingStorage(FileSystemStorage):
+    """A storage in which writers wait for each other."""
+
+    meeting: threading.Barrier
+
+    def _save(self, name: str, content: Any) -> str:
+        self.meeting.wait(timeout=30)
+        return str(super()._save(name, content))
+
+
+def test_they_really_are_looked_at_at_once_and_only_one_thread_has_a_connection(
+    story: Story, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = returned(story, 4, "25005")
+    MeetingStorage.meeting = threading.Barrier(4)
+    options = {"location": str(tmp_path / "archive")}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {"BACKEND": f"{__name__}.MeetingStorage", "OPTIONS": options},
+    }
+    connected: list[int] = []
+    original = type(connection._connections["default"]).connect
+
+    def connect(self: Any) -> None:
+        connected.append(threading.get_ident())
+        original(self)
+
+    monkeypatch.setattr(type(connection._connections["default"]), "connect", connect)
+    together()
+    assert {story.fresh(session).archive_state for session in made} == {"complete"}
+    assert set(connected) <= {threading.get_ident()}
+
+
+def test_a_limit_and_a_stop_are_heeded(story: Story) -> None:
+    returned(story, 6)
+    assert together(limit=2).sessions == 2
+    asked = iter([False, True])
+    assert together(stop=lambda: next(asked, True)).sessions == 1
+    assert VerificationSession.objects.filter(lease_until__isnull=False).count() == 0
+    assert together().sessions == 3
+
+
+def test_what_a_run_has_no_time_for_is_given_back(story: Story) -> None:
+    returned(story, 6)
+    seconds = [0.0]
+
+    def monotonic() -> float:
+        # The budget of a minute is over after the first claim.
+        seconds[0] += 25.0
+        return seconds[0]
+
+    report = collect_due(budget=timedelta(seconds=60), monotonic=monotonic)
+    assert report.sessions < 6
+    assert VerificationSession.objects.ready().count() == 6 - report.sessions
+    assert VerificationSession.objects.filter(lease_until__isnull=False).count() == 0
+
+
+def test_one_lost_lease_spoils_nothing_for_the_others(
+    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(story, 5)
+    victim = made[2]
+    really_write = commit._write
+
+    def write(batch: Any) -> Any:
+        if any(changes.session.pk == victim.pk for changes in batch):
+            VerificationSession.objects.filter(pk=victim.pk, verdict="pending").update(lease_epoch=99)
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    together()
+    others = [story.fresh(session) for session in made if session.pk != victim.pk]
+    assert {session.archive_state for session in others} == {"complete"}
+    for session in others:
+        assert_archived(session)
+    lost = story.fresh(victim)
+    assert (lost.verdict, lost.lease_epoch, lost.assets.count(), lost.answers.count()) == (
+        "pending",
+        99,
+        0,
+        0,
+    )
+    assert UploadIntent.objects.count() == 0, "its files are removed again"
+
+
+def test_a_database_that_restarts_costs_nothing(
+    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(story, 3)
+    really_write = commit._write
+    failures = iter([True, True])
+    waits: list[float] = []
+
+    def write(batch: Any) -> Any:
+        if next(failures, False):
+            connection.close()
+            raise OperationalError("the server closed the connection")
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    monkeypatch.setattr(commit, "_is_conflict", lambda error: False)
+    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
+    together()
+    assert waits == list(commit.PATIENCE[:2])
+    for session in made:
+        assert_archived(story.fresh(session))
+
+
+def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(story, 3)
+
+    def write(batch: Any) -> Any:
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "_write", write)
+        patch.setattr(commit, "_is_conflict", lambda error: False)
+        patch.setattr(commit.commit, "__kwdefaults__", {"sleep": lambda seconds: None})
+        with pytest.raises(OperationalError):
+            together()
+    assert UploadIntent.objects.exists(), "what was uploaded can be found and removed"
+    clock.advance(collect.schedule.LEASE)
+    together()
+    for session in made:
+        assert_archived(story.fresh(session))
+
+
+def test_a_mistake_of_ours_in_one_thread_is_said_on_its_session_alone(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = returned(story, 4)
+    really_ask = collect.ask_verdict
+
+    def ask(visit: Any) -> None:
+        if visit.session.pk == made[0].pk:
+            raise ZeroDivisionError("never seen before")
+        really_ask(visit)
+
+    monkeypatch.setattr(collect, "ask_verdict", ask)
+    together()
+    broken = story.fresh(made[0])
+    assert (broken.error_class, broken.error_message) == ("internal", "ZeroDivisionError")
+    assert broken.has_outstanding_work
+    assert {story.fresh(session).archive_state for session in made[1:]} == {"complete"}
+
+
+class SlowStorage(FileSystemStorage):
+    """A storage that takes a second for every file."""
+
+    seconds = 0.0
+
+    def _save(self, name: str, content: Any) -> str:
+        written = str(super()._save(name, content))
+        type(self).seconds += 1.0
+        return written
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_what_is_known_is_written_before_all_files_are_there(
+    story: Story, settings: Any, tmp_path: Path, concurrency: int
+) -> None:
+    """The page that waits for the result must not wait for the video."""
+    (session,) = returned(story, 1)
+    seen: list[tuple[str, str]] = []
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {
+            "BACKEND": f"{__name__}.SlowStorage",
+            "OPTIONS": {"location": str(tmp_path / "archive")},
+        },
+    }
+
+    def note(**about: Any) -> None:
+        row = VerificationSession.objects.get(pk=session.pk)
+        seen.append((row.verdict, row.archive_state))
+
+    signals.asset_archived.connect(note, weak=False, dispatch_uid="t")
+    try:
+        collect_due(
+            budget=timedelta(seconds=60), monotonic=lambda: SlowStorage.seconds, concurrency=concurrency
+        )
+    finally:
+        signals.asset_archived.disconnect(dispatch_uid="t")
+    assert seen[0] == ("passed", "collecting")
+    assert story.fresh(session).archive_state == "complete"
