@@ -71,7 +71,8 @@ def stored(person: Person, column: str) -> bytes | None:
     table = "sealed_tests_employee" if column == "salary" else "sealed_tests_person"
     key = "person_ptr_id" if column == "salary" else "id"
     with connection.cursor() as cursor:
-        cursor.execute(f"SELECT {column} FROM {table} WHERE {key} = %s", [person.pk])  # noqa: S608
+        quoted = connection.ops.quote_name(column)  # MariaDB has a type of the name "blob"
+        cursor.execute(f"SELECT {quoted} FROM {table} WHERE {key} = %s", [person.pk])  # noqa: S608
         (value,) = cursor.fetchone()
     return None if value is None else bytes(value)
 
