@@ -1,7 +1,8 @@
 """What an archived picture or video really is, whatever upstream called it.
 
-A signature is not a proof, so pictures are decoded and videos are walked box by box; what is truncated
-or something else is refused. Plain Python, no Django.
+A signature is not a proof, so pictures are walked segment by segment and videos box by box; what is
+truncated or something else is refused. No pixel is decoded: a hostile picture of a few kilobytes may
+unpack to gigabytes, and decoding costs more than fetching. Plain Python, no Django.
 
 Errors of the file object itself (a storage that fails, a broken seal) pass through unchanged: they say
 nothing about the medium.
@@ -9,13 +10,13 @@ nothing about the medium.
 
 from __future__ import annotations
 
-import io
+import re
 import struct
+import zlib
+from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
-
-from PIL import Image
 
 JPEG = "image/jpeg"
 PNG = "image/png"
@@ -27,13 +28,12 @@ QUICKTIME = "video/quicktime"
 
 #: Bytes that :func:`sniff` needs to tell every type it knows.
 SNIFF_BYTES = 64
-#: A picture of more bytes or pixels is refused before it is decoded.
+#: A picture of more bytes or pixels is refused.
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 40_000_000
 #: A video that claims to be longer is broken.
 MAX_VIDEO_SECONDS = 24 * 3600.0
 
-_PILLOW_FORMATS = {JPEG: "JPEG", PNG: "PNG", WEBP: "WEBP", BMP: "BMP"}
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
 # HEIF pictures and audio start with "ftyp" too: only brands of video count.
 _MP4_BRANDS = frozenset(
@@ -42,6 +42,9 @@ _MP4_BRANDS = frozenset(
 ) | {b"M4V "}
 _MAX_BOXES = 20_000
 _MAX_MOOV_BYTES = 16 * 1024 * 1024
+_READ_BYTES = 64 * 1024
+#: Bytes of a film's beginning that tell its type.
+_TYPE_BYTES = 12
 
 
 class NotMedia(Exception):
@@ -58,7 +61,7 @@ class NotMedia(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Type and size in pixels of a picture that was decoded completely."""
+    """Type and size in pixels of a picture whose structure is whole."""
 
     content_type: str
     width: int
@@ -99,135 +102,272 @@ def sniff(head: bytes) -> str | None:
 
 
 def describe_image(fileobj: IO[bytes]) -> ImageFacts:
-    """Decode a JPEG, PNG, WEBP or BMP from the file's position to its end.
+    """Walk a JPEG, PNG, WEBP or BMP from the file's position to its end.
 
-    Limits: 32 MiB, 40 megapixels; of an animation the first frame counts. Raises :class:`NotMedia`.
+    Its structure must be whole and its end there; of an animation the whole canvas counts. Limits: 32 MiB,
+    40 megapixels. Raises :class:`NotMedia`.
     """
     data = _read(fileobj, MAX_IMAGE_BYTES + 1)
     if len(data) > MAX_IMAGE_BYTES:
         raise NotMedia("too_large")
     content_type = sniff(data[:SNIFF_BYTES])
-    if content_type not in _PILLOW_FORMATS:
+    if content_type not in _IMAGES:
         raise NotMedia("not_an_image")
-    facts: ImageFacts | None = None
-    reason = "broken_image"
-    try:
-        facts = _decode(data, content_type)
-    except NotMedia as error:
-        reason = error.reason
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        reason = "too_many_pixels"
-    except Exception as error:  # noqa: BLE001  (decoders of hostile bytes raise whatever they like)
-        if "truncated" in str(error):
-            reason = "truncated"
-    if facts is None:
-        raise NotMedia(reason)
-    return facts
+    size: tuple[int, int] | None = None
+    with suppress(struct.error, IndexError):  # a segment shorter than its fields
+        size = _IMAGES[content_type](data)
+    if size is None or 0 in size:
+        raise NotMedia("broken_image")
+    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+        raise NotMedia("too_many_pixels")
+    return ImageFacts(content_type, *size)
+
+
+class FilmInspector:
+    """Walks the boxes of an MP4 or QuickTime film while its bytes go by, in pieces of any size.
+
+    ``ftyp`` comes first, then one ``moov``, ``mdat`` and others in any order, all of them whole. Box headers
+    and ``moov`` (up to 16 MiB) are kept, the rest only goes by; frames are not decoded.
+    """
+
+    def __init__(self) -> None:
+        self._length = 0
+        self._head = b""
+        self._header = bytearray()
+        self._kind = b""
+        self._passing = 0
+        self._to_the_end = False
+        self._movie: bytearray | None = None
+        self._has_data = False
+        self._boxes = 0
+
+    def feed(self, chunk: bytes) -> None:
+        """The next bytes. Raises :class:`NotMedia` as soon as they cannot be those of a film."""
+        if self._length < _TYPE_BYTES:
+            # What it is must be known before its first box is believed.
+            self._head += chunk
+            chunk = self._head
+            self._length = len(chunk)
+            if self._length < _TYPE_BYTES:
+                return
+            self._head = chunk[:SNIFF_BYTES]
+            self._checked_type()
+        else:
+            self._length += len(chunk)
+        position = 0
+        while position < len(chunk):
+            if self._passing or self._to_the_end:
+                taken = len(chunk) - position
+                if not self._to_the_end:
+                    taken = min(taken, self._passing)
+                    self._passing -= taken
+                if self._kind == b"moov" and self._movie is not None:
+                    if len(self._movie) + taken > _MAX_MOOV_BYTES:
+                        raise NotMedia("broken_video")
+                    self._movie += chunk[position : position + taken]
+                position += taken
+                continue
+            wanted = 16 if self._header[:4] == b"\0\0\0\1" and len(self._header) >= 8 else 8
+            taken = min(wanted - len(self._header), len(chunk) - position)
+            self._header += chunk[position : position + taken]
+            position += taken
+            if len(self._header) == wanted and (wanted == 16 or self._header[:4] != b"\0\0\0\1"):
+                self._begin_box()
+
+    def facts(self) -> VideoFacts:
+        """What the film is, once all of it went by. Raises :class:`NotMedia`."""
+        content_type = self._checked_type()
+        if self._header or self._passing:
+            raise NotMedia("truncated")
+        if self._movie is None or not self._has_data:
+            # A film whose index comes last and was cut off just before it.
+            raise NotMedia("truncated")
+        facts: VideoFacts | None = None
+        with suppress(struct.error):  # a box shorter than its fields
+            facts = _movie_facts(bytes(self._movie), self._length, content_type)
+        if facts is None:
+            raise NotMedia("broken_video")
+        return facts
+
+    def _begin_box(self) -> None:
+        first = self._boxes == 0
+        self._boxes += 1
+        kind, size, start = _box_header(bytes(self._header), 0)
+        self._header.clear()
+        if self._boxes > _MAX_BOXES or (kind == b"ftyp") != first:
+            raise NotMedia("broken_video")
+        self._to_the_end = size == 0
+        if not self._to_the_end and size < start:
+            raise NotMedia("broken_video")
+        self._kind, self._passing = kind, max(size - start, 0)
+        if kind == b"mdat":
+            self._has_data = True
+        elif kind == b"moov":
+            if self._movie is not None or self._passing > _MAX_MOOV_BYTES:
+                raise NotMedia("broken_video")
+            self._movie = bytearray()
+
+    def _checked_type(self) -> str:
+        content_type = sniff(self._head)
+        if content_type not in (MP4, QUICKTIME):
+            raise NotMedia("not_a_video")
+        return content_type
 
 
 def describe_video(fileobj: IO[bytes]) -> VideoFacts:
-    """Walk the boxes of an MP4 or QuickTime film: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
+    """Walk the boxes of an MP4 or QuickTime film from the file's position to its end.
 
-    The file must be seekable; only box headers and ``moov`` (up to 16 MiB) are read. Frames are not
-    decoded. Raises :class:`NotMedia`.
+    See :class:`FilmInspector`. Raises :class:`NotMedia`.
     """
-    length = fileobj.seek(0, io.SEEK_END)
-    fileobj.seek(0)
-    content_type = sniff(_read(fileobj, SNIFF_BYTES))
-    if content_type not in (MP4, QUICKTIME):
-        raise NotMedia("not_a_video")
-    movie = _read_moov(fileobj, length)
-    facts: VideoFacts | None = None
-    with suppress(struct.error):  # a box shorter than its fields
-        facts = _movie_facts(movie, length, content_type)
-    if facts is None:
-        raise NotMedia("broken_video")
-    return facts
+    inspector = FilmInspector()
+    while chunk := fileobj.read(_READ_BYTES):
+        inspector.feed(chunk)
+    return inspector.facts()
 
 
 # Pictures
 
-
-def _decode(data: bytes, content_type: str) -> ImageFacts:
-    if not _has_end(data, content_type):
-        raise NotMedia("truncated")
-    formats = [_PILLOW_FORMATS[content_type]]
-    with Image.open(io.BytesIO(data), formats=formats) as image:
-        width, height = image.size
-        if width * height > MAX_IMAGE_PIXELS:
-            raise NotMedia("too_many_pixels")
-        image.verify()  # checksums, where the format has them; the image is unusable afterwards
-    with Image.open(io.BytesIO(data), formats=formats) as image:
-        image.load()
-    return ImageFacts(content_type, width, height)
+_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
+# A marker that ends entropy-coded data: neither a stuffed byte nor a restart.
+_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
 
 
-def _has_end(data: bytes, content_type: str) -> bool:
-    # Pillow pads a picture that lacks only its end, and any, if the host set LOAD_TRUNCATED_IMAGES.
-    if content_type == JPEG:
-        scan = _jpeg_scan(data)
-        return scan >= 0 and data.find(b"\xff\xd9", scan) >= 0
-    if content_type == PNG:
-        return b"IEND\xaeB`\x82" in data
-    if content_type == WEBP:
-        return int.from_bytes(data[4:8], "little") + 8 <= len(data)
-    return True
-
-
-def _jpeg_scan(data: bytes) -> int:
-    """Where the first scan starts, or -1. Segments before it may hold a thumbnail with an end of its own."""
+def _jpeg_size(data: bytes) -> tuple[int, int] | None:
+    """ITU-T T.81, annex B: segments with a length each, and behind each scan's header its coded data."""
+    size: tuple[int, int] | None = None
+    scans = 0
     position = 2
-    while position + 4 <= len(data) and data[position] == 0xFF:
-        marker = data[position + 1]
-        if marker == 0xDA:
-            return position
+    while position < len(data):
+        if data[position] != 0xFF:
+            return None
+        marker = data[position + 1] if position + 1 < len(data) else 0
+        if position + 1 >= len(data):
+            break
         if marker == 0xFF:
             position += 1
-        elif marker == 0x01 or 0xD0 <= marker <= 0xD9:
+            continue
+        if marker == 0xD9:
+            return size if scans else None
+        if marker == 0x01:
             position += 2
-        else:
-            position += 2 + int.from_bytes(data[position + 2 : position + 4], "big")
-    return -1
+            continue
+        if position + 4 > len(data):
+            break
+        length = int.from_bytes(data[position + 2 : position + 4], "big")
+        if length < 2:
+            return None
+        end = position + 2 + length
+        if end > len(data):
+            break
+        if marker in _START_OF_FRAME:
+            if size is not None:
+                return None
+            height, width = struct.unpack_from(">HH", data, position + 5)
+            size = (width, height)
+        position = end
+        if marker == 0xDA:
+            following = _JPEG_MARKER.search(data, end)
+            if size is None:
+                return None
+            if following is None:
+                break
+            if following.start() == end:
+                return None
+            scans += 1
+            position = following.end() - 2
+    raise NotMedia("truncated")
+
+
+def _png_size(data: bytes) -> tuple[int, int] | None:
+    """ISO/IEC 15948: chunks, each with its checksum."""
+    size: tuple[int, int] | None = None
+    has_data = False
+    position = 8
+    while position + 12 <= len(data):
+        length, kind = struct.unpack_from(">I4s", data, position)
+        end = position + 12 + length
+        if end > len(data):
+            break
+        (checksum,) = struct.unpack_from(">I", data, end - 4)
+        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != checksum:
+            return None
+        if (kind == b"IHDR") != (position == 8):
+            return None
+        if kind == b"IHDR":
+            width, height = struct.unpack_from(">II", data, position + 8)
+            size = (width, height)
+        elif kind == b"IDAT":
+            has_data = True
+        elif kind == b"IEND":
+            return size if has_data else None
+        position = end
+    raise NotMedia("truncated")
+
+
+def _webp_size(data: bytes) -> tuple[int, int] | None:
+    """RFC 9649: chunks in a RIFF container; the first tells the size."""
+    end = int.from_bytes(data[4:8], "little") + 8
+    if end > len(data):
+        raise NotMedia("truncated")
+    size: tuple[int, int] | None = None
+    has_picture = False
+    position = 12
+    while position + 8 <= end:
+        kind = data[position : position + 4]
+        length = int.from_bytes(data[position + 4 : position + 8], "little")
+        start = position + 8
+        if start + length > end:
+            return None
+        found: tuple[int, int] | None = None
+        if kind == b"VP8 ":
+            if data[start + 3 : start + 6] != b"\x9d\x01\x2a":
+                return None
+            width, height = struct.unpack_from("<HH", data, start + 6)
+            found = (width & 0x3FFF, height & 0x3FFF)
+        elif kind == b"VP8L":
+            if data[start] != 0x2F:
+                return None
+            (bits,) = struct.unpack_from("<I", data, start + 1)
+            found = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
+        elif kind == b"VP8X":
+            canvas = data[start + 4 : start + 10]
+            size = (
+                int.from_bytes(canvas[:3], "little") + 1,
+                int.from_bytes(canvas[3:6], "little") + 1,
+            )
+        has_picture = has_picture or found is not None or kind == b"ANMF"
+        size = size or found
+        position = start + length + length % 2
+    return size if has_picture else None
+
+
+def _bmp_size(data: bytes) -> tuple[int, int] | None:
+    (offset, header) = struct.unpack_from("<II", data, 10)
+    if header == 12:
+        width, height, _planes, depth = struct.unpack_from("<HHHH", data, 18)
+        compression = 0
+    else:
+        width, height, _planes, depth, compression = struct.unpack_from("<iiHHI", data, 18)
+    height = abs(height)
+    if width <= 0 or depth not in (1, 2, 4, 8, 16, 24, 32):
+        return None
+    needed = (width * depth + 31) // 32 * 4 * height if compression in (0, 3, 6) else 2
+    if offset + needed > len(data):
+        if width * height > MAX_IMAGE_PIXELS:
+            return (width, height)
+        raise NotMedia("truncated")
+    return (width, height)
+
+
+_IMAGES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
+    JPEG: _jpeg_size,
+    PNG: _png_size,
+    WEBP: _webp_size,
+    BMP: _bmp_size,
+}
 
 
 # Videos (ISO/IEC 14496-12)
-
-
-def _read_moov(fileobj: IO[bytes], length: int) -> bytes:
-    """The content of ``moov``, after checking that all boxes of the file are whole."""
-    movie: bytes | None = None
-    has_data = False
-    position = 0
-    for _ in range(_MAX_BOXES):
-        if position == length:
-            break
-        fileobj.seek(position)
-        header = _read(fileobj, 16)
-        if len(header) < 8:
-            raise NotMedia("truncated")
-        kind, size, start = _box_header(header, length - position)
-        if size < start:
-            raise NotMedia("broken_video")
-        if size > length - position:
-            raise NotMedia("truncated")
-        if (kind == b"ftyp") != (position == 0):
-            raise NotMedia("broken_video")
-        if kind == b"mdat":
-            has_data = True
-        elif kind == b"moov":
-            if movie is not None or size - start > _MAX_MOOV_BYTES:
-                raise NotMedia("broken_video")
-            fileobj.seek(position + start)
-            movie = _read(fileobj, size - start)
-            if len(movie) != size - start:
-                raise NotMedia("truncated")
-        position += size
-    else:
-        raise NotMedia("broken_video")
-    if movie is None or not has_data:
-        # A file whose index comes last and was cut off just before it.
-        raise NotMedia("truncated")
-    return movie
 
 
 def _movie_facts(movie: bytes, length: int, content_type: str) -> VideoFacts:
@@ -308,7 +448,7 @@ def _children(content: bytes) -> list[tuple[bytes, bytes]]:
 
 
 def _box_header(header: bytes, rest: int) -> tuple[bytes, int, int]:
-    """Type of a box, its size with header, and the length of its header; size 0 means "to the end"."""
+    """Type of a box, its size with header (*rest* where it says "to the end"), and its header's length."""
     size, kind = struct.unpack_from(">I4s", header)
     if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
         raise NotMedia("broken_video")

@@ -3,6 +3,7 @@ from __future__ import annotations
 import io
 import struct
 import zlib
+from itertools import pairwise
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image, ImageFile
 
 from django_faceprint.media_types import (
     MAX_IMAGE_BYTES,
+    FilmInspector,
     ImageFacts,
     NotMedia,
     VideoFacts,
@@ -320,6 +322,54 @@ def test_damaged_videos_are_described_or_refused(data: st.DataObject) -> None:
     except NotMedia:
         return
     assert facts.duration is None or facts.duration > 0
+
+
+@given(st.data())
+@hypothesis_settings(max_examples=200, deadline=None)
+def test_the_verdict_on_a_film_does_not_depend_on_its_pieces(data: st.DataObject) -> None:
+    film = bytearray(CLIP)
+    for _ in range(data.draw(st.integers(0, 3))):
+        film[data.draw(st.integers(0, 1500))] = data.draw(st.integers(0, 255))
+    whole = bytes(film[: data.draw(st.integers(1, len(film)))])
+
+    def verdict(pieces: list[bytes]) -> VideoFacts | str:
+        inspector = FilmInspector()
+        try:
+            for piece in pieces:
+                inspector.feed(piece)
+            return inspector.facts()
+        except NotMedia as error:
+            return error.reason
+
+    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=30)))
+    pieces = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
+    assert verdict(pieces) == verdict([whole])
+
+
+@pytest.mark.parametrize("variant", [*PICTURES, "progressive", "lossless", "alpha", "palette"])
+def test_every_proper_beginning_of_a_picture_is_refused(variant: str) -> None:
+    whole = (
+        PICTURES.get(variant)
+        or {
+            "progressive": lambda: picture("JPEG", progressive=True),
+            "lossless": lambda: picture("WEBP", lossless=True),
+            "alpha": lambda: picture("WEBP", mode="RGBA"),
+            "palette": lambda: picture("BMP", mode="L"),
+        }[variant]()
+    )
+    assert describe_image(io.BytesIO(whole)).width == 64
+    for kept in range(len(whole)):
+        assert refused(whole[:kept]) in ("truncated", "broken_image", "not_an_image")
+
+
+def test_a_bomb_is_refused_by_what_its_header_says() -> None:
+    jpeg = bytearray(PICTURES["image/jpeg"])
+    at = jpeg.index(b"\xff\xc0") + 5
+    jpeg[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
+    assert refused(bytes(jpeg)) == "too_many_pixels"
+    bmp = bytearray(PICTURES["image/bmp"])
+    bmp[18:26] = struct.pack("<ii", 65_000, 65_000)
+    assert refused(bytes(bmp)) == "too_many_pixels"
 
 
 def test_a_quicktime_film_of_a_phone_is_a_video() -> None:

@@ -53,6 +53,23 @@ def make_answer(
     )
 
 
+def make_refusal(session: VerificationSession, endpoint: str, data: bytes, reason: str) -> UpstreamAnswer:
+    """The row that keeps bytes which were sent as a picture or film and are none.
+
+    In base64, so that nothing ever takes them for text, and never shown.
+    """
+    body = json.dumps({"refused": reason, "base64": base64.b64encode(data).decode("ascii")})
+    return UpstreamAnswer(
+        session=session,
+        endpoint=endpoint,
+        body_index=fingerprint("answer", body.encode("ascii")),
+        body=body,
+        parsed=False,
+        oddities=[reason],
+        received_at=now(),
+    )
+
+
 def _without_pictures(raw: bytes, document: Any, pictures: Mapping[str, str]) -> tuple[str, bool]:
     try:
         if document is None:

@@ -1,7 +1,7 @@
 """Files, whole or not at all: check, hash, encrypt, store; the row that refers to them comes last.
 
 The plaintext is never written to disk. Pictures are small and checked in memory before they are
-stored; videos are streamed, encrypted on the way, and checked by reading the stored file back.
+stored; videos are streamed, checked and encrypted on the way.
 """
 
 from __future__ import annotations
@@ -9,11 +9,11 @@ from __future__ import annotations
 import io
 import logging
 import secrets
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO, Any, cast
+from typing import IO, Any, Protocol, cast
 
 from django.core.files import File
 from django.core.files.storage import Storage, storages
@@ -21,7 +21,7 @@ from django.db import transaction
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintError, UnsafeMedia
-from django_faceprint.media_types import NotMedia, describe_image, describe_video
+from django_faceprint.media_types import FilmInspector, NotMedia, describe_image
 from django_faceprint.models import MediaAsset, UploadIntent
 from django_faceprint.privacy.files import (
     DecryptingReader,
@@ -30,7 +30,6 @@ from django_faceprint.privacy.files import (
     unwrap_file_key,
     wrap_file_key,
 )
-from django_faceprint.privacy.keys import SealBroken
 
 from . import events, upstream
 from .desk import on_desk
@@ -40,6 +39,8 @@ logger = logging.getLogger(__name__)
 
 STORAGE_ALIAS = "faceprint"
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
+#: What is not what was promised is kept as evidence up to this size.
+MAX_REFUSED_BYTES = 64 * 1024
 #: An upload that has not been committed after this time never will be: its lease is long over.
 INTENT_LIFE = timedelta(seconds=4 * LEASE_SECONDS)
 
@@ -69,19 +70,15 @@ def save(
     Returns the columns of *asset* that make it stored; the caller writes them, together with the end of the
     reservation. No database is used here.
 
-    Raises :class:`UnsafeMedia` when it is not what was promised, :class:`StorageFailed` when the storage
-    fails, and whatever reading *chunks* raises. In every such case *name* may hold part of a file.
+    Raises :class:`UnsafeMedia` when it is not what was promised (``raw`` then holds the bytes, if they are
+    few), :class:`StorageFailed` when the storage fails, and whatever reading *chunks* raises. In every such
+    case *name* may hold part of a file.
     """
-    facts: _Facts | None = None
-    if not asset.is_video:
-        data = _read_image(chunks)
-        facts = _image_facts(data)
-        chunks = [data]
+    check: _Check = _FilmCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
-    stream = EncryptingStream(chunks, key, asset.public_id)
+    stream = EncryptingStream(check.chunks(), key, asset.public_id)
     written = _write(name, stream)
-    if facts is None:
-        facts = _video_facts(asset, written, key, stream.plain_size)
+    facts = check.facts()
     return {
         "state": MediaAsset.State.STORED,
         "reason": "",
@@ -169,42 +166,90 @@ def _random_name() -> str:
     return f"{name[:2]}/{name[2:4]}/{name}"
 
 
-def _read_image(chunks: Iterable[bytes]) -> bytes:
-    buffer = io.BytesIO()
-    for chunk in chunks:
-        buffer.write(chunk)
-        if buffer.tell() > MAX_IMAGE_BYTES:
-            raise UnsafeMedia("too_large")
-    return buffer.getvalue()
+class _Check(Protocol):
+    """Looks at a file's bytes on their way to storage. Raises :class:`UnsafeMedia`."""
+
+    def chunks(self) -> Iterable[bytes]: ...
+
+    def facts(self) -> _Facts: ...
 
 
-def _image_facts(data: bytes) -> _Facts:
-    with _refusing_non_media():
-        image = describe_image(io.BytesIO(data))
-        return _Facts(image.content_type, image.width, image.height, None)
+class _PictureCheck:
+    """Pictures are small: they are looked at as a whole, before anything is written."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self._facts: _Facts | None = None
+
+    def chunks(self) -> Iterable[bytes]:
+        pieces: list[bytes] = []
+        size = 0
+        for chunk in self._chunks:
+            pieces.append(chunk)
+            size += len(chunk)
+            if size > MAX_IMAGE_BYTES:
+                raise UnsafeMedia("too_large")
+        data = b"".join(pieces)
+        with _refusing_non_media(lambda: data):
+            image = describe_image(io.BytesIO(data))
+        self._facts = _Facts(image.content_type, image.width, image.height, None)
+        yield data
+
+    def facts(self) -> _Facts:
+        assert self._facts is not None  # noqa: S101  (the chunks were read)
+        return self._facts
 
 
-def _video_facts(asset: MediaAsset, name: str, key: bytes, size: int) -> _Facts:
-    with DecryptingReader(_open(name), key, asset.public_id, size) as reader:
-        problem = ""
-        try:
-            with _refusing_non_media():
-                video = describe_video(io.BufferedReader(reader, 65536))
-                return _Facts(video.content_type, video.width, video.height, video.duration)
-        except (OSError, SealBroken) as error:
-            problem = type(error).__name__
-        raise StorageFailed(problem)
+class _FilmCheck:
+    """Films are looked at while they go by."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = iter(chunks)
+        self._inspector = FilmInspector()
+        self._seen: bytearray | None = bytearray()
+
+    def chunks(self) -> Iterable[bytes]:
+        for chunk in self._chunks:
+            if self._seen is not None:
+                self._remember(chunk)
+            with _refusing_non_media(self._evidence):
+                self._inspector.feed(chunk)
+            yield chunk
+
+    def facts(self) -> _Facts:
+        with _refusing_non_media(self._evidence):
+            film = self._inspector.facts()
+        return _Facts(film.content_type, film.width, film.height, film.duration)
+
+    def _remember(self, chunk: bytes) -> None:
+        assert self._seen is not None  # noqa: S101  (the caller has checked)
+        self._seen += chunk
+        if len(self._seen) > MAX_REFUSED_BYTES:
+            self._seen = None
+
+    def _evidence(self) -> bytes | None:
+        """What there is of the file, if all of it is small."""
+        for chunk in self._chunks:
+            if self._seen is None:
+                break
+            self._remember(chunk)
+        return None if self._seen is None else bytes(self._seen)
 
 
 @contextmanager
-def _refusing_non_media() -> Iterator[None]:
+def _refusing_non_media(evidence: Callable[[], bytes | None]) -> Iterator[None]:
     reason = ""
     try:
         yield
     except NotMedia as error:
         reason = error.reason
     if reason:
-        raise UnsafeMedia(reason)
+        data: bytes | None = None
+        with suppress(FaceprintError):  # the rest of it may not come
+            data = evidence()
+        refusal = UnsafeMedia(reason)
+        refusal.raw = data if data is not None and len(data) <= MAX_REFUSED_BYTES else None
+        raise refusal
 
 
 def _write(name: str, stream: EncryptingStream) -> str:

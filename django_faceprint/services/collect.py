@@ -423,6 +423,9 @@ def _archive_one(visit: Visit, asset: MediaAsset) -> None:
         problem = "url_expired"
     except UnsafeMedia as error:
         problem = f"unsafe_media: {error.reason}"
+        visit.write_problem(error_columns(error))
+        if error.raw:
+            visit.record_refused(asset, error.raw, error.reason)
     except FaceprintError as error:
         problem = str(error)
     except archive.StorageFailed as error:

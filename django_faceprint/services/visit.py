@@ -22,7 +22,7 @@ from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintEr
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 
 from . import archive, deadlines, evidence
-from .answers import make_answer
+from .answers import make_answer, make_refusal
 from .commit import Changes, commit_one
 from .desk import on_desk
 from .problems import columns_of, error_columns, is_evidence
@@ -119,6 +119,12 @@ class Visit:
         """Keep a raw answer as evidence; see :func:`~.answers.make_answer`."""
         answer = make_answer(self.session, endpoint, raw, **about)
         self.changes.answers.setdefault((endpoint, answer.body_index), answer)
+        self._wait()
+
+    def record_refused(self, asset: MediaAsset, data: bytes, reason: str) -> None:
+        """Keep as evidence what was sent instead of *asset*."""
+        answer = make_refusal(self.session, str(asset.source), data, reason)
+        self.changes.answers.setdefault((answer.endpoint, answer.body_index), answer)
         self._wait()
 
     def after_commit(self, call: Callable[[], None]) -> None:

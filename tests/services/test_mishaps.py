@@ -18,7 +18,7 @@ from django_faceprint import signals
 from django_faceprint.client import Identity, MatchImage, MediaResult
 from django_faceprint.exceptions import InvalidInput, Unreachable
 from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
-from django_faceprint.services import collect, lookup, results, schedule, sessions
+from django_faceprint.services import archive, collect, lookup, results, schedule, sessions
 from django_faceprint.services.access import record_access
 from tests.factories import NUMBER, image_bytes, make_session
 
@@ -295,31 +295,13 @@ def test_slow_downloads_end_a_visit_before_its_worker_is_killed(
     assert_archived(session)
 
 
-class UnforeseenFile:
-    """A file that opens and cannot be read."""
-
-    def seek(self, offset: int, whence: int = 0) -> int:
+def test_one_file_that_trips_a_mistake_does_not_keep_the_others(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    def facts(self: Any) -> Any:
         raise ZeroDivisionError("never seen before")
 
-    def close(self) -> None:
-        """Nothing to close."""
-
-
-class UnforeseenStorage(FileSystemStorage):
-    """A storage whose files cannot be read, for a reason that nobody foresaw."""
-
-    def open(self, name: str, mode: str = "rb") -> Any:
-        return UnforeseenFile()
-
-
-def test_one_file_that_trips_a_mistake_does_not_keep_the_others(
-    story: Story, clock: Any, settings: Any, tmp_path: Any, caplog: pytest.LogCaptureFixture
-) -> None:
-    options = {"location": str(tmp_path / "archive")}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {"BACKEND": f"{__name__}.UnforeseenStorage", "OPTIONS": options},
-    }
+    monkeypatch.setattr(archive._FilmCheck, "facts", facts)
     session = story.start("25001")
     story.finish(session)
     session = story.back(session)
