@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
 __all__ = [
     "AuthenticationFailed",
+    "BudgetExhausted",
     "FaceprintConfigurationError",
     "FaceprintError",
     "InvalidInput",
@@ -72,6 +73,14 @@ class UrlExpired(Unreachable):
 
 class Throttled(FaceprintError):
     """Slow down: a rate limit or a quota (codes 4, 17, 18, 19; API reference 4.1)."""
+
+
+class BudgetExhausted(Throttled):
+    """Our own rate limit held the request back: nothing was sent. ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class Rejected(FaceprintError):

@@ -5,7 +5,7 @@ from .alert import Alert, AlertRule
 from .answer import UpstreamAnswer
 from .asset import MediaAsset, UploadIntent
 from .attempt import VerificationAttempt
-from .call import AccessToken, Heartbeat, UpstreamCall
+from .call import AccessToken, Heartbeat, UpstreamBudget, UpstreamCall
 from .plan import Plan
 from .session import VerificationSession
 
@@ -19,6 +19,7 @@ __all__ = [
     "Plan",
     "UploadIntent",
     "UpstreamAnswer",
+    "UpstreamBudget",
     "UpstreamCall",
     "VerificationAttempt",
     "VerificationSession",

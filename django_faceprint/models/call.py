@@ -63,6 +63,32 @@ class AccessToken(models.Model):
         return f"access token {self.pk}"
 
 
+class UpstreamBudget(models.Model):
+    """When the next request may be sent to one interface with one Baidu account, for all workers.
+
+    ``free_at`` is in microseconds since 1970 by the database's clock. ``throttled`` counts the rate-limit
+    answers in a row, the first of which came at ``throttled_since``.
+    """
+
+    account = models.CharField(max_length=50)
+    endpoint = models.CharField(max_length=40)
+    free_at = models.BigIntegerField(default=0)
+    paused_until = models.DateTimeField(null=True)
+    throttled = models.PositiveIntegerField(default=0)
+    throttled_since = models.DateTimeField(null=True)
+    throttled_code = models.CharField(max_length=40, blank=True, default="")
+
+    class Meta:
+        verbose_name = _("upstream budget")
+        verbose_name_plural = _("upstream budgets")
+        constraints = [
+            models.UniqueConstraint(fields=["account", "endpoint"], name="faceprint_budget_interface"),
+        ]
+
+    def __str__(self) -> str:
+        return f"{self.account} {self.endpoint}"
+
+
 class Heartbeat(models.Model):
     """When a part of the engine last ran: ``tick`` (beat reaches a worker), ``collect``, ``alerts`` …"""
 

@@ -48,6 +48,10 @@ CLAIM_BATCH = 8
 #: Finished visits are written together: so many, and none later than so many seconds.
 COMMIT_BATCH = 16
 COMMIT_WITHIN = 0.2
+#: Work whose deadline is nearer than this goes first where our rate limit makes others wait, as does that
+#: of a person who came back so recently as to be looking at the page.
+URGENT_WITHIN = timedelta(minutes=30)
+PERSON_WAITS = timedelta(minutes=1)
 #: Seconds for waking sessions before the first is claimed.
 PROMOTE_SECONDS = 1.0
 #: Bytes from which a download takes long enough for what is known to be written first.
@@ -344,7 +348,9 @@ class _Request:
 
 def _visit(visit: Visit) -> None:
     session = visit.session
-    with upstream.client_for(session.application, session=session, records=visit.calls) as client:
+    with upstream.client_for(
+        session.application, session=session, records=visit.calls, urgent=_is_urgent(session)
+    ) as client:
         visit.connection = client
         _work_through(visit)
 
@@ -354,6 +360,15 @@ def _log_unexpected(where: str, error: Exception) -> None:
     frame = traceback.extract_tb(error.__traceback__)[-1]
     logger.error(
         "faceprint: %s: unexpected %s at %s:%s", where, type(error).__name__, frame.filename, frame.lineno
+    )
+
+
+def _is_urgent(session: VerificationSession) -> bool:
+    """A deadline is near, or a person waits for the result."""
+    moment = now()
+    deadline, returned_at = session.next_deadline, session.returned_at
+    return (deadline is not None and deadline - moment < URGENT_WITHIN) or (
+        returned_at is not None and moment - returned_at < PERSON_WAITS
     )
 
 
@@ -465,8 +480,12 @@ def _settle(visit: Visit) -> None:
         if not wanted:
             ladder = deadlines.Ladder(session.results_deadline)
         failures = 0 if visit.cut_short else session.failure_count + 1
+        retry_at = schedule.retry_at(moment, failures, ladder.next_deadline)
+        if visit.held_back is not None and not visit.failed:
+            failures = session.failure_count
+            retry_at = schedule.turn_at(moment, visit.held_back)
         visit.update(failure_count=failures)
-        visit.release(schedule.retry_at(moment, failures, ladder.next_deadline), ladder)
+        visit.release(retry_at, ladder)
         return
     _finish(visit, moment)
 
@@ -483,6 +502,9 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
     if visit.failed:
         retry = schedule.retry_at(moment, failures, session.media_deadline)
         poll_at = min(poll_at, retry) if poll_at else retry
+    elif visit.held_back is not None:
+        failures = session.failure_count
+        poll_at = schedule.turn_at(moment, visit.held_back)
     ladder = deadlines.pending_ladder(
         requested_at=session.token_requested_at,
         media_deadline=session.media_deadline,

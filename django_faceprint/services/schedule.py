@@ -261,6 +261,11 @@ def retry_at(moment: datetime, failures: int, deadline: datetime | None) -> date
     return moment + wait
 
 
+def turn_at(moment: datetime, wait: float) -> datetime:
+    """When to come back after our own rate limit said to wait for so many seconds; not all at once."""
+    return moment + timedelta(seconds=max(wait, 1.0) * _jitter.uniform(1.0, 1.5))
+
+
 def next_poll_at(session: VerificationSession, moment: datetime) -> datetime | None:
     """When to ask again about a session whose person has not finished.
 

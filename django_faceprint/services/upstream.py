@@ -6,23 +6,36 @@ import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from django_faceprint.client import CallRecord, Downloader, FaceprintClient
+from django_faceprint.client import CallRecord, Downloader, ErrorClass, FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.hosts import refuse_unsafe_hosts
 from django_faceprint.models import UpstreamCall, VerificationSession
 
+from .budget import Budget
 from .token_store import DatabaseTokenStore
 
 #: Bytes that one picture or video may have at most, and seconds that its download may take.
 MAX_MEDIA_BYTES = 512 * 1024 * 1024
 MEDIA_SECONDS = 120.0
 
-_records: ContextVar[list[UpstreamCall] | None] = ContextVar("faceprint_calls", default=None)
+
+@dataclass(frozen=True)
+class _Caller:
+    """On whose behalf the calls of this context are made."""
+
+    application: str
+    urgent: bool
+    records: list[UpstreamCall]
+
+
+_caller: ContextVar[_Caller | None] = ContextVar("faceprint_caller", default=None)
+_budget = Budget()
 _lock = threading.Lock()
 _clients: dict[tuple[object, ...], FaceprintClient] = {}
 _downloaders: dict[tuple[object, ...], Downloader] = {}
@@ -34,10 +47,12 @@ def client_for(
     *,
     session: VerificationSession | None = None,
     records: list[UpstreamCall] | None = None,
+    urgent: bool = True,
 ) -> Iterator[FaceprintClient]:
     """A client with the credentials of *application*; its calls are recorded for *session*.
 
-    They are written to the database at the end, or appended to *records* for the caller to write.
+    They are written to the database at the end, or appended to *records* for the caller to write. Each call
+    waits for its turn in the account's budget, *urgent* ones first; see :mod:`.budget`.
 
     Raises :class:`FaceprintConfigurationError` for an unknown application, for hosts that production
     refuses, and for a session of the other environment: the sandbox must never be asked about a person
@@ -52,11 +67,11 @@ def client_for(
         )
     client = _client(application)
     made: list[UpstreamCall] = []
-    token = _records.set(made)
+    token = _caller.set(_Caller(application, urgent, made))
     try:
         yield client
     finally:
-        _records.reset(token)
+        _caller.reset(token)
         for record in made:
             record.application = application
             record.session_id = session.pk if session else None
@@ -116,16 +131,26 @@ def _client(application: str) -> FaceprintClient:
                 h5_url=conf.h5_url,
                 token_store=DatabaseTokenStore(),
                 proxies=conf.proxies,
+                before_call=_wait_turn,
                 on_call=_remember,
                 clock=now,
             )
         return _clients[key]
 
 
+def _wait_turn(endpoint: str) -> None:
+    caller = _caller.get()
+    if caller is not None:
+        _budget.wait_turn(caller.application, endpoint, urgent=caller.urgent)
+
+
 def _remember(record: CallRecord) -> None:
-    records = _records.get()
-    if records is not None:
-        records.append(
+    caller = _caller.get()
+    if caller is not None:
+        if record.outcome != UpstreamCall.TRANSPORT:
+            throttled_by = record.code if record.outcome == ErrorClass.SLOW_DOWN.value else ""
+            _budget.note_answer(caller.application, record.endpoint, throttled_by)
+        caller.records.append(
             UpstreamCall(
                 environment=conf.environment,
                 endpoint=record.endpoint,

@@ -18,7 +18,7 @@ from uuid import UUID
 
 from django_faceprint.client import FaceprintClient, UpstreamError
 from django_faceprint.clock import now
-from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
+from django_faceprint.exceptions import BudgetExhausted, FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 
 from . import archive, deadlines, evidence
@@ -55,6 +55,8 @@ class Visit:
     pictures: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     cut_short: bool = False
+    #: Seconds after which our own rate limit lets us ask again; None when it did not hold us back.
+    held_back: float | None = None
     archived: int = 0
     lost: int = 0
     #: Records of the calls to Baidu, written at the end whatever becomes of the rest.
@@ -233,6 +235,10 @@ class Visit:
         self.checkpoint()
 
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
+        if isinstance(problem, BudgetExhausted):
+            # Not the session's fault, and nothing was asked: it keeps its place.
+            self.held_back = max(self.held_back or 0.0, problem.retry_after)
+            return
         self.failed = True
         values = error_columns(problem)
         self.write_problem(values)

@@ -15,7 +15,7 @@ from django.core.management import CommandError, call_command
 
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
-from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
+from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan, UpstreamBudget
 from django_faceprint.services import statistics
 from tests.commands.conftest import Run
 from tests.factories import (
@@ -49,6 +49,12 @@ def test_an_empty_installation_is_fine(run: Run, clock: Any) -> None:
         "bytes_stored": 0,
         "outstanding": 0,
         "earliest_deadline": None,
+        "backlog": {"due": 0, "asleep": 0, "files": 0},
+        "sessions_per_minute": None,
+        "may_be_down_hours": 24.0,
+        "at_risk_sessions": [],
+        "at_risk_sessions_total": 0,
+        "quota_problems": [],
         "risk_window_minutes": 360,
         "at_risk": 0,
         "lost": 0,
@@ -56,6 +62,29 @@ def test_an_empty_installation_is_fine(run: Run, clock: Any) -> None:
         "open_alerts": 0,
         "heartbeats": {},
     }
+
+
+def test_what_is_at_risk_and_for_how_long_workers_may_be_down(run: Run, plan: Plan, clock: Any) -> None:
+    session = make_passed_session(plan=plan, wake_at=now(), archived_at=None, reference="order-7")
+    make_asset(session, Kind.VIDEO, deadline=now() + timedelta(minutes=90))
+    UpstreamBudget.objects.create(
+        account="default",
+        endpoint="result_detail",
+        throttled=9,
+        throttled_code="18",
+        throttled_since=now() - timedelta(minutes=6),
+    )
+    report = run("faceprint_status", "--json").json
+    assert report["backlog"] == {"due": 1, "asleep": 0, "files": 1}
+    assert report["may_be_down_hours"] == 1.5
+    (risk,) = report["at_risk_sessions"]
+    assert (risk["id"], risk["reference"], risk["missing"]) == (str(session.public_id), "order-7", "video")
+    (problem,) = report["quota_problems"]
+    assert (problem["interface"], problem["code"]) == ("result_detail", "18")
+    text = run("faceprint_status").out
+    assert str(session.public_id) in text
+    assert "1.5" in text
+    assert "result_detail (default), 18" in text
 
 
 def test_counts(run: Run, plan: Plan) -> None:

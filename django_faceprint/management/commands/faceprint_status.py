@@ -18,7 +18,11 @@ from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import Alert, VerificationSession
 from django_faceprint.services import statistics
+from django_faceprint.services.budget import persistent_quota_problems
+from django_faceprint.services.outlook import outlook
 
+#: Sessions at risk that are printed; --json has more.
+SHOWN = 10
 AT_RISK, LOST, UNREADABLE = 1, 2, 3
 
 
@@ -61,6 +65,7 @@ class Command(BaseCommand):
         window = risk_window()
         at_risk = statistics.at_risk(window)
         unacknowledged = unacknowledged_loss(moment)
+        ahead = outlook(window)
         return {
             "status": LOST if unacknowledged else AT_RISK if at_risk else 0,
             "environment": conf.environment,
@@ -69,10 +74,28 @@ class Command(BaseCommand):
             "bytes_stored": summary.bytes_stored,
             "outstanding": summary.outstanding,
             "earliest_deadline": statistics.earliest_deadline(),
+            "backlog": {"due": ahead.due, "asleep": ahead.asleep, "files": ahead.files},
+            "sessions_per_minute": ahead.per_minute,
+            "may_be_down_hours": round(ahead.may_be_down.total_seconds() / 3600, 2),
+            "at_risk_sessions": [
+                {
+                    "id": str(item.public_id),
+                    "reference": item.reference,
+                    "deadline": item.deadline,
+                    "missing": item.missing,
+                    "error": item.error,
+                }
+                for item in ahead.at_risk
+            ],
+            "at_risk_sessions_total": ahead.at_risk_total,
             "risk_window_minutes": int(window.total_seconds() // 60),
             "at_risk": at_risk,
             "lost": statistics.lost_since(None, until=moment),
             "lost_unacknowledged": unacknowledged,
+            "quota_problems": [
+                {"account": item.account, "interface": item.endpoint, "code": item.code, "since": item.since}
+                for item in persistent_quota_problems()
+            ],
             "open_alerts": Alert.objects.filter(resolved_at__isnull=True).count(),
             "heartbeats": statistics.heartbeats(),
         }
@@ -90,9 +113,45 @@ class Command(BaseCommand):
             (_("Verification sessions"), ", ".join(sessions) or "0"),
             (_("Outstanding"), report["outstanding"]),
             (_("Earliest deadline"), localtime(deadline).isoformat(timespec="seconds") if deadline else "-"),
+            (
+                _("Backlog"),
+                _("%(due)s due, %(asleep)s asleep, %(files)s files to be archived") % report["backlog"],
+            ),
+            (
+                _("Speed"),
+                _("%s sessions a minute (the best minute of the last hour)") % report["sessions_per_minute"]
+                if report["sessions_per_minute"]
+                else _("not known: nothing was archived in the last hour"),
+            ),
+            (
+                _("Workers may be down for"),
+                _("%s hours before the first loss") % report["may_be_down_hours"],
+            ),
             (_("At risk"), report["at_risk"]),
             (_("Not archived in time"), f"{report['lost_unacknowledged']} / {report['lost']}"),
             (_("Open alerts"), report["open_alerts"]),
+        ]
+        lines += [
+            (
+                _("At risk"),
+                (
+                    f"{item['id']} {item['reference'] or '-'} "
+                    f"{localtime(item['deadline']).isoformat(timespec='seconds')} {item['missing']}"
+                ),
+            )
+            for item in report["at_risk_sessions"][:SHOWN]
+        ]
+        if report["at_risk_sessions_total"] > SHOWN:
+            lines.append((_("At risk"), _("and %s more") % (report["at_risk_sessions_total"] - SHOWN)))
+        lines += [
+            (
+                _("Quota used up or not billed"),
+                (
+                    f"{item['interface']} ({item['account']}), {item['code']}, "
+                    f"{localtime(item['since']).isoformat(timespec='seconds')}"
+                ),
+            )
+            for item in report["quota_problems"]
         ]
         lines += [
             (_("Heartbeat %s") % name, localtime(at).isoformat(timespec="seconds"))
