@@ -167,7 +167,7 @@ def _of_upstream(error: FaceprintError | FaceprintConfigurationError) -> Problem
         return Problem(503, "configuration", detail, upstream=upstream)
     if isinstance(error, Throttled):
         detail = gettext("Baidu asks to slow down. Try again later.")
-        return Problem(503, "throttled", detail, upstream=upstream, retry_after=RETRY_SLOW)
+        return Problem(503, "throttled", detail, upstream=upstream, retry_after=_turn_after(error))
     if isinstance(error, Unreachable):
         detail = gettext("Baidu cannot be reached at the moment. Try again.")
         return Problem(503, "unreachable", detail, upstream=upstream, retry_after=RETRY_DOWN)
@@ -247,3 +247,8 @@ def _unforeseen(error: Exception) -> Problem:
     if isinstance(error, SealBroken):
         return Problem(500, "unreadable", gettext("A stored value cannot be decrypted."))
     return Problem(500, "internal", gettext("A mistake on our side. It has been logged."))
+
+
+def _turn_after(error: Throttled) -> int:
+    """When our own rate limit lets the caller ask again, else what is usual."""
+    return max(1, math.ceil(error.retry_after)) if isinstance(error, BudgetExhausted) else RETRY_SLOW

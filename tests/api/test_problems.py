@@ -273,6 +273,7 @@ def test_a_throttle_of_the_host_is_told_with_its_wait(
 def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continues(
     api: APIClient,
     story: Story,
+    clock: Any,
     caplog: pytest.LogCaptureFixture,
     endpoint: str,
     fault: dict[str, Any],
@@ -297,6 +298,11 @@ def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continue
     assert told["error"]["class"] == session.error_class
     assert told["h5_url"] is None
     story.heal()
+    if code == "throttled":
+        # The interface pauses for everybody; until then the caller is told when to come back.
+        early = check_problem(api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="order-1"), status, code)
+        assert early["retry_after"] == 1
+        clock.advance(seconds=1)
     repeated = api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="order-1")
     assert (repeated.status_code, repeated.json()["id"]) == (201, problem["session"])
     assert (repeated.json()["error"], bool(repeated.json()["h5_url"])) == (None, True)
