@@ -24,6 +24,7 @@ from rest_framework.settings import api_settings
 from django_faceprint.client import MESSAGES, ErrorClass, UpstreamError, explain
 from django_faceprint.client.codes import SUBMIT_ENDPOINTS
 from django_faceprint.exceptions import (
+    BudgetExhausted,
     FaceprintConfigurationError,
     FaceprintError,
     InvalidInput,
