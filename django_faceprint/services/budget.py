@@ -135,6 +135,9 @@ class Budget:
         if throttled_by:
             self._throttled.add(key)
             on_desk(lambda: _pause(key, throttled_by))
+            with self._guard:
+                # What was booked before the pause is not used during it.
+                self._slots.pop(key, None)
         elif key in self._throttled:
             self._throttled.discard(key)
             on_desk(lambda: _resume(key))
