@@ -48,7 +48,7 @@ def matching(values: dict[str, Any]) -> Q:
     """The condition for the filters of a list, as ``SessionFilterSerializer`` checked them."""
     found = Q()
     if "reference" in values:
-        found &= Q(reference=values["reference"])
+        found &= Q(reference__exactly=values["reference"])
     if "plan" in values:
         found &= Q(plan__plan_id=values["plan"])
     if "verdict" in values:

@@ -1,5 +1,6 @@
 """Rows and questions about them. Only ``django_faceprint.services`` changes sessions and assets."""
 
+from . import lookups as lookups  # registers them
 from .access import AccessLog
 from .alert import Alert, AlertRule
 from .answer import UpstreamAnswer

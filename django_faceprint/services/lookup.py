@@ -16,7 +16,7 @@ def matching(text: str) -> Q:
     if not text or "\x00" in text:
         # PostgreSQL does not even take the question.
         return Q(pk__in=[])
-    found = Q(reference=text) | Q(error_log_id=text)
+    found = Q(reference__exactly=text) | Q(error_log_id__exactly=text)
     public_id = VerificationSession.parse_public_id(text)
     if public_id is not None:
         found |= Q(public_id=public_id)
