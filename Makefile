@@ -1,6 +1,7 @@
 # Works on a fresh machine with nothing but make and Python 3.11 or newer: the first use makes .venv
 # and installs into it with pip and pip's own configuration; scripts/setup_env.py explains what is
-# missing when it cannot. PYTHON=/path/to/python chooses the interpreter, ARGS=... is passed on.
+# missing when it cannot. PYTHON=/path/to/python chooses the interpreter, ARGS=... is passed on, and
+# DATABASE=postgres://... or mysql://... is where the tests make their database instead of in a file.
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test lint screenshots
@@ -8,6 +9,8 @@
 PYTHON ?=
 ARGS ?=
 EXTRAS ?= example
+DATABASE ?=
+DRIVER = $(if $(filter mysql%,$(DATABASE)),mysql)$(if $(filter postgres% pgsql%,$(DATABASE)),postgres)
 VENV_PYTHON := .venv/bin/python
 
 # Any Python can run the setup script, which then looks for a good one and says so if there is none.
@@ -32,8 +35,8 @@ demo: ## run the whole life of face verifications on this machine (ARGS=--once: 
 	@$(VENV_PYTHON) manage.py faceprint_demo $(ARGS)
 
 test: ## run the tests with what is on this machine
-	$(call setup,example test)
-	@$(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+	$(call setup,example test $(DRIVER))
+	@$(if $(DATABASE),FACEPRINT_TEST_DATABASE='$(DATABASE)') $(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 lint: ## check style and types
 	$(call setup,example test lint)

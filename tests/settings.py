@@ -97,6 +97,8 @@ def database() -> dict[str, Any]:
         if config["ENGINE"] == "django.db.backends.mysql":
             needed = {"charset": "utf8mb4", "isolation_level": "read committed"}
             config["OPTIONS"] = needed | config.get("OPTIONS", {})
+            # Whatever the server makes databases with by itself.
+            config["TEST"] = {"CHARSET": "utf8mb4"}
         return config
     return {
         "ENGINE": "django.db.backends.sqlite3",
