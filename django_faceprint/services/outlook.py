@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from uuid import UUID
 
+from django.db import connections
 from django.db.models import Case, Count, DateTimeField, F, Q, When
 from django.db.models.functions import TruncMinute
 
@@ -111,7 +112,10 @@ def _best_minute(moment: datetime) -> float | None:
         created_at__gt=moment - LONGEST_LIFE,
         archived_at__gt=moment - MEASURED_OVER,
     )
-    by_minute = finished.annotate(minute=TruncMinute("archived_at")).order_by().values("minute")
+    # In the connection's own time zone. In another one MariaDB without its table of zones makes NULL of every
+    # minute, so that a whole hour's work would count as one minute's.
+    minute = TruncMinute("archived_at", tzinfo=connections[finished.db].timezone)
+    by_minute = finished.annotate(minute=minute).order_by().values("minute")
     counts = by_minute.annotate(count=Count("pk")).values_list("count", flat=True)
     return float(max(counts, default=0)) or None
 
