@@ -68,7 +68,8 @@ class DatabaseMicroseconds(Func):
         return self.as_sql(compiler, connection, template=template)
 
     def as_mysql(self, compiler: Any, connection: Any, **context: Any) -> Any:
-        template = "CAST(UNIX_TIMESTAMP(SYSDATE(6)) * 1000000 AS SIGNED)"
+        # Not by way of local time, of which an hour comes twice when summer ends.
+        template = "TIMESTAMPDIFF(MICROSECOND, '1970-01-01', UTC_TIMESTAMP(6))"
         return self.as_sql(compiler, connection, template=template)
 
 
