@@ -99,6 +99,9 @@ def database() -> dict[str, Any]:
             config["OPTIONS"] = needed | config.get("OPTIONS", {})
             # Whatever the server makes databases with by itself.
             config["TEST"] = {"CHARSET": "utf8mb4"}
+        elif config["ENGINE"] == "django.db.backends.postgresql":
+            # A server that was installed without a locale counts bytes, not characters.
+            config["TEST"] = {"CHARSET": "UTF8", "TEMPLATE": "template0"}
         return config
     return {
         "ENGINE": "django.db.backends.sqlite3",
