@@ -67,7 +67,7 @@ class UpstreamBudget(models.Model):
     """When the next request may be sent to one interface with one Baidu account, for all workers.
 
     ``free_at`` is in microseconds since 1970 by the database's clock. ``throttled`` counts the rate-limit
-    answers in a row, the first of which came at ``throttled_since``.
+    answers in a row, the first of which came at ``throttled_since`` and the last at ``throttled_at``.
     """
 
     account = models.CharField(max_length=50)
@@ -76,6 +76,7 @@ class UpstreamBudget(models.Model):
     paused_until = models.DateTimeField(null=True)
     throttled = models.PositiveIntegerField(default=0)
     throttled_since = models.DateTimeField(null=True)
+    throttled_at = models.DateTimeField(null=True)
     throttled_code = models.CharField(max_length=40, blank=True, default="")
 
     class Meta:

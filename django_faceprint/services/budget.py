@@ -1,12 +1,14 @@
 """Requests per second, kept to by all workers together (API reference 4.5).
 
-Baidu counts per account and interface over a sliding second, so the slots of an interface are spaced
-evenly, and the next free one stands in the database, in the database's own time: the clocks of workers may
-differ. At high rates a process books several slots at once; those that it does not use in time are dropped,
-never used later in a burst.
+Baidu counts per account and interface over a sliding second. The next free turn of each interface stands
+in the database, in the database's own time: the clocks of workers may differ. Turns are spaced evenly. At
+rates from 100 on, a process books several at once, as many as it has lately had use for; they are good for
+a tenth of a second and dropped afterwards, and the spacing is so much wider (11 %) that even turns used late
+never make more than the rate in any second.
 
-Work near its deadline books ahead. Other work takes a slot only when it is free at once, so that urgent
-work gets all that it needs first, and on an idle interface nobody waits.
+Work near its deadline books ahead. Other work takes a turn only when it is as good as free, so urgent
+work finds at most one booking of others ahead of it: what it needs is reserved for it, up to the whole
+rate, and none of it is wasted while it needs nothing.
 
 A rate-limit answer pauses the interface for everybody, longer each time. One that persists says that a
 quota is used up or that a backend interface is not billed (API reference 8.1, 19).
@@ -17,14 +19,13 @@ from __future__ import annotations
 import logging
 import threading
 import time
-from collections import deque
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import BigIntegerField, Func
+from django.db.models import BigIntegerField, F, Func
 
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -38,8 +39,11 @@ logger = logging.getLogger(__name__)
 #: Seconds that urgent work may book ahead, and that any call waits for its turn at the longest.
 BOOK_AHEAD = 5.0
 LONGEST_WAIT = 10.0
-#: Seconds of slots that a process books at once, and after which an unused slot is dropped.
-BATCH_SECONDS = 0.1
+#: Requests per second from which a process books several turns at once, for at most so many seconds' worth,
+#: and seconds after which those that are left are dropped.
+BATCHES_FROM = 100.0
+BATCH_SECONDS = 0.02
+GOOD_FOR = 0.1
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -75,20 +79,64 @@ class DatabaseMicroseconds(Func):
 
 @dataclass(frozen=True)
 class QuotaProblem:
-    """An interface that has answered nothing but rate limits for a while."""
+    """An interface that answered nothing but rate limits from ``since`` to ``last``, which is long."""
 
     account: str
     endpoint: str
     code: str
     since: datetime
+    last: datetime
+
+
+@dataclass(frozen=True)
+class _Pace:
+    """How turns are given out at some rate: all in seconds, except ``most``, which are booked at once."""
+
+    spacing: float
+    most: int
+    good_for: float
+    near: float
+
+    @classmethod
+    def of(cls, qps: float) -> _Pace:
+        """What never makes more than *qps* requests in any second.
+
+        The turns that are used in a second begin in it or ``GOOD_FOR`` before; the last booking among
+        them may reach beyond it.
+        """
+        if qps < BATCHES_FROM:
+            return cls(spacing=1 / qps, most=1, good_for=0.0, near=1 / qps)
+        most = int(qps * BATCH_SECONDS)
+        return cls((1 + GOOD_FOR) / (qps - most), most, GOOD_FOR, BATCH_SECONDS)
 
 
 @dataclass(frozen=True)
 class _Booking:
-    """Slots from ``wait`` seconds from now on, or none: so long is the queue."""
+    """So many turns from ``begin`` (monotonic) on, or none: it is full for ``wait`` seconds."""
 
-    slots: int
-    wait: float
+    turns: int
+    begin: float = 0.0
+    wait: float = 0.0
+
+
+@dataclass
+class _Lane:
+    """What one process has booked of one interface."""
+
+    lock: threading.Lock = field(default_factory=threading.Lock)
+    booked: int = 0
+    left: int = 0
+    begin: float = 0.0
+    until: float = 0.0
+    #: No turn for other than urgent work before; spares the database questions of all threads that wait.
+    full_until: float = 0.0
+    throttled: bool = False
+
+    def size(self, moment: float) -> int:
+        """How many turns to book next: rather more than were used of the last booking."""
+        if self.left == 0 and moment <= self.until:
+            return 2 * self.booked
+        return self.booked - self.left + 1
 
 
 class Budget:
@@ -108,9 +156,7 @@ class Budget:
         self._sleep = sleep
         self._database_time = database_time
         self._guard = threading.Lock()
-        self._locks: dict[tuple[str, str], threading.Lock] = {}
-        self._slots: dict[tuple[str, str], deque[float]] = {}
-        self._throttled: set[tuple[str, str]] = set()
+        self._lanes: dict[tuple[str, str], _Lane] = {}
 
     def wait_turn(self, application: str, endpoint: str, *, urgent: bool) -> None:
         """Return when the request may be sent.
@@ -120,74 +166,90 @@ class Budget:
         key = (_account(application), endpoint)
         give_up_at = self._monotonic() + LONGEST_WAIT
         while True:
-            slot = self._take_slot(key, urgent=urgent)
+            turn = self._take_turn(key, urgent=urgent)
             moment = self._monotonic()
-            if isinstance(slot, float):
-                if slot > moment:
-                    self._sleep(slot - moment)
+            if turn.turns:
+                if turn.begin > moment:
+                    self._sleep(turn.begin - moment)
                 return
-            if moment + slot.wait > give_up_at:
-                raise BudgetExhausted(f"{endpoint}: held back by our own rate limit.", retry_after=slot.wait)
-            self._sleep(max(slot.wait, 0.01))
+            if moment + turn.wait > give_up_at:
+                raise BudgetExhausted(f"{endpoint}: held back by our own rate limit.", retry_after=turn.wait)
+            self._sleep(max(turn.wait, 0.001))
 
     def note_answer(self, application: str, endpoint: str, throttled_by: str) -> None:
         """Baidu has answered; *throttled_by* is the code of a rate limit, "" for anything else."""
         key = (_account(application), endpoint)
+        lane = self._lane(key)
         if throttled_by:
-            self._throttled.add(key)
+            lane.throttled = True
             on_desk(lambda: _pause(key, throttled_by))
-            with self._guard:
+            with lane.lock:
                 # What was booked before the pause is not used during it.
-                self._slots.pop(key, None)
-        elif key in self._throttled:
-            self._throttled.discard(key)
-            on_desk(lambda: _resume(key))
+                lane.left = 0
+        elif lane.throttled and on_desk(lambda: _resume(key)):
+            lane.throttled = False
 
-    def _take_slot(self, key: tuple[str, str], *, urgent: bool) -> float | _Booking:
-        """When (monotonic) the request may be sent, or the booking that failed."""
+    def _lane(self, key: tuple[str, str]) -> _Lane:
         with self._guard:
-            lock = self._locks.setdefault(key, threading.Lock())
-            slots = self._slots.setdefault(key, deque())
-        with lock:
-            while slots and slots[0] < self._monotonic() - BATCH_SECONDS:
-                slots.popleft()
-            if not slots:
-                rate = conf.qps
-                count = max(1, int(rate * BATCH_SECONDS))
-                horizon = BOOK_AHEAD if urgent else max(1 / rate, BATCH_SECONDS)
-                booking = on_desk(lambda: self._book(key, count, rate, horizon))
-                if not booking.slots:
-                    return booking
-                first = self._monotonic() + booking.wait
-                slots.extend(first + number / rate for number in range(booking.slots))
-            return slots.popleft()
+            return self._lanes.setdefault(key, _Lane())
 
-    def _book(self, key: tuple[str, str], count: int, rate: float, horizon: float) -> _Booking:
+    def _take_turn(self, key: tuple[str, str], *, urgent: bool) -> _Booking:
+        """One turn, or why there is none. Raises :class:`BudgetExhausted` while the interface pauses."""
+        lane = self._lane(key)
+        pace = _Pace.of(conf.qps)
+        reach = BOOK_AHEAD if urgent else pace.near
+        with lane.lock:
+            moment = self._monotonic()
+            if not lane.left or moment > lane.until:
+                if not urgent and moment < lane.full_until:
+                    return _Booking(0, wait=lane.full_until - moment)
+                count = max(1, min(lane.size(moment), pace.most))
+                booking = on_desk(lambda: self._book(key, lane, count, pace, reach))
+                if not booking.turns:
+                    if not urgent:
+                        lane.full_until = self._monotonic() + booking.wait
+                    return booking
+                lane.booked = lane.left = booking.turns
+                lane.begin = booking.begin
+                lane.until = booking.begin + pace.good_for
+            elif lane.begin - moment >= reach:
+                # Booked far ahead by urgent work of this process.
+                return _Booking(0, wait=lane.begin - moment - reach / 2)
+            lane.left -= 1
+            return _Booking(1, lane.begin)
+
+    def _book(self, key: tuple[str, str], lane: _Lane, count: int, pace: _Pace, reach: float) -> _Booking:
         for _ in range(_TRIES):
             row = _row(key)
-            if row.paused_until is not None:
-                self._throttled.add(key)
-                if row.paused_until > now():
-                    wait = (row.paused_until - now()).total_seconds()
-                    raise BudgetExhausted(f"{key[1]}: paused after a rate limit.", retry_after=wait)
+            seen_at = self._monotonic()
+            lane.throttled = row.throttled > 0
+            pause = _pause_left(row)
+            if pause > 0:
+                raise BudgetExhausted(f"{key[1]}: paused after a rate limit.", retry_after=pause)
             moment = self._database_time() if self._database_time else row.moment
             start = max(row.free_at, moment)
+            if start - moment > (BOOK_AHEAD + pace.most * pace.spacing + 1) * _MICRO:
+                # Nobody books so far ahead: the database's clock has been set back, or the rate was lower.
+                start = moment
             wait = (start - moment) / _MICRO
-            if wait >= horizon:
-                return _Booking(0, wait - horizon / 2)
-            free_at = start + round(count * _MICRO / rate)
+            if wait >= reach:
+                return _Booking(0, wait=wait - reach / 2)
+            free_at = start + round(count * pace.spacing * _MICRO)
             if UpstreamBudget.objects.filter(pk=row.pk, free_at=row.free_at).update(free_at=free_at):
-                return _Booking(count, wait)
-        return _Booking(0, horizon)
+                return _Booking(count, seen_at + wait)
+        return _Booking(0, wait=pace.near)
 
 
 def persistent_quota_problems() -> list[QuotaProblem]:
-    """Interfaces whose rate-limit answers have lasted for more than five minutes."""
-    rows = UpstreamBudget.objects.filter(throttled_since__lte=now() - PERSISTS_AFTER)
+    """Interfaces whose unbroken run of rate-limit answers has lasted for more than five minutes.
+
+    One such answer, however long ago, is no run.
+    """
+    rows = UpstreamBudget.objects.filter(throttled_at__gte=F("throttled_since") + PERSISTS_AFTER)
     return [
-        QuotaProblem(row.account, row.endpoint, row.throttled_code, row.throttled_since)
-        for row in rows.order_by("throttled_since")
-        if row.throttled_since is not None
+        QuotaProblem(row.account, row.endpoint, row.throttled_code, row.throttled_since, row.throttled_at)
+        for row in rows.order_by("throttled_since", "pk")
+        if row.throttled_since is not None and row.throttled_at is not None
     ]
 
 
@@ -209,19 +271,39 @@ def _row(key: tuple[str, str]) -> Any:
     return rows.get(account=key[0], endpoint=key[1])
 
 
+def _pause_left(row: UpstreamBudget) -> float:
+    """Seconds for which the interface still pauses; 0 or less: it does not.
+
+    A pause that is longer than any we give was written under a clock that is ahead of ours: it does not
+    count.
+    """
+    if row.paused_until is None:
+        return 0.0
+    left = (row.paused_until - now()).total_seconds()
+    return left if left <= (QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else LONGEST_PAUSE) else 0.0
+
+
 def _pause(key: tuple[str, str], code: str) -> None:
-    row = _row(key)
-    pause = (
-        QUOTA_PAUSE if code in QUOTA_CODES else min(FIRST_PAUSE * 2 ** min(row.throttled, 10), LONGEST_PAUSE)
-    )
-    moment = now()
-    since = row.throttled_since or moment
-    UpstreamBudget.objects.filter(pk=row.pk).update(
-        paused_until=moment + timedelta(seconds=pause),
-        throttled=row.throttled + 1,
-        throttled_since=since,
-        throttled_code=code[:40],
-    )
+    for _ in range(_TRIES):
+        row = _row(key)
+        used_up = code in QUOTA_CODES
+        if _pause_left(row) > 0 and (not used_up or row.throttled_code in QUOTA_CODES):
+            # Many requests are under way at once: one burst of such answers is one reason to pause.
+            return
+        pause = QUOTA_PAUSE if used_up else min(FIRST_PAUSE * 2 ** min(row.throttled, 10), LONGEST_PAUSE)
+        moment = now()
+        since = row.throttled_since or moment
+        changed = UpstreamBudget.objects.filter(pk=row.pk, throttled=row.throttled).update(
+            paused_until=moment + timedelta(seconds=pause),
+            throttled=row.throttled + 1,
+            throttled_since=since,
+            throttled_at=moment,
+            throttled_code=code[:40],
+        )
+        if changed:
+            break
+    else:
+        return
     if moment - since >= PERSISTS_AFTER:
         logger.error(
             "faceprint: %s of account %s answers code %s since %s: its quota is used up, or a paid backend "
@@ -233,7 +315,14 @@ def _pause(key: tuple[str, str], code: str) -> None:
         )
 
 
-def _resume(key: tuple[str, str]) -> None:
-    UpstreamBudget.objects.filter(account=key[0], endpoint=key[1]).update(
-        paused_until=None, throttled=0, throttled_since=None, throttled_code=""
-    )
+def _resume(key: tuple[str, str]) -> bool:
+    """End the run, unless the interface pauses: then this is the answer to a request sent before."""
+    rows = UpstreamBudget.objects.filter(account=key[0], endpoint=key[1])
+    row = rows.first()
+    if row is None:
+        return True
+    if _pause_left(row) > 0:
+        return False
+    columns = {"paused_until": None, "throttled": 0, "throttled_since": None, "throttled_at": None}
+    # Unless another worker has begun the next pause at this moment.
+    return bool(rows.filter(throttled=row.throttled).update(**columns, throttled_code=""))

@@ -73,6 +73,7 @@ def test_what_is_at_risk_and_for_how_long_workers_may_be_down(run: Run, plan: Pl
         throttled=9,
         throttled_code="18",
         throttled_since=now() - timedelta(minutes=6),
+        throttled_at=now(),
     )
     report = run("faceprint_status", "--json").json
     assert report["backlog"] == {"due": 1, "asleep": 0, "files": 1}
