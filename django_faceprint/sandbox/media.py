@@ -1,8 +1,11 @@
 """Pictures and videos of the sandbox: real, decodable, unique per token, and made anew on every request.
 
 Nothing is kept but a small cache: the same seed gives the same bytes in one installation. A JPEG is drawn by
-Pillow and padded with COM segments; a video is the clip in ``assets/`` followed by a ``free`` box
+Pillow and padded with COM segments; a video is a clip of ``assets/`` followed by a ``free`` box
 that holds a digest of the seed and fills it to size, generated while it is sent, so memory stays flat.
+
+For sizes below what the usual drawing and clip take there is a smaller one of each, so that thousands of
+sessions can be served from one core.
 """
 
 from __future__ import annotations
@@ -28,6 +31,9 @@ MARK = b"django-faceprint sandbox "
 BLOCK = 64 * 1024
 PORTRAIT = (480, 640)
 CARD = (856, 540)
+# Below this many bytes a picture is drawn at a quarter of its edges: the usual drawing takes about 20 KB.
+SMALL_IMAGE_SIZE = 20_000
+SMALL_SCALE = 4
 
 # Example number of the national standard GB 11643 (API reference 8.3); belongs to nobody.
 SAMPLE_NAME = "张三"
@@ -64,21 +70,26 @@ class Picture:
 
 
 class Video:
-    """The shipped clip, made unique and filled to ``size`` bytes by a ``free`` box at its end."""
+    """A shipped clip, made unique and filled to ``size`` bytes by a ``free`` box at its end.
+
+    It is the small clip where the usual one does not fit; ``size`` below that is exceeded.
+    """
 
     content_type = "video/mp4"
 
     def __init__(self, seed: str, size: int) -> None:
-        clip = _asset("face.mp4")
         tag = MARK + hashlib.sha256(seed.encode()).hexdigest().encode()
+        clip = _asset("face.mp4")
+        if size < len(clip) + 8 + len(tag):
+            clip = _asset("face_small.mp4")
         box = max(size - len(clip), 8 + len(tag))
         self._head = clip + struct.pack(">I4s", box, b"free") + tag
-        self._filler = hashlib.shake_256(seed.encode()).digest(BLOCK)
         self.size = len(clip) + box
+        self._filler = hashlib.shake_256(seed.encode()).digest(min(BLOCK, self.size - len(self._head)))
 
     def read(self, start: int, stop: int) -> Iterator[bytes]:
         """See :class:`Content`."""
-        at = start
+        at, stop = start, min(stop, self.size)
         while at < stop:
             if at < len(self._head):
                 piece = self._head[at : min(stop, at + BLOCK)]
@@ -100,7 +111,8 @@ def digest(content: Content) -> str:
 class Studio:
     """Makes the content of an asset from its seed. ``image_size`` and ``video_size`` are bytes.
 
-    A drawing that is larger than ``image_size`` by itself (about 20 KB) stays larger.
+    Below 20 KB pictures are drawn smaller; a drawing that is larger than ``image_size`` by itself (then
+    about 3 KB) stays larger. The same holds for ``video_size`` and the smaller clip (4 KB).
     """
 
     def __init__(
@@ -134,7 +146,7 @@ class Studio:
             if key in self._cache:
                 self._cache.move_to_end(key)
                 return self._cache[key]
-        data = pad_jpeg(_draw(kind, seed), self.image_size, f"{seed}:{kind}")
+        data = pad_jpeg(self._draw(kind, seed), self.image_size, f"{seed}:{kind}")
         with self._lock:
             if key not in self._cache and len(data) <= self._cache_bytes // 4:
                 self._cache[key] = data
@@ -142,6 +154,9 @@ class Studio:
                 while self._cached > self._cache_bytes:
                     self._cached -= len(self._cache.popitem(last=False)[1])
         return data
+
+    def _draw(self, kind: str, seed: str) -> bytes:
+        return _draw(kind, seed, SMALL_SCALE if self.image_size < SMALL_IMAGE_SIZE else 1)
 
 
 def pad_jpeg(jpeg: bytes, size: int, seed: str) -> bytes:
@@ -152,7 +167,7 @@ def pad_jpeg(jpeg: bytes, size: int, seed: str) -> bytes:
     if 0 < missing < 4:
         tag, missing = tag + b" " * missing, 0
     segments = [struct.pack(">2sH", b"\xff\xfe", 2 + len(tag)), tag]
-    filler = hashlib.shake_256(seed.encode()).digest(65533)
+    filler = hashlib.shake_256(seed.encode()).digest(min(max(missing, 0), 65533))
     while missing > 0:
         segment = min(missing, 65537)
         if 0 < missing - segment < 4:
@@ -226,44 +241,52 @@ def draw_face(
             draw.ellipse(box, outline=(50, 50, 60), width=max(2, round(radius * 0.03)))
 
 
-def draw_card_photo(card: Image.Image, tint: bytes) -> None:
-    """Put a drawn face where an ID card has its photograph."""
-    photo = Image.new("RGB", (210, 262), (226, 232, 238))
-    draw_face(photo, (105, 112), 66, tint)
-    card.paste(photo, (592, 92))
+def draw_card_photo(card: Image.Image, tint: bytes, scale: int = 1) -> None:
+    """Put a drawn face where an ID card, made smaller by ``scale``, has its photograph."""
+    photo = Image.new("RGB", (210 // scale, 262 // scale), (226, 232, 238))
+    draw_face(photo, (105 / scale, 112 / scale), 66 / scale, tint)
+    card.paste(photo, (592 // scale, 92 // scale))
 
 
-def _draw(kind: str, seed: str) -> bytes:
+def _draw(kind: str, seed: str, scale: int) -> bytes:
     tint = hashlib.sha256(seed.partition(":")[0].encode()).digest()
     scene = hashlib.sha256(f"{seed}:{kind}".encode()).digest()
     if kind in ("id_front", "id_back"):
-        picture = _card_picture(kind, tint)
+        picture = _card_picture(kind, tint, scale)
     else:
         # A gradient keeps the thumbnails of one session apart, although they show one person.
         light: RGB = (150 + scene[0] * 90 // 255, 150 + scene[1] * 90 // 255, 150 + scene[2] * 90 // 255)
         strip = Image.new("RGB", (1, 2))
         strip.putpixel((0, 0), light)
         strip.putpixel((0, 1), (light[0] * 2 // 3, light[1] * 2 // 3, light[2] * 2 // 3))
-        picture = strip.resize(PORTRAIT, Image.Resampling.BILINEAR)
+        picture = strip.resize((PORTRAIT[0] // scale, PORTRAIT[1] // scale), Image.Resampling.BILINEAR)
         turn = (scene[3] / 127.5 - 1) * (0.9 if kind == "frame" else 0.25)
-        centre = (240 + math.sin(scene[4]) * 14, 270 + math.sin(scene[5]) * 12)
+        centre = ((240 + math.sin(scene[4]) * 14) / scale, (270 + math.sin(scene[5]) * 12) / scale)
         draw_face(
-            picture, centre, 150 + scene[6] % 20, tint, turn=turn, blink=kind == "frame" and scene[7] % 3 == 0
+            picture,
+            centre,
+            (150 + scene[6] % 20) / scale,
+            tint,
+            turn=turn,
+            blink=kind == "frame" and scene[7] % 3 == 0,
         )
-        ImageDraw.Draw(picture).text(
-            (12, 610), f"SANDBOX  {kind}  {scene.hex()[:10]}", fill=(40, 40, 40), font=_font(18)
-        )
+        if scale == 1:
+            # Too small to be read elsewhere.
+            ImageDraw.Draw(picture).text(
+                (12, 610), f"SANDBOX  {kind}  {scene.hex()[:10]}", fill=(40, 40, 40), font=_font(18)
+            )
     out = io.BytesIO()
     picture.save(out, "JPEG", quality=82)
     return out.getvalue()
 
 
-def _card_picture(kind: str, tint: bytes) -> Image.Image:
-    picture = _card("front" if kind == "id_front" else "back").copy()
-    draw = ImageDraw.Draw(picture)
+def _card_picture(kind: str, tint: bytes, scale: int) -> Image.Image:
+    picture = _card("front" if kind == "id_front" else "back", scale).copy()
     if kind == "id_front":
-        draw_card_photo(picture, tint)
-    draw.text((12, 512), f"SANDBOX {tint.hex()[:16]}", fill=(90, 90, 110), font=_font(16))
+        draw_card_photo(picture, tint, scale)
+    if scale == 1:
+        draw = ImageDraw.Draw(picture)
+        draw.text((12, 512), f"SANDBOX {tint.hex()[:16]}", fill=(90, 90, 110), font=_font(16))
     return picture
 
 
@@ -273,9 +296,9 @@ def _asset(name: str) -> bytes:
 
 
 @cache
-def _card(side: str) -> Image.Image:
+def _card(side: str, scale: int) -> Image.Image:
     with Image.open(io.BytesIO(card_background(side))) as image:
-        return image.convert("RGB")
+        return image.convert("RGB").resize((CARD[0] // scale, CARD[1] // scale))
 
 
 @cache

@@ -20,6 +20,7 @@ from .message import Request, Response
 MAX_BODY = 32 * 1024 * 1024
 IDLE_SECONDS = 60.0
 LONGEST_LOGGED_PATH = 100
+PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
 class SandboxServer:
@@ -277,7 +278,7 @@ class _Handler(BaseHTTPRequestHandler):
 
     def _head(self, response: Response) -> bytes:
         # Written by hand, so that head and first piece of the body leave in one segment.
-        phrase = HTTPStatus(response.status).phrase if response.status in set(HTTPStatus) else ""
+        phrase = PHRASES.get(response.status, "")
         fields = [
             *response.headers,
             ("Content-Length", str(response.length)),

@@ -1,4 +1,4 @@
-"""Makes ``face.mp4``, ``card_front.png`` and ``card_back.png`` anew. See ``README.md`` beside this file.
+"""Makes the two films and the two cards of this folder anew. See ``README.md`` beside this file.
 
 Needs ffmpeg with libx264 and the font Noto Sans CJK; nothing of this runs when the sandbox runs.
 """
@@ -18,8 +18,9 @@ HERE = Path(__file__).parent
 FONT = "/usr/share/fonts/opentype/noto/NotoSansCJK-Regular.ttc"
 BOLD = "/usr/share/fonts/opentype/noto/NotoSansCJK-Bold.ttc"
 FRAMES, RATE, SIZE = 90, 15, (320, 240)
+SMALL_FRAMES, SMALL_SIZE = 15, (96, 96)
 FFMPEG = (
-    "ffmpeg -y -loglevel error -f rawvideo -pix_fmt rgb24 -s 320x240 -r 15 -i - -an -c:v libx264 "
+    "ffmpeg -y -loglevel error -f rawvideo -pix_fmt rgb24 -s {width}x{height} -r 15 -i - -an -c:v libx264 "
     "-profile:v baseline -level 3.0 -pix_fmt yuv420p -g 15 -crf 30 -map_metadata -1 "
     "-fflags +bitexact -flags:v +bitexact -movflags +faststart"
 )
@@ -45,7 +46,31 @@ def clip() -> None:
             (8, 6), f"SANDBOX  {number / RATE:4.1f} s", fill=(30, 40, 60), font=ImageFont.load_default(14)
         )
         frames.append(picture.tobytes())
-    subprocess.run([*FFMPEG.split(), str(HERE / "face.mp4")], input=b"".join(frames), check=True)
+    encode(frames, SIZE, "face.mp4")
+
+
+def small_clip() -> None:
+    """One second of the same face, as small as it can be seen."""
+    frames = []
+    for number in range(SMALL_FRAMES):
+        picture = Image.new("RGB", SMALL_SIZE, (196, 214, 228))
+        angle = 2 * math.pi * number / SMALL_FRAMES
+        draw_face(
+            picture,
+            (48 + 3 * math.sin(angle), 41),
+            25,
+            b"\x00\x01\x60\x71",
+            turn=math.sin(angle),
+            blink=number < 2,
+        )
+        frames.append(picture.tobytes())
+    encode(frames, SMALL_SIZE, "face_small.mp4")
+
+
+def encode(frames: list[bytes], size: tuple[int, int], name: str) -> None:
+    """Write raw RGB frames as a film."""
+    command = FFMPEG.format(width=size[0], height=size[1]).split()
+    subprocess.run([*command, str(HERE / name)], input=b"".join(frames), check=True)
 
 
 def cards() -> None:
@@ -83,5 +108,6 @@ def cards() -> None:
 
 if __name__ == "__main__":
     clip()
+    small_clip()
     cards()
     sys.stdout.write("made\n")
