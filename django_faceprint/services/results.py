@@ -81,7 +81,14 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
         asset = visit.want(item, attempt.verify_time)
         visit.urls[asset.public_id] = attempt.face_url
     for kind, data in ((Kind.ID_FRONT, attempt.front_image), (Kind.ID_BACK, attempt.back_image)):
-        if data is None or hashlib.sha256(data).hexdigest() in visit.pictures:
+        if data is None:
+            continue
+        digest = hashlib.sha256(data).hexdigest()
+        known = next((asset for asset in visit.out_of_reach(Source.DETAIL) if asset.sha256 == digest), None)
+        if known is not None:
+            # result/detail brought it before, and it could not be stored then.
+            visit.hold(known, data)
+        if digest in visit.pictures:
             continue
         item = evidence.ExpectedAsset(kind, Source.GETALL, attempt_order=attempt.order)
         asset = visit.want(item, attempt.verify_time)
@@ -89,7 +96,7 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
 
 
 def _pictures_of(visit: Visit) -> dict[str, str]:
-    """SHA-256 → asset id of the card pictures that result/detail brought."""
+    """SHA-256 → asset id of the card pictures that result/detail brought, stored or not."""
     return {
         asset.sha256: str(asset.public_id)
         for asset in visit.assets.values()

@@ -197,9 +197,15 @@ class Visit:
     # --- what is known ------------------------------------------------------------------------------
 
     def hold(self, asset: MediaAsset, data: bytes) -> None:
-        """Keep the bytes of a picture that came inside an answer until it is stored."""
+        """Keep the bytes of a picture that came inside an answer until it is stored.
+
+        Their hash is written even if they cannot be stored now: another answer may bring the same picture.
+        """
+        digest = hashlib.sha256(data).hexdigest()
         self.data[asset.public_id] = data
-        self.pictures[hashlib.sha256(data).hexdigest()] = str(asset.public_id)
+        self.pictures[digest] = str(asset.public_id)
+        if asset.state == State.WANTED and asset.sha256 != digest:
+            self.change(asset, sha256=digest)
 
     def done(self, stage: str) -> bool:
         """Whether *stage* has been answered for good."""

@@ -192,6 +192,47 @@ def test_a_session_expires_without_an_interface_that_baidu_does_not_grant(
 # --- once and not twice -------------------------------------------------------------------------
 
 
+class RefusingStorage(FileSystemStorage):
+    """A storage that refuses the first files."""
+
+    refusals: ClassVar[int] = 0
+
+    def _save(self, name: str, content: Any) -> str:
+        if type(self).refusals:
+            type(self).refusals -= 1
+            raise OSError("full")
+        return str(super()._save(name, content))
+
+
+def test_a_picture_that_two_answers_bring_is_stored_once(
+    story: Story, clock: Any, settings: Any, tmp_path: Path, assert_archived: Archived
+) -> None:
+    """result/detail brings the card while storage is full, and result/getall only when it is not any more."""
+    RefusingStorage.refusals = 2
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {
+            "BACKEND": f"{__name__}.RefusingStorage",
+            "OPTIONS": {"location": str(tmp_path / "archive")},
+        },
+    }
+    story.fault("result_getall", "http_500", count=1)
+    story.fault("result_simple", "http_500", count=1)
+    story.fault("result_media_query", "http_500", count=1)
+    session = story.start("25003")
+    story.finish(session)
+    session = story.back(session)
+    assert session.assets.wanted().filter(kind="id_front").exists()
+    assert not session.stages_done.get("getall")
+    # The card comes with result/getall alone.
+    story.fault("result_detail", "http_500", count=1)
+    clock.advance(minutes=1)
+    story.work()
+    session = story.fresh(session)
+    assert not session.has_outstanding_work
+    assert_archived(session)
+
+
 def test_a_session_that_is_poked_while_it_ends_is_archived_once(
     story: Story, clock: Any, settings: Any, tmp_path: Path
 ) -> None:
