@@ -476,9 +476,11 @@ def _settle(visit: Visit) -> None:
     decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
     unasked = [stage for stage in STEPS if not visit.done(stage)] if decided and not over else []
     if wanted or unasked:
-        ladder = deadlines.asset_ladder(session, wanted, moment)
-        if not wanted:
-            ladder = deadlines.Ladder(session.results_deadline)
+        # What has not been asked about may bring assets of which nothing is known yet.
+        unknown = [session.results_deadline] if unasked else []
+        if "media" in unasked and session.plan.records_video:
+            unknown.append(session.media_deadline)
+        ladder = deadlines.asset_ladder(session, wanted, moment, unknown=unknown)
         failures = 0 if visit.cut_short else session.failure_count + 1
         retry_at = schedule.retry_at(moment, failures, ladder.next_deadline)
         if visit.held_back is not None and not visit.failed:

@@ -132,7 +132,13 @@ def pending_ladder(
     return Ladder.of([face, media_deadline if records_video else None, results_deadline], moment)
 
 
-def asset_ladder(session: VerificationSession, assets: Iterable[MediaAsset], moment: datetime) -> Ladder:
-    """The deadlines of assets that are still wanted."""
+def asset_ladder(
+    session: VerificationSession,
+    assets: Iterable[MediaAsset],
+    moment: datetime,
+    *,
+    unknown: Iterable[datetime | None] = (),
+) -> Ladder:
+    """The deadlines of assets that are still wanted, and of those that may turn out to exist (*unknown*)."""
     dates = [date for asset in assets for date in (ordering_deadline(session, asset), asset.deadline)]
-    return Ladder.of(dates, moment)
+    return Ladder.of([*dates, *unknown], moment)

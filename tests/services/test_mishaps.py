@@ -233,6 +233,17 @@ def test_a_picture_that_two_answers_bring_is_stored_once(
     assert_archived(session)
 
 
+def test_what_may_be_recorded_of_a_failure_is_ordered_by_the_life_of_recordings(
+    story: Story, clock: Any
+) -> None:
+    """The person failed, and upstream has not told yet whether there is a film: it may be gone in a day."""
+    story.fault("result_media_query", "http_500", count=1)
+    session = story.start("25001")
+    story.finish(session, "fail", code="223120")
+    session = story.back(session)
+    assert (session.verdict, session.next_deadline) == ("failed", session.media_deadline)
+
+
 def test_a_session_that_is_poked_while_it_ends_is_archived_once(
     story: Story, clock: Any, settings: Any, tmp_path: Path
 ) -> None:
