@@ -47,7 +47,7 @@ GOOD_FOR = 0.1
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
-#: After the answer that a daily or total quota is used up.
+#: The longest pause where they say that a daily or total quota is used up.
 QUOTA_PAUSE = 300.0
 QUOTA_CODES = frozenset({"17", "19"})
 #: An unbroken run of such answers that lasts longer is no accident.
@@ -286,11 +286,12 @@ def _pause_left(row: UpstreamBudget) -> float:
 def _pause(key: tuple[str, str], code: str) -> None:
     for _ in range(_TRIES):
         row = _row(key)
-        used_up = code in QUOTA_CODES
-        if _pause_left(row) > 0 and (not used_up or row.throttled_code in QUOTA_CODES):
+        if _pause_left(row) > 0:
             # Many requests are under way at once: one burst of such answers is one reason to pause.
             return
-        pause = QUOTA_PAUSE if used_up else min(FIRST_PAUSE * 2 ** min(row.throttled, 10), LONGEST_PAUSE)
+        # One such answer may be a mistake of theirs, and a deadline may be near: only a run of them is long.
+        longest = QUOTA_PAUSE if code in QUOTA_CODES else LONGEST_PAUSE
+        pause = min(FIRST_PAUSE * 2 ** min(row.throttled, 10), longest)
         moment = now()
         since = row.throttled_since or moment
         changed = UpstreamBudget.objects.filter(pk=row.pk, throttled=row.throttled).update(
