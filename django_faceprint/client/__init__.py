@@ -14,7 +14,7 @@ from __future__ import annotations
 from .api import Answer, FaceprintClient, VerifyToken
 from .auth import AccessToken, AccessTokenAuth, Authentication, Authorization, MemoryTokenStore, TokenStore
 from .codes import ENDPOINTS, ErrorClass, UpstreamError, classify, explain
-from .download import Downloader, MediaBody
+from .download import Download, Downloader, MediaBody
 from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
 from .results import (
     AllResult,
@@ -41,6 +41,7 @@ __all__ = [
     "Authorization",
     "CallRecord",
     "DetailResult",
+    "Download",
     "Downloader",
     "ErrorClass",
     "FaceprintClient",

@@ -15,10 +15,9 @@ import logging
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Self
 
 import certifi
 import urllib3
@@ -39,92 +38,136 @@ POOL_CLASSES: Mapping[str, type[HTTPConnectionPool]]
 
 @dataclass(frozen=True)
 class Limits:
-    """The frame of one exchange: when it must be over, and which addresses it may connect to."""
+    """The frame of one exchange: when it must be over, and which addresses it may connect to.
+
+    ``deadline`` is a moment of the clock ``monotonic``, both in seconds.
+    """
 
     deadline: float
     check_address: Callable[[str], bool] | None = None
     resolver: Resolver = socket.getaddrinfo
+    monotonic: Callable[[], float] = time.monotonic
 
     def remaining(self) -> float:
         """Seconds left. Raises :class:`TimeoutError` when there are none."""
-        left = self.deadline - time.monotonic()
+        left = self.deadline - self.monotonic()
         if left <= 0:
             raise TimeoutError("deadline exceeded")
         return left
 
 
 class _Current(threading.local):
-    limits: Limits | None = None
+    exchange: exchange | None = None
 
 
 _current = _Current()
 
 
-@contextmanager
-def exchange(limits: Limits) -> Iterator[None]:
-    """Within this block, requests of this thread are bound by the limits and leave no log records."""
-    outer = _current.limits
-    _current.limits = limits
-    try:
-        yield
-    finally:
-        _current.limits = outer
+class exchange:  # noqa: N801  (used like a function)
+    """Within this block, requests of this thread are bound by the limits and leave no log records.
+
+    ``with exchange(limits) as current``: ``current.response`` is the last answer that began to arrive.
+    """
+
+    def __init__(self, limits: Limits) -> None:
+        self.limits = limits
+        self.response: BoundedResponse | None = None
+        self._outer: exchange | None = None
+
+    def __enter__(self) -> Self:
+        self._outer = _current.exchange
+        _current.exchange = self
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        _current.exchange = self._outer
 
 
 def _not_ours(record: logging.LogRecord) -> bool:
-    return _current.limits is None
+    return _current.exchange is None
 
 
 for _name in ("connection", "connectionpool", "poolmanager", "response", "util.retry"):
     logging.getLogger(f"urllib3.{_name}").addFilter(_not_ours)
 
 
-class _DeadlineReader(io.RawIOBase):
-    """Reads a socket, each time with no more patience than the deadline leaves."""
+class DeadlineReader(io.RawIOBase):
+    """Reads a socket, each time with no more patience than the deadline leaves.
+
+    With ``keep_partial`` a failure looks like the end of the stream and stays in ``failure``: what a
+    buffered read had received until then is handed out instead of being lost with the exception.
+    """
 
     def __init__(self, sock: Any, limits: Limits) -> None:
         super().__init__()
         self._sock = sock
-        self._raw = sock.makefile("rb", buffering=0)
+        # Never read: a connection that closes its socket leaves it open as long as a file of it is open.
+        self._held = sock.makefile("rb", buffering=0)
+        self._receive = sock.recv_into
         self._limits = limits
+        self.keep_partial = False
+        self.failure: OSError | None = None
 
     def readable(self) -> bool:
         return True
 
-    def readinto(self, buffer: Any) -> int | None:
-        left = self._limits.remaining()
-        patience = self._sock.gettimeout()
-        if patience is None or left < patience:
-            self._sock.settimeout(left)
-        result: int | None = self._raw.readinto(buffer)
-        return result
+    def readinto(self, buffer: Any) -> int:
+        if self.failure is not None:
+            return 0
+        try:
+            left = self._limits.remaining()
+            patience = self._sock.gettimeout()
+            if patience is None or left < patience:
+                self._sock.settimeout(left)
+            count: int = self._receive(buffer)
+        except OSError as error:
+            if not self.keep_partial:
+                raise
+            self.failure = error
+            return 0
+        return count
 
     def close(self) -> None:
         if not self.closed:
-            self._raw.close()
+            self._held.close()
         super().close()
 
 
-class _DeadlineResponse(http.client.HTTPResponse):
+class _Opened:
+    """What ``http.client`` asks a socket for: a file to read, here with a deadline."""
+
+    def __init__(self, reader: DeadlineReader) -> None:
+        self._reader = reader
+
+    def makefile(self, mode: str) -> io.BufferedReader:
+        return io.BufferedReader(self._reader, BUFFER)
+
+
+class BoundedResponse(http.client.HTTPResponse):
+    """An answer that is read through ``reader``; the exchange under way knows it."""
+
+    reader: DeadlineReader
+
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
-        super().__init__(sock, *args, **kwargs)
-        limits = _current.limits
-        if limits is not None:
-            reader = _DeadlineReader(sock, limits)
-            self.fp.close()
-            self.fp = io.BufferedReader(reader, BUFFER)
+        self.reader = DeadlineReader(sock, _limits())
+        super().__init__(_Opened(self.reader), *args, **kwargs)  # type: ignore[arg-type]
+        assert _current.exchange is not None  # noqa: S101  (_limits() has looked)
+        _current.exchange.response = self
+
+
+def _limits() -> Limits:
+    if _current.exchange is None:
+        raise RuntimeError("Connections are only used within exchange().")
+    return _current.exchange.limits
 
 
 class _Bounded:
     """Mixin for urllib3's connections."""
 
-    response_class = _DeadlineResponse
+    response_class = BoundedResponse
 
     def _new_conn(self) -> socket.socket:
-        limits = _current.limits
-        if limits is None:
-            raise RuntimeError("Connections are only made within exchange().")
-        return _connect(self, limits)
+        return _connect(self, _limits())
 
 
 def _connect(connection: Any, limits: Limits) -> socket.socket:

@@ -203,7 +203,8 @@ def test_refused_pictures_are_silent() -> None:
         Respond(b"x" * 200),
     ],
 )
-def test_failures_of_downloads_are_silent(step: Any) -> None:
+@pytest.mark.parametrize("begin", ["fetch", "download"])
+def test_failures_of_downloads_are_silent(step: Any, begin: str) -> None:
     with RunningServer() as server:
         server.always("", step)
         downloader = Downloader(
@@ -214,7 +215,7 @@ def test_failures_of_downloads_are_silent(step: Any) -> None:
             max_bytes=100,
         )
         url = f"{server.url}/{VERIFY_TOKEN}.jpg?authorization=signature"
-        with pytest.raises(FaceprintError) as caught, downloader.fetch(url) as body:
+        with pytest.raises(FaceprintError) as caught, getattr(downloader, begin)(url) as body:
             list(body.chunks())
         downloader.close()
 
