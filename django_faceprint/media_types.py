@@ -1,8 +1,8 @@
 """What an archived picture or video really is, whatever upstream called it.
 
-A signature is not a proof, so pictures are walked segment by segment and videos box by box; what is
-truncated or something else is refused. No pixel is decoded: a hostile picture of a few kilobytes may
-unpack to gigabytes, and decoding costs more than fetching. Plain Python, no Django.
+A signature is not a proof, so the structure is walked to its end: segments, chunks or boxes, with their
+lengths, checksums and order; what is truncated or something else is refused. Neither pixels nor frames
+are decoded: what a stranger's file would unpack to costs nothing here. Plain Python, no Django.
 
 Errors of the file object itself (a storage that fails, a broken seal) pass through unchanged: they say
 nothing about the medium.
@@ -10,10 +10,13 @@ nothing about the medium.
 
 from __future__ import annotations
 
+import io
 import re
 import struct
+import sys
 import zlib
-from collections.abc import Callable
+from array import array
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import suppress
 from dataclasses import dataclass
 from typing import IO
@@ -42,9 +45,10 @@ _MP4_BRANDS = frozenset(
 ) | {b"M4V "}
 _MAX_BOXES = 20_000
 _MAX_MOOV_BYTES = 16 * 1024 * 1024
-_READ_BYTES = 64 * 1024
-#: Bytes of a film's beginning that tell its type.
-_TYPE_BYTES = 12
+#: The first box's header and brand.
+_FIRST_BYTES = 12
+_ENDLESS = 2**80
+_NOTHING = memoryview(b"")
 
 
 class NotMedia(Exception):
@@ -61,7 +65,7 @@ class NotMedia(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Type and size in pixels of a picture whose structure is whole."""
+    """Type and size in pixels of a whole picture."""
 
     content_type: str
     width: int
@@ -101,276 +105,403 @@ def sniff(head: bytes) -> str | None:
     return None
 
 
-def describe_image(fileobj: IO[bytes]) -> ImageFacts:
-    """Walk a JPEG, PNG, WEBP or BMP from the file's position to its end.
+def describe_image(content: bytes | IO[bytes]) -> ImageFacts:
+    """Check that a JPEG, PNG, WEBP or BMP is whole, and read its size; a file from its position to its end.
 
-    Its structure must be whole and its end there; of an animation the whole canvas counts. Limits: 32 MiB,
-    40 megapixels. Raises :class:`NotMedia`.
+    Limits: 32 MiB, 40 megapixels. What follows the end of a JPEG, PNG or WEBP is ignored, as viewers do.
+    Raises :class:`NotMedia`. Compressed pixels are not decoded, so they may still be nonsense.
     """
-    data = _read(fileobj, MAX_IMAGE_BYTES + 1)
+    data = content if isinstance(content, bytes) else _read(content, MAX_IMAGE_BYTES + 1)
     if len(data) > MAX_IMAGE_BYTES:
         raise NotMedia("too_large")
     content_type = sniff(data[:SNIFF_BYTES])
-    if content_type not in _IMAGES:
+    walk = _WALKS.get(content_type or "")
+    if content_type is None or walk is None:
         raise NotMedia("not_an_image")
-    size: tuple[int, int] | None = None
-    with suppress(struct.error, IndexError):  # a segment shorter than its fields
-        size = _IMAGES[content_type](data)
-    if size is None or 0 in size:
+    width, height = walk(data)
+    if not width or not height:
         raise NotMedia("broken_image")
-    if size[0] * size[1] > MAX_IMAGE_PIXELS:
+    if width * height > MAX_IMAGE_PIXELS:
         raise NotMedia("too_many_pixels")
-    return ImageFacts(content_type, *size)
+    return ImageFacts(content_type, width, height)
+
+
+def describe_video(fileobj: IO[bytes]) -> VideoFacts:
+    """Walk the boxes of an MP4 or QuickTime film: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
+
+    The file must be seekable; only box headers and ``moov`` (up to 16 MiB) are read. Frames are not
+    decoded. Raises :class:`NotMedia`.
+    """
+    length = fileobj.seek(0, io.SEEK_END)
+    fileobj.seek(0)
+    film = FilmInspector()
+    while chunk := _read(fileobj, film.wanted):
+        film.feed(chunk)
+        film.pass_over(length)
+        fileobj.seek(film.position)
+    return film.facts()
 
 
 class FilmInspector:
-    """Walks the boxes of an MP4 or QuickTime film while its bytes go by, in pieces of any size.
+    """:func:`describe_video` for a film that passes by: feed it every chunk, then ask for the facts.
 
-    ``ftyp`` comes first, then one ``moov``, ``mdat`` and others in any order, all of them whole. Box headers
-    and ``moov`` (up to 16 MiB) are kept, the rest only goes by; frames are not decoded.
+    Chunks may be of any size. It keeps nothing but the film's index (``moov``, up to 16 MiB).
     """
 
     def __init__(self) -> None:
-        self._length = 0
-        self._head = b""
-        self._header = bytearray()
-        self._kind = b""
-        self._passing = 0
-        self._to_the_end = False
-        self._movie: bytearray | None = None
-        self._has_data = False
+        #: Bytes that were fed or passed over.
+        self.position = 0
+        self._content_type = ""
         self._boxes = 0
+        self._has_data = False
+        self._movie: bytearray | None = None
+        self._refusal = ""
+        # What is kept until it has the length that is needed: the header of a box, or the index.
+        self._kept = bytearray()
+        self._needed = _FIRST_BYTES
+        self._in_movie = False
+        # What goes by before that, and whether the box has no length but that of the file.
+        self._skipped = 0
+        self._to_end = False
 
-    def feed(self, chunk: bytes) -> None:
-        """The next bytes. Raises :class:`NotMedia` as soon as they cannot be those of a film."""
-        if self._length < _TYPE_BYTES:
-            # What it is must be known before its first box is believed.
-            self._head += chunk
-            chunk = self._head
-            self._length = len(chunk)
-            if self._length < _TYPE_BYTES:
-                return
-            self._head = chunk[:SNIFF_BYTES]
-            self._checked_type()
-        else:
-            self._length += len(chunk)
-        position = 0
-        while position < len(chunk):
-            if self._passing or self._to_the_end:
-                taken = len(chunk) - position
-                if not self._to_the_end:
-                    taken = min(taken, self._passing)
-                    self._passing -= taken
-                if self._kind == b"moov" and self._movie is not None:
-                    if len(self._movie) + taken > _MAX_MOOV_BYTES:
-                        raise NotMedia("broken_video")
-                    self._movie += chunk[position : position + taken]
-                position += taken
-                continue
-            wanted = 16 if self._header[:4] == b"\0\0\0\1" and len(self._header) >= 8 else 8
-            taken = min(wanted - len(self._header), len(chunk) - position)
-            self._header += chunk[position : position + taken]
-            position += taken
-            if len(self._header) == wanted and (wanted == 16 or self._header[:4] != b"\0\0\0\1"):
-                self._begin_box()
+    def __repr__(self) -> str:
+        return f"<FilmInspector at {self.position}>"
+
+    @property
+    def wanted(self) -> int:
+        """Bytes it needs to decide anything more, once those to be passed over have gone by."""
+        return self._needed - len(self._kept)
+
+    def feed(self, chunk: bytes | bytearray | memoryview) -> None:
+        """Take the next bytes of the film. Raises :class:`NotMedia` as soon as it cannot be one."""
+        if self._refusal:
+            raise NotMedia(self._refusal)
+        size = len(chunk)
+        self.position += size
+        if size <= self._skipped:
+            self._skipped -= size
+            return
+        view = memoryview(chunk)
+        try:
+            while size > self._skipped:
+                view = view[self._skipped :]
+                self._skipped = 0
+                taken = view[: self.wanted]
+                self._kept += taken
+                view = view[len(taken) :]
+                size = len(view)
+                if not self.wanted:
+                    self._decide()
+            self._skipped -= size
+        except NotMedia as error:
+            self._refusal = error.reason
+            raise
+
+    def pass_over(self, length: int) -> None:
+        """Move ``position`` to the next byte that matters, in a film of ``length`` bytes."""
+        step = min(self._skipped, length - self.position)
+        self.position += step
+        self._skipped -= step
 
     def facts(self) -> VideoFacts:
-        """What the film is, once all of it went by. Raises :class:`NotMedia`."""
-        content_type = self._checked_type()
-        if self._header or self._passing:
+        """What the film is, after its last byte. Raises :class:`NotMedia`."""
+        if self._refusal:
+            raise NotMedia(self._refusal)
+        if not self._content_type and sniff(bytes(self._kept)) not in (MP4, QUICKTIME):
+            raise NotMedia("not_a_video")
+        movie = self._movie
+        if self._in_movie and self._to_end:
+            movie = self._kept
+        elif self._kept or (self._skipped and not self._to_end) or self._in_movie:
             raise NotMedia("truncated")
-        if self._movie is None or not self._has_data:
-            # A film whose index comes last and was cut off just before it.
+        if movie is None or not self._has_data:
+            # A file whose index comes last and was cut off just before it.
             raise NotMedia("truncated")
         facts: VideoFacts | None = None
         with suppress(struct.error):  # a box shorter than its fields
-            facts = _movie_facts(bytes(self._movie), self._length, content_type)
+            facts = _movie_facts(memoryview(movie), self.position, self._content_type)
         if facts is None:
             raise NotMedia("broken_video")
         return facts
 
-    def _begin_box(self) -> None:
-        first = self._boxes == 0
+    def _decide(self) -> None:
+        """Make sense of what is kept, now that it is complete."""
+        if self._in_movie:
+            if self._to_end:
+                raise NotMedia("broken_video")  # too large
+            self._movie = self._kept
+            self._in_movie = False
+            self._expect_header()
+            return
+        if not self._content_type:
+            content_type = sniff(bytes(self._kept))
+            if content_type not in (MP4, QUICKTIME):
+                raise NotMedia("not_a_video")
+            self._content_type = content_type
+        if self._kept[:4] == b"\0\0\0\1" and len(self._kept) < 16:
+            self._needed = 16
+            return
+        kind, size, start = _box_header(bytes(self._kept), 0)
+        seen = len(self._kept)
         self._boxes += 1
-        kind, size, start = _box_header(bytes(self._header), 0)
-        self._header.clear()
-        if self._boxes > _MAX_BOXES or (kind == b"ftyp") != first:
+        self._to_end = not size
+        # A size of 0 means "to the end", unless it is written in the long form.
+        if (
+            (size < max(start, seen) and not (size == 0 and start == 8))
+            or (kind == b"ftyp") != (self._boxes == 1)
+            or self._boxes >= _MAX_BOXES
+        ):
             raise NotMedia("broken_video")
-        self._to_the_end = size == 0
-        if not self._to_the_end and size < start:
+        if kind != b"moov":
+            self._has_data = self._has_data or kind == b"mdat"
+            self._expect_header()
+            self._skipped = size - seen if size else _ENDLESS
+            return
+        if self._movie is not None or size - start > _MAX_MOOV_BYTES:
             raise NotMedia("broken_video")
-        self._kind, self._passing = kind, max(size - start, 0)
-        if kind == b"mdat":
-            self._has_data = True
-        elif kind == b"moov":
-            if self._movie is not None or self._passing > _MAX_MOOV_BYTES:
-                raise NotMedia("broken_video")
-            self._movie = bytearray()
+        self._kept = bytearray()
+        self._in_movie = True
+        self._needed = size - start if size else _MAX_MOOV_BYTES + 1
+        if not self._needed:
+            self._decide()
 
-    def _checked_type(self) -> str:
-        content_type = sniff(self._head)
-        if content_type not in (MP4, QUICKTIME):
-            raise NotMedia("not_a_video")
-        return content_type
-
-
-def describe_video(fileobj: IO[bytes]) -> VideoFacts:
-    """Walk the boxes of an MP4 or QuickTime film from the file's position to its end.
-
-    See :class:`FilmInspector`. Raises :class:`NotMedia`.
-    """
-    inspector = FilmInspector()
-    while chunk := fileobj.read(_READ_BYTES):
-        inspector.feed(chunk)
-    return inspector.facts()
+    def _expect_header(self) -> None:
+        self._kept = bytearray()
+        self._needed = 8
 
 
 # Pictures
 
-_START_OF_FRAME = frozenset(range(0xC0, 0xD0)) - {0xC4, 0xC8, 0xCC}
-# A marker that ends entropy-coded data: neither a stuffed byte nor a restart.
-_JPEG_MARKER = re.compile(rb"\xff+[^\x00\xd0-\xd7\xff]")
+_JPEG_FILL = re.compile(rb"\xff+([^\xff])", re.DOTALL)
+# In compressed data, 0xFF is followed by a zero or by a restart marker.
+_JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
+#: Baseline, extended and progressive pictures, in Huffman's or arithmetic coding.
+_JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
+_JPEG_SEGMENTS = _JPEG_FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
+#: Segments or chunks of one picture; a real one has some hundreds, a PNG in small pieces some thousands.
+_MAX_PARTS = 50_000
+_PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
-def _jpeg_size(data: bytes) -> tuple[int, int] | None:
-    """ITU-T T.81, annex B: segments with a length each, and behind each scan's header its coded data."""
+def _walk_jpeg(data: bytes) -> tuple[int, int]:
+    """Segment by segment to the end of the picture; those before it may hold a thumbnail with its own end."""
     size: tuple[int, int] | None = None
-    scans = 0
+    components = b""
+    has_quantization = has_scan = False
     position = 2
-    while position < len(data):
-        if data[position] != 0xFF:
-            return None
-        marker = data[position + 1] if position + 1 < len(data) else 0
-        if position + 1 >= len(data):
-            break
-        if marker == 0xFF:
-            position += 1
-            continue
+    for _ in range(_MAX_PARTS):
+        fill = _JPEG_FILL.match(data, position)
+        if fill is None:
+            rest = data[position : position + 1]
+            raise NotMedia("truncated" if rest in (b"", b"\xff") else "broken_image")
+        marker = fill[1][0]
+        position = fill.end()
         if marker == 0xD9:
-            return size if scans else None
-        if marker == 0x01:
-            position += 2
+            if not has_scan or size is None:
+                raise NotMedia("broken_image")
+            return size
+        if marker == 0x01 or 0xD0 <= marker <= 0xD7:
             continue
-        if position + 4 > len(data):
-            break
-        length = int.from_bytes(data[position + 2 : position + 4], "big")
-        if length < 2:
-            return None
-        end = position + 2 + length
-        if end > len(data):
-            break
-        if marker in _START_OF_FRAME:
-            if size is not None:
-                return None
-            height, width = struct.unpack_from(">HH", data, position + 5)
-            size = (width, height)
-        position = end
+        if marker not in _JPEG_SEGMENTS:
+            raise NotMedia("broken_image")
+        segment = _jpeg_segment(data, position)
+        position += 2 + len(segment)
         if marker == 0xDA:
-            following = _JPEG_MARKER.search(data, end)
-            if size is None:
-                return None
-            if following is None:
-                break
-            if following.start() == end:
-                return None
-            scans += 1
-            position = following.end() - 2
-    raise NotMedia("truncated")
+            if size is None or not has_quantization or not _is_scan(segment, components):
+                raise NotMedia("broken_image")
+            end = _JPEG_MARKER.search(data, position)
+            if end is None:
+                raise NotMedia("truncated")
+            if end.start() == position:
+                raise NotMedia("broken_image")
+            has_scan = True
+            position = end.start()
+        elif marker in _JPEG_FRAMES:
+            if size is not None:
+                raise NotMedia("broken_image")
+            size, components = _jpeg_frame(segment)
+        elif marker == 0xDB:
+            has_quantization = True
+    raise NotMedia("broken_image")
 
 
-def _png_size(data: bytes) -> tuple[int, int] | None:
-    """ISO/IEC 15948: chunks, each with its checksum."""
+def _jpeg_segment(data: bytes, position: int) -> bytes:
+    length = int.from_bytes(data[position : position + 2], "big")
+    if position + 2 > len(data) or position + length > len(data):
+        raise NotMedia("truncated")
+    if length < 2:
+        raise NotMedia("broken_image")
+    return data[position + 2 : position + length]
+
+
+def _jpeg_frame(segment: bytes) -> tuple[tuple[int, int], bytes]:
+    """Width and height, and the numbers of the colour components."""
+    if len(segment) < 6:
+        raise NotMedia("broken_image")
+    precision, height, width, count = struct.unpack_from(">BHHB", segment)
+    if precision != 8 or not 1 <= count <= 4 or len(segment) != 6 + 3 * count:
+        raise NotMedia("broken_image")
+    return (width, height), segment[6::3]
+
+
+def _is_scan(segment: bytes, components: bytes) -> bool:
+    count = segment[0] if segment else 0
+    return (
+        1 <= count <= len(components)
+        and len(segment) == 4 + 2 * count
+        and all(number in components for number in segment[1 : 1 + 2 * count : 2])
+    )
+
+
+def _walk_png(data: bytes) -> tuple[int, int]:
+    view = memoryview(data)
     size: tuple[int, int] | None = None
-    has_data = False
+    pixels = 0
+    needs_palette = False
+    before = b""
     position = 8
-    while position + 12 <= len(data):
+    for _ in range(_MAX_PARTS):
+        if position + 8 > len(data):
+            raise NotMedia("truncated")
         length, kind = struct.unpack_from(">I4s", data, position)
         end = position + 12 + length
+        if not kind.isalpha() or length >= 2**31 or (size is None) != (kind == b"IHDR"):
+            raise NotMedia("broken_image")
         if end > len(data):
-            break
-        (checksum,) = struct.unpack_from(">I", data, end - 4)
-        if zlib.crc32(memoryview(data)[position + 4 : end - 4]) != checksum:
-            return None
-        if (kind == b"IHDR") != (position == 8):
-            return None
+            raise NotMedia("truncated")
+        if zlib.crc32(view[position + 4 : end - 4]) != int.from_bytes(view[end - 4 : end], "big"):
+            raise NotMedia("broken_image")
         if kind == b"IHDR":
-            width, height = struct.unpack_from(">II", data, position + 8)
-            size = (width, height)
+            size, needs_palette = _png_header(data[position + 8 : end - 4])
+        elif kind == b"PLTE":
+            needs_palette = False
         elif kind == b"IDAT":
-            has_data = True
+            if needs_palette or (pixels and before != b"IDAT"):
+                raise NotMedia("broken_image")
+            pixels += length
         elif kind == b"IEND":
-            return size if has_data else None
+            if not pixels or size is None:
+                raise NotMedia("broken_image")
+            return size
+        before = kind
         position = end
-    raise NotMedia("truncated")
+    raise NotMedia("broken_image")
 
 
-def _webp_size(data: bytes) -> tuple[int, int] | None:
-    """RFC 9649: chunks in a RIFF container; the first tells the size."""
-    end = int.from_bytes(data[4:8], "little") + 8
+def _png_header(content: bytes) -> tuple[tuple[int, int], bool]:
+    """Width and height, and whether a palette has to follow."""
+    if len(content) != 13:
+        raise NotMedia("broken_image")
+    width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", content)
+    if depth not in _PNG_DEPTHS.get(colour, ()) or compression or filtering or interlace > 1:
+        raise NotMedia("broken_image")
+    return (width, height), colour == 3
+
+
+def _walk_webp(data: bytes) -> tuple[int, int]:
+    end = 8 + int.from_bytes(data[4:8], "little")
     if end > len(data):
         raise NotMedia("truncated")
-    size: tuple[int, int] | None = None
-    has_picture = False
-    position = 12
-    while position + 8 <= end:
-        kind = data[position : position + 4]
-        length = int.from_bytes(data[position + 4 : position + 8], "little")
+    chunks = list(_riff_chunks(data, 12, end))
+    if not chunks:
+        raise NotMedia("broken_image")
+    kind, start, stop = chunks[0]
+    if kind != b"VP8X":
+        return _webp_frame(data, *chunks[0])
+    if stop - start < 10:
+        raise NotMedia("broken_image")
+    canvas = (
+        1 + int.from_bytes(data[start + 4 : start + 7], "little"),
+        1 + int.from_bytes(data[start + 7 : start + 10], "little"),
+    )
+    frames = 0
+    for kind, start, stop in chunks:
+        if kind in _WEBP_FRAMES:
+            if _webp_frame(data, kind, start, stop) != canvas:
+                raise NotMedia("broken_image")
+            frames += 1
+        elif kind == b"ANMF":
+            inner = [chunk for chunk in _riff_chunks(data, start + 16, stop) if chunk[0] in _WEBP_FRAMES]
+            if len(inner) != 1:
+                raise NotMedia("broken_image")
+            _webp_frame(data, *inner[0])
+            frames += 1
+    if not frames:
+        raise NotMedia("broken_image")
+    return canvas
+
+
+def _riff_chunks(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
+    """Type, start and end of the content of each chunk between two places of a file."""
+    for _ in range(_MAX_PARTS):
+        if position >= end:
+            return
         start = position + 8
-        if start + length > end:
-            return None
-        found: tuple[int, int] | None = None
-        if kind == b"VP8 ":
-            if data[start + 3 : start + 6] != b"\x9d\x01\x2a":
-                return None
-            width, height = struct.unpack_from("<HH", data, start + 6)
-            found = (width & 0x3FFF, height & 0x3FFF)
-        elif kind == b"VP8L":
-            if data[start] != 0x2F:
-                return None
-            (bits,) = struct.unpack_from("<I", data, start + 1)
-            found = ((bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1)
-        elif kind == b"VP8X":
-            canvas = data[start + 4 : start + 10]
-            size = (
-                int.from_bytes(canvas[:3], "little") + 1,
-                int.from_bytes(canvas[3:6], "little") + 1,
-            )
-        has_picture = has_picture or found is not None or kind == b"ANMF"
-        size = size or found
-        position = start + length + length % 2
-    return size if has_picture else None
+        stop = start + int.from_bytes(data[position + 4 : start], "little")
+        if stop > end:
+            raise NotMedia("broken_image")
+        yield data[position : position + 4], start, stop
+        position = stop + (stop - start) % 2
+    raise NotMedia("broken_image")
 
 
-def _bmp_size(data: bytes) -> tuple[int, int] | None:
-    (offset, header) = struct.unpack_from("<II", data, 10)
-    if header == 12:
-        width, height, _planes, depth = struct.unpack_from("<HHHH", data, 18)
-        compression = 0
-    else:
-        width, height, _planes, depth, compression = struct.unpack_from("<iiHHI", data, 18)
-    height = abs(height)
-    if width <= 0 or depth not in (1, 2, 4, 8, 16, 24, 32):
-        return None
-    needed = (width * depth + 31) // 32 * 4 * height if compression in (0, 3, 6) else 2
-    if offset + needed > len(data):
-        if width * height > MAX_IMAGE_PIXELS:
-            return (width, height)
+def _webp_frame(data: bytes, kind: bytes, start: int, stop: int) -> tuple[int, int]:
+    head = data[start : min(stop, start + 10)]
+    if kind == b"VP8L" and len(head) >= 5 and head[0] == 0x2F and not head[4] >> 5:
+        bits = int.from_bytes(head[1:5], "little")
+        return 1 + (bits & 0x3FFF), 1 + (bits >> 14 & 0x3FFF)
+    first_partition = int.from_bytes(head[:3], "little") >> 5
+    if (
+        kind == b"VP8 "
+        and len(head) == 10
+        and not head[0] & 1  # a key frame
+        and head[3:6] == b"\x9d\x01\x2a"
+        and first_partition <= stop - start - 10
+    ):
+        width, height = struct.unpack_from("<HH", head, 6)
+        return width & 0x3FFF, height & 0x3FFF
+    raise NotMedia("broken_image")
+
+
+def _walk_bmp(data: bytes) -> tuple[int, int]:
+    if len(data) < 26:
         raise NotMedia("truncated")
-    return (width, height)
+    length, _, start, header = struct.unpack_from("<IIII", data, 2)
+    if header == 12:
+        width, height, planes, depth = struct.unpack_from("<HHHH", data, 18)
+        compression = packed = 0
+    else:
+        if len(data) < 14 + header:
+            raise NotMedia("truncated")
+        width, height, planes, depth, compression, packed = struct.unpack_from("<iiHHII", data, 18)
+        height = abs(height)  # negative: from the top down
+    if width <= 0 or planes != 1 or depth not in (1, 4, 8, 16, 24, 32) or start < 14 + header:
+        raise NotMedia("broken_image")
+    if (compression, depth) in ((1, 8), (2, 4)):
+        if data[start + packed - 2 : start + packed] != b"\0\1" or packed < 2:
+            raise NotMedia("truncated")
+    elif compression in (0, 3):
+        packed = (width * depth + 31) // 32 * 4 * height
+    else:
+        raise NotMedia("broken_image")
+    if start + packed > len(data) or length > len(data):
+        raise NotMedia("truncated" if width * height <= MAX_IMAGE_PIXELS else "too_many_pixels")
+    return width, height
 
 
-_IMAGES: dict[str, Callable[[bytes], tuple[int, int] | None]] = {
-    JPEG: _jpeg_size,
-    PNG: _png_size,
-    WEBP: _webp_size,
-    BMP: _bmp_size,
+_WEBP_FRAMES = frozenset({b"VP8 ", b"VP8L"})
+_WALKS: Mapping[str, Callable[[bytes], tuple[int, int]]] = {
+    JPEG: _walk_jpeg,
+    PNG: _walk_png,
+    WEBP: _walk_webp,
+    BMP: _walk_bmp,
 }
 
 
 # Videos (ISO/IEC 14496-12)
 
 
-def _movie_facts(movie: bytes, length: int, content_type: str) -> VideoFacts:
+def _movie_facts(movie: memoryview, length: int, content_type: str) -> VideoFacts:
     boxes = _children(movie)
     duration = _duration(boxes)
     for kind, track in boxes:
@@ -378,16 +509,16 @@ def _movie_facts(movie: bytes, length: int, content_type: str) -> VideoFacts:
             continue
         _check_offsets(track, length)
     for kind, track in boxes:
-        if kind == b"trak" and _first(track, b"mdia", b"hdlr")[8:12] == b"vide":
+        if kind == b"trak" and _first(track, b"mdia", b"hdlr")[8:12].tobytes() == b"vide":
             width, height = _dimensions(_first(track, b"tkhd"))
             return VideoFacts(content_type, duration, width, height)
     raise NotMedia("no_video_track")
 
 
-def _duration(boxes: list[tuple[bytes, bytes]]) -> float | None:
+def _duration(boxes: list[tuple[bytes, memoryview]]) -> float | None:
     content = dict(boxes)
-    mvhd = content.get(b"mvhd", b"")
-    if mvhd[:1] == b"\x01":
+    mvhd = content.get(b"mvhd", _NOTHING)
+    if mvhd[:1].tobytes() == b"\x01":
         timescale, duration = struct.unpack_from(">IQ", mvhd, 20)
         unknown = 2**64 - 1
     else:
@@ -397,7 +528,7 @@ def _duration(boxes: list[tuple[bytes, bytes]]) -> float | None:
         mehd = _first(content[b"mvex"], b"mehd")
         if not mehd:
             return None
-        (duration,) = struct.unpack_from(">Q" if mehd[:1] == b"\x01" else ">I", mehd, 4)
+        (duration,) = struct.unpack_from(">Q" if mehd[:1].tobytes() == b"\x01" else ">I", mehd, 4)
     if not timescale or duration in (0, unknown):
         raise NotMedia("no_duration")
     if duration > MAX_VIDEO_SECONDS * timescale:
@@ -405,8 +536,8 @@ def _duration(boxes: list[tuple[bytes, bytes]]) -> float | None:
     return float(duration / timescale)
 
 
-def _dimensions(tkhd: bytes) -> tuple[int | None, int | None]:
-    matrix = 52 if tkhd[:1] == b"\x01" else 40
+def _dimensions(tkhd: memoryview) -> tuple[int | None, int | None]:
+    matrix = 52 if tkhd[:1].tobytes() == b"\x01" else 40
     a, _, _, _, d = struct.unpack_from(">5i", tkhd, matrix)
     width, height = (value >> 16 for value in struct.unpack_from(">II", tkhd, matrix + 36))
     if a == d == 0:  # shown turned by 90 degrees, as telephones record
@@ -414,28 +545,32 @@ def _dimensions(tkhd: bytes) -> tuple[int | None, int | None]:
     return width or None, height or None
 
 
-def _check_offsets(track: bytes, length: int) -> None:
+def _check_offsets(track: memoryview, length: int) -> None:
     """The media data that the track's index points at must be there, also when ``mdat`` has no length."""
+    tables = _children(_first(track, b"mdia", b"minf", b"stbl"))
     for kind, form, width in ((b"stco", "I", 4), (b"co64", "Q", 8)):
-        table = _first(track, b"mdia", b"minf", b"stbl", kind)
+        table = next((content for name, content in tables if name == kind), _NOTHING)
         if not table:
             continue
         (count,) = struct.unpack_from(">I", table, 4)
         if count * width > len(table) - 8:
             raise NotMedia("broken_video")
-        if max(struct.unpack_from(f">{count}{form}", table, 8), default=0) >= length:
+        offsets = array(form, table[8 : 8 + count * width].tobytes())
+        if sys.byteorder == "little":
+            offsets.byteswap()
+        if max(offsets, default=0) >= length:
             raise NotMedia("truncated")
 
 
-def _first(content: bytes, *path: bytes) -> bytes:
+def _first(content: memoryview, *path: bytes) -> memoryview:
     """The content of the first box at ``path``; empty when there is none."""
     for step in path:
-        content = next((child for kind, child in _children(content) if kind == step), b"")
+        content = next((child for kind, child in _children(content) if kind == step), _NOTHING)
     return content
 
 
-def _children(content: bytes) -> list[tuple[bytes, bytes]]:
-    children: list[tuple[bytes, bytes]] = []
+def _children(content: memoryview) -> list[tuple[bytes, memoryview]]:
+    children: list[tuple[bytes, memoryview]] = []
     position = 0
     while position + 8 <= len(content):
         rest = len(content) - position
@@ -447,8 +582,8 @@ def _children(content: bytes) -> list[tuple[bytes, bytes]]:
     return children
 
 
-def _box_header(header: bytes, rest: int) -> tuple[bytes, int, int]:
-    """Type of a box, its size with header (*rest* where it says "to the end"), and its header's length."""
+def _box_header(header: bytes | memoryview, rest: int) -> tuple[bytes, int, int]:
+    """Type of a box, its size with header, and the length of its header; size 0 means "to the end"."""
     size, kind = struct.unpack_from(">I4s", header)
     if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
         raise NotMedia("broken_video")
