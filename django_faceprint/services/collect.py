@@ -422,7 +422,7 @@ def _archive_wanted(visit: Visit) -> None:
 def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, Any]:
     if asset.public_id in visit.data:
         return archive.save(asset, name, [visit.data[asset.public_id]])
-    with upstream.downloader().fetch(visit.urls[asset.public_id]) as body:
+    with upstream.downloader().download(visit.urls[asset.public_id]) as body:
         if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
             # What is known so far must not wait for it.
             visit.checkpoint()

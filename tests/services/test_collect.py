@@ -172,8 +172,6 @@ def test_one_fault_anywhere_costs_nothing_but_time(
 MEDIA_FAULTS: list[dict[str, Any]] = [
     {"kind": "http_500"},
     {"kind": "reset"},
-    {"kind": "reset", "after_bytes": 5000},
-    {"kind": "truncate"},
     {"kind": "expired_url"},
     {"kind": "not_image"},
     {"kind": "truncated_image"},
@@ -198,6 +196,21 @@ def test_a_broken_download_leaves_nothing_and_is_repeated(
     story.work()
     assert story.fresh(session).archive_state == "complete"
     assert_archived(story.fresh(session))
+
+
+@pytest.mark.parametrize("fault", [{"kind": "reset", "after_bytes": 5000}, {"kind": "truncate"}])
+@pytest.mark.parametrize("endpoint", ["media", "simple_image"])
+def test_an_accident_in_the_middle_of_a_file_costs_nothing(
+    story: Story, assert_archived: Archived, endpoint: str, fault: dict[str, Any]
+) -> None:
+    """The download goes on where it was interrupted, within the same visit."""
+    session = story.start("25001")
+    story.finish(session)
+    story.fault(endpoint, count=1, **fault)
+    session = story.back(session)
+    assert (session.archive_state, session.poll_count) == ("complete", 1)
+    assert set(session.assets.values_list("tries", flat=True)) == {0}
+    assert_archived(session)
 
 
 @pytest.mark.parametrize("kind", ["foreign_url", "internal_url"])
