@@ -4,7 +4,8 @@ Baidu counts per account and interface over a sliding second. The next free turn
 in the database, in the database's own time: the clocks of workers may differ. Turns are spaced evenly. At
 rates from 100 on, a process books several at once, as many as it has lately had use for; they are good for
 a tenth of a second and dropped afterwards, and the spacing is so much wider (11 %) that even turns used late
-never make more than the rate in any second.
+never make more than the rate in any second. From 1000 on they are good for half a second, which costs a
+third of the rate and makes bookings so much rarer.
 
 Work near its deadline books ahead. Other work takes a turn only when it is as good as free, so urgent
 work finds at most one booking of others ahead of it: what it needs is reserved for it, up to the whole
@@ -17,6 +18,7 @@ quota is used up or that a backend interface is not billed (API reference 8.1, 1
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
 from collections.abc import Callable
@@ -44,6 +46,11 @@ LONGEST_WAIT = 10.0
 BATCHES_FROM = 100.0
 BATCH_SECONDS = 0.02
 GOOD_FOR = 0.1
+#: The same from so many requests per second on, and seconds' worth that are booked at least: there is enough,
+#: and each booking costs two statements.
+PLENTY_FROM = 1000.0
+PLENTY_GOOD_FOR = 0.5
+PLENTY_SECONDS = 0.005
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
 LONGEST_PAUSE = 60.0
@@ -90,9 +97,10 @@ class QuotaProblem:
 
 @dataclass(frozen=True)
 class _Pace:
-    """How turns are given out at some rate: all in seconds, except ``most``, which are booked at once."""
+    """How turns are given out at some rate: all in seconds, except how many are booked at once."""
 
     spacing: float
+    least: int
     most: int
     good_for: float
     near: float
@@ -101,13 +109,15 @@ class _Pace:
     def of(cls, qps: float) -> _Pace:
         """What never makes more than *qps* requests in any second.
 
-        The turns that are used in a second begin in it or ``GOOD_FOR`` before; the last booking among
+        The turns that are used in a second begin in it or ``good_for`` before; the last booking among
         them may reach beyond it.
         """
         if qps < BATCHES_FROM:
-            return cls(spacing=1 / qps, most=1, good_for=0.0, near=1 / qps)
-        most = int(qps * BATCH_SECONDS)
-        return cls((1 + GOOD_FOR) / (qps - most), most, GOOD_FOR, BATCH_SECONDS)
+            return cls(spacing=1 / qps, least=1, most=1, good_for=0.0, near=1 / qps)
+        least, most, good_for = 1, int(qps * BATCH_SECONDS), GOOD_FOR
+        if qps >= PLENTY_FROM:
+            least, good_for = int(qps * PLENTY_SECONDS), PLENTY_GOOD_FOR
+        return cls((1 + good_for) / (qps - most), least, most, good_for, BATCH_SECONDS)
 
 
 @dataclass(frozen=True)
@@ -199,24 +209,42 @@ class Budget:
         pace = _Pace.of(conf.qps)
         reach = BOOK_AHEAD if urgent else pace.near
         with lane.lock:
-            moment = self._monotonic()
-            if not lane.left or moment > lane.until:
-                if not urgent and moment < lane.full_until:
-                    return _Booking(0, wait=lane.full_until - moment)
-                count = max(1, min(lane.size(moment), pace.most))
-                booking = on_desk(lambda: self._book(key, lane, count, pace, reach))
-                if not booking.turns:
-                    if not urgent:
-                        lane.full_until = self._monotonic() + booking.wait
-                    return booking
-                lane.booked = lane.left = booking.turns
-                lane.begin = booking.begin
-                lane.until = booking.begin + pace.good_for
-            elif lane.begin - moment >= reach:
-                # Booked far ahead by urgent work of this process.
-                return _Booking(0, wait=lane.begin - moment - reach / 2)
-            lane.left -= 1
-            return _Booking(1, lane.begin)
+            turn = self._kept_turn(lane, reach, urgent=urgent)
+        if turn is not None:
+            return turn
+        # Not under the lock: the desk's own thread may want a turn, too, and would wait for us for ever.
+        return on_desk(lambda: self._fresh_turn(key, lane, pace, reach, urgent=urgent))
+
+    def _kept_turn(self, lane: _Lane, reach: float, *, urgent: bool) -> _Booking | None:
+        """A turn that is booked already, or why there can be none; None: ask the database."""
+        moment = self._monotonic()
+        if not lane.left or moment > lane.until:
+            full = not urgent and moment < lane.full_until
+            return _Booking(0, wait=lane.full_until - moment) if full else None
+        if lane.begin - moment >= reach:
+            # Booked far ahead by urgent work of this process.
+            return _Booking(0, wait=lane.begin - moment - reach / 2)
+        lane.left -= 1
+        return _Booking(1, lane.begin)
+
+    def _fresh_turn(
+        self, key: tuple[str, str], lane: _Lane, pace: _Pace, reach: float, *, urgent: bool
+    ) -> _Booking:
+        with lane.lock:
+            # Another thread may have booked while this one was on its way.
+            turn = self._kept_turn(lane, reach, urgent=urgent)
+            count = min(max(lane.size(self._monotonic()), pace.least), pace.most)
+        if turn is not None:
+            return turn
+        booking = self._book(key, lane, count, pace, reach)
+        with lane.lock:
+            if booking.turns:
+                lane.booked, lane.left = booking.turns, booking.turns - 1
+                lane.begin, lane.until = booking.begin, booking.begin + pace.good_for
+                return _Booking(1, booking.begin)
+            if not urgent:
+                lane.full_until = self._monotonic() + booking.wait
+            return booking
 
     def _book(self, key: tuple[str, str], lane: _Lane, count: int, pace: _Pace, reach: float) -> _Booking:
         for _ in range(_TRIES):
@@ -234,7 +262,8 @@ class Budget:
             wait = (start - moment) / _MICRO
             if wait >= reach:
                 return _Booking(0, wait=wait - reach / 2)
-            free_at = start + round(count * pace.spacing * _MICRO)
+            # Rounded up: what is cut off of each turn would make room for one more in a second.
+            free_at = start + math.ceil(count * pace.spacing * _MICRO - 0.001)
             if UpstreamBudget.objects.filter(pk=row.pk, free_at=row.free_at).update(free_at=free_at):
                 return _Booking(count, seen_at + wait)
         return _Booking(0, wait=pace.near)

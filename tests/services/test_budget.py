@@ -9,17 +9,21 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable
+from concurrent.futures import Future
 from datetime import timedelta
 from pathlib import Path
+from queue import SimpleQueue
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.exceptions import BudgetExhausted
 from django_faceprint.models import UpstreamBudget, UpstreamCall
 from django_faceprint.services import budget, schedule, sessions
 from django_faceprint.services.budget import Budget, DatabaseMicroseconds, persistent_quota_problems
+from django_faceprint.services.desk import desk
 
 from .conftest import Story
 
@@ -525,3 +529,66 @@ def test_a_person_who_waits_and_a_near_deadline_are_urgent(story: Story, clock: 
     clock.set(session.next_deadline - timedelta(minutes=29))
     assert _is_urgent(session)
     assert schedule.turn_at(clock(), 0) > clock()
+
+
+def test_no_microsecond_is_cut_off_of_the_spacing(world: World, settings: Any, clock: Any) -> None:
+    limited(settings, 75)
+    sent = []
+    for _ in range(76):
+        world.worker().wait_turn("default", ENDPOINT, urgent=True)
+        sent.append(round(world.seconds * 1_000_000))
+    assert sent[75] - sent[0] >= 1_000_000
+
+
+def test_calls_at_the_highest_rates_cost_few_statements(settings: Any, clock: Any) -> None:
+    """Four processes, each with a hundred calls a second: less than one statement for ten calls."""
+    limited(settings, 10_000)
+    shared = SharedTime()
+    statements: list[int] = []
+
+    def life() -> None:
+        mine = shared.worker()
+        with CaptureQueriesContext(connection) as queries:
+            for _ in range(200):
+                mine.wait_turn("default", ENDPOINT, urgent=False)
+                mine.note_answer("default", ENDPOINT, "")
+                shared.sleep(0.01)
+        statements.append(len(queries))
+
+    shared.run(*[life] * 4)
+    # Two that book at once repeat one of the bookings, more often on a server than on SQLite.
+    assert sum(statements) < 800 / 10
+
+
+def test_the_desk_itself_may_take_turns(settings: Any, clock: Any) -> None:
+    """While a visit waits for it, as a receiver of a signal does that starts the next session."""
+    limited(settings, 10)
+    mine = Budget(sleep=lambda seconds: None)
+    requests: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
+    done = threading.Event()
+
+    def ask(work: Callable[[], Any]) -> Any:
+        result: Future[Any] = Future()
+        requests.put((work, result))
+        return result.result(timeout=30)
+
+    def visit() -> None:
+        with desk(ask):
+            mine.wait_turn("default", ENDPOINT, urgent=True)
+        done.set()
+
+    threading.Thread(target=visit, daemon=True).start()
+    work, result = requests.get(timeout=30)
+    receiver = threading.Thread(target=_take_turn_and_close, args=(mine,), daemon=True)
+    receiver.start()
+    receiver.join(timeout=30)
+    assert not receiver.is_alive(), "it waits for the visit, which waits for it"
+    result.set_result(work())
+    assert done.wait(30)
+
+
+def _take_turn_and_close(mine: Budget) -> None:
+    try:
+        mine.wait_turn("default", ENDPOINT, urgent=True)
+    finally:
+        connection.close()
