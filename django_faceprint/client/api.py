@@ -6,14 +6,14 @@ import base64
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from types import TracebackType
-from typing import Any, Generic, Self, TypeVar
+from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
 from ..exceptions import AuthenticationFailed, Rejected
 from . import codes, results
 from .auth import AccessTokenAuth, Authentication, Authorization, TokenStore
 from .codes import ErrorClass, UpstreamError
+from .connections import ClosedOnLeaving
 from .inputs import Identity, MatchImage, checked_plan_id, invalid
 from .results import AllResult, DetailResult, MediaResult, SimpleResult, StatResult
 from .transport import BeforeCall, OnCall, Reply, Transport
@@ -58,7 +58,7 @@ class Answer(Generic[T]):
         return self.error is None
 
 
-class FaceprintClient:
+class FaceprintClient(ClosedOnLeaving):
     """Baidu's face verification for one application. Safe to share between threads.
 
     ``timeout`` is (connect, read) and ``total_timeout`` bounds each exchange, in seconds; ``max_body``
@@ -113,14 +113,6 @@ class FaceprintClient:
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._transport.api_url!r})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close all connections. A later call opens new ones."""

@@ -15,8 +15,10 @@ import logging
 import socket
 import threading
 import time
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from types import TracebackType
 from typing import Any, Self
 
 import certifi
@@ -61,6 +63,22 @@ class _Current(threading.local):
 
 
 _current = _Current()
+
+
+class ClosedOnLeaving(ABC):
+    """A context manager that is closed at the end of its block."""
+
+    @abstractmethod
+    def close(self) -> None:
+        """Give back what is held. May be called twice."""
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        self.close()
 
 
 class exchange:  # noqa: N801  (used like a function)

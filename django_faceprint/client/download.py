@@ -18,8 +18,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
 from itertools import chain
-from types import TracebackType
-from typing import Any, Self
+from typing import Any
 from urllib.parse import SplitResult, unquote, urljoin, urlsplit
 
 import urllib3
@@ -31,6 +30,7 @@ from ..exceptions import FaceprintConfigurationError, Unreachable, UnsafeMedia, 
 from .connections import (
     POOL_CLASSES,
     BoundedResponse,
+    ClosedOnLeaving,
     Limits,
     Resolver,
     bound,
@@ -119,7 +119,7 @@ class _Identity:
         return any(mine is not None and theirs is not None and mine != theirs for mine, theirs in pairs)
 
 
-class MediaBody:
+class MediaBody(ClosedOnLeaving):
     """An open download; a context manager. Leaving it early closes the connection."""
 
     def __init__(
@@ -157,14 +157,6 @@ class MediaBody:
 
     def __repr__(self) -> str:
         return f"MediaBody(content_type={self.content_type!r}, content_length={self.content_length})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     @property
     def identity(self) -> _Identity:
@@ -237,7 +229,7 @@ class _Patience:
         return True
 
 
-class Download:
+class Download(ClosedOnLeaving):
     """A file that is fetched whole, over as many answers as it takes; a context manager.
 
     After an accident in mid-body the rest is asked for by Range where the server names the file well
@@ -273,14 +265,6 @@ class Download:
 
     def __repr__(self) -> str:
         return f"Download(content_type={self.content_type!r}, content_length={self.content_length})"
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Give the connection back if the body was read whole, else close it."""
@@ -393,7 +377,7 @@ class Download:
             self._url = fresh
 
 
-class Downloader:
+class Downloader(ClosedOnLeaving):
     """Fetches media. Safe to share between threads and across a fork.
 
     ``allowed_hosts`` are ``host`` (default ports), ``host:port`` or ``*.domain`` (any depth of sub-domains,
@@ -441,14 +425,6 @@ class Downloader:
         self._tls_context: Any = None
         self._permitted: set[tuple[str, int]] = set()
         self._without_https: dict[str, float] = {}
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, traceback: TracebackType | None
-    ) -> None:
-        self.close()
 
     def close(self) -> None:
         """Close idle connections. A later download opens new ones."""

@@ -95,9 +95,10 @@ def collect_due(
     The caller passes a monotonic clock in seconds: the budget is real time even where the project's clock
     is moved.
     """
+    started = monotonic()
     return _Run(
-        stop_at=monotonic() + budget.total_seconds(),
-        downloads_until=monotonic() + schedule.DOWNLOADS_BEGIN_WITHIN,
+        stop_at=started + budget.total_seconds(),
+        downloads_until=started + schedule.DOWNLOADS_BEGIN_WITHIN,
         monotonic=monotonic,
         hint=hint,
         limit=limit,
@@ -111,65 +112,53 @@ class _RunOver(Exception):
     """The run has ended while a visit of it was still under way."""
 
 
+@dataclass
 class _Run:
     """One run: claims, hands out, commits. Only its own thread uses the database."""
 
-    def __init__(
-        self,
-        *,
-        stop_at: float,
-        downloads_until: float,
-        monotonic: Callable[[], float],
-        hint: int | None,
-        limit: int | None,
-        concurrency: int,
-        progress: Callable[[WorkReport], None] | None,
-        stop: Callable[[], bool] | None,
-    ) -> None:
-        self.report = WorkReport()
-        self._stop_at = stop_at
-        self._downloads_until = downloads_until
-        self._monotonic = monotonic
-        self._hint = hint
-        self._limit = limit
-        self._concurrency = concurrency
-        self._progress = progress
-        self._stop = stop
-        self._claimed: deque[Lease] = deque()
-        self._finished: list[Changes] = []
-        self._finished_since = 0.0
-        self._events: SimpleQueue[_Request | Visit | BaseException] = SimpleQueue()
-        self._over = False
+    stop_at: float
+    downloads_until: float
+    monotonic: Callable[[], float]
+    hint: int | None
+    limit: int | None
+    concurrency: int
+    progress: Callable[[WorkReport], None] | None
+    stop: Callable[[], bool] | None
+    report: WorkReport = field(default_factory=WorkReport)
+    claimed: deque[Lease] = field(default_factory=deque)
+    finished: list[Changes] = field(default_factory=list)
+    finished_since: float = 0.0
+    events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
+    over: bool = False
 
     def work(self) -> WorkReport:
         self._promote()
         try:
-            if self._concurrency == 1:
+            if self.concurrency == 1:
                 self._work_alone()
             else:
                 self._work_together()
         finally:
-            schedule.give_back(self._claimed)
+            # However it ended: what visits have brought is written, what nobody came to is given back.
+            self._commit()
+            schedule.give_back(self.claimed)
         return self.report
 
     def _work_alone(self) -> None:
-        try:
-            while lease := self._next():
-                visit = self._start(lease)
-                # Nothing that is finished waits for a visit that takes long.
-                visit.on_checkpoint = self._commit_if_due
-                self._take(self._look(visit))
-        finally:
-            self._commit()
+        while lease := self._next():
+            visit = self._start(lease)
+            # Nothing that is finished waits for a visit that takes long.
+            visit.on_checkpoint = self._commit_if_due
+            self._take(self._look(visit))
 
     def _work_together(self) -> None:
         active = 0
-        pool = ThreadPoolExecutor(self._concurrency, thread_name_prefix="faceprint")
+        pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="faceprint")
         try:
             with desk(self._ask):
                 context = copy_context()
             while True:
-                while active < self._concurrency and (lease := self._next()):
+                while active < self.concurrency and (lease := self._next()):
                     visit = self._start(lease)
                     pool.submit(self._visit_in_thread, context.copy(), visit)
                     active += 1
@@ -177,26 +166,25 @@ class _Run:
                     break
                 active -= self._handle_event()
                 self._commit_if_due()
-            self._commit()
         finally:
             # Reached early only by an error: the visits that are under way write nothing any more.
-            self._over = True
-            while not self._events.empty():
-                event = self._events.get()
+            self.over = True
+            while not self.events.empty():
+                event = self.events.get()
                 if isinstance(event, _Request):
                     event.refuse()
             pool.shutdown(wait=not active, cancel_futures=True)
 
     def _visit_in_thread(self, context: Context, visit: Visit) -> None:
         try:
-            self._events.put(context.run(self._look, visit))
+            self.events.put(context.run(self._look, visit))
         except BaseException as error:  # noqa: BLE001  (raised again in the run's own thread)
-            self._events.put(error)
+            self.events.put(error)
 
     def _handle_event(self) -> int:
         """Wait for one visit to ask or to end; how many have ended."""
         try:
-            event = self._events.get(timeout=COMMIT_WITHIN)
+            event = self.events.get(timeout=COMMIT_WITHIN)
         except Empty:
             return 0
         if isinstance(event, _Request):
@@ -210,66 +198,66 @@ class _Run:
     def _ask(self, work: Callable[[], Any]) -> Any:
         """Called by a visit's thread: have *work* done by the run's own."""
         request = _Request(work)
-        if self._over:
+        if self.over:
             raise _RunOver
-        self._events.put(request)
+        self.events.put(request)
         while True:
             try:
                 return request.result.result(timeout=1.0)
             except TimeoutError:
-                if self._over:
+                if self.over:
                     raise _RunOver from None
 
     # --- claiming -----------------------------------------------------------------------------------
 
     def _next(self) -> Lease | None:
         """The next session to visit, if there is one and time for it."""
-        if self._monotonic() >= self._stop_at or (self._stop is not None and self._stop()):
+        if self.monotonic() >= self.stop_at or (self.stop is not None and self.stop()):
             return None
-        if self._limit is not None and self.report.sessions >= self._limit:
+        if self.limit is not None and self.report.sessions >= self.limit:
             return None
-        if not self._claimed:
+        if not self.claimed:
             self._claim()
-        if not self._claimed:
+        if not self.claimed:
             return None
         self.report.sessions += 1
-        return self._claimed.popleft()
+        return self.claimed.popleft()
 
     def _claim(self) -> None:
-        hint, self._hint = self._hint, None
+        hint, self.hint = self.hint, None
         if hint is not None:
-            self._claimed.extend(schedule.claim(now(), session_pk=hint))
-        if not self._claimed:
-            most = max(CLAIM_BATCH, self._concurrency)
-            if self._limit is not None:
-                most = min(most, self._limit - self.report.sessions)
-            self._claimed.extend(schedule.claim(now(), limit=most))
-            if not self._claimed and self._finished:
+            self.claimed.extend(schedule.claim(now(), session_pk=hint))
+        if not self.claimed:
+            most = max(CLAIM_BATCH, self.concurrency)
+            if self.limit is not None:
+                most = min(most, self.limit - self.report.sessions)
+            self.claimed.extend(schedule.claim(now(), limit=most))
+            if not self.claimed and self.finished:
                 # Whoever poked a session during its visit finds it due again.
                 self._commit()
-            if not self._claimed and self._promote():
-                self._claimed.extend(schedule.claim(now(), limit=most))
-        prefetch_related_objects([lease.row for lease in self._claimed if lease.row], "plan", "assets")
+            if not self.claimed and self._promote():
+                self.claimed.extend(schedule.claim(now(), limit=most))
+        prefetch_related_objects([lease.row for lease in self.claimed if lease.row], "plan", "assets")
 
     def _promote(self) -> int:
         """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
-        until = self._monotonic() + PROMOTE_SECONDS
+        until = self.monotonic() + PROMOTE_SECONDS
         promoted = 0
         while woken := schedule.promote(now()):
             promoted += woken
-            if woken < schedule.PROMOTE_BATCH or self._monotonic() >= until:
+            if woken < schedule.PROMOTE_BATCH or self.monotonic() >= until:
                 break
         return promoted
 
     def _start(self, lease: Lease) -> Visit:
         session = lease.row
         assert session is not None  # noqa: S101  (narrowing only; claims read the row)
-        visit = Visit(lease, session, None, self._in_time, self._monotonic)
+        visit = Visit(lease, session, None, self._in_time, self.monotonic)
         visit.take_assets(session.assets.all())
         return visit
 
     def _in_time(self) -> bool:
-        return self._monotonic() < self._downloads_until
+        return self.monotonic() < self.downloads_until
 
     # --- visiting -----------------------------------------------------------------------------------
 
@@ -283,9 +271,7 @@ class _Run:
             visit.abandon()
         except FaceprintConfigurationError as error:
             problem = error_columns(error)
-        except _RunOver:
-            raise
-        except SoftTimeLimitExceeded:
+        except (SoftTimeLimitExceeded, _RunOver):
             raise
         except Exception as error:  # noqa: BLE001  (reported below, with its place)
             # One session that trips over a mistake of ours must not keep the others from their turn.
@@ -303,25 +289,25 @@ class _Run:
         self.report.archived += visit.archived
         self.report.lost += visit.lost
         self.report.failures += visit.failed
-        if not self._finished:
-            self._finished_since = self._monotonic()
+        if not self.finished:
+            self.finished_since = self.monotonic()
         visit.changes.calls = visit.calls
-        self._finished.append(visit.changes)
+        self.finished.append(visit.changes)
         self._commit_if_due()
 
     def _commit_if_due(self) -> None:
-        if self._finished and (
-            len(self._finished) >= COMMIT_BATCH or self._monotonic() - self._finished_since >= COMMIT_WITHIN
+        if self.finished and (
+            len(self.finished) >= COMMIT_BATCH or self.monotonic() - self.finished_since >= COMMIT_WITHIN
         ):
             self._commit()
 
     def _commit(self) -> None:
-        finished, self._finished = self._finished, []
+        finished, self.finished = self.finished, []
         if finished:
             for _ in commit(finished):
                 logger.info("faceprint: session was taken over by another worker")
-            if self._progress is not None:
-                self._progress(self.report)
+            if self.progress is not None:
+                self.progress(self.report)
 
 
 @dataclass

@@ -27,7 +27,6 @@ from django.db.models import Model
 
 from django_faceprint.models import (
     MediaAsset,
-    UploadIntent,
     UpstreamAnswer,
     UpstreamCall,
     VerificationAttempt,
@@ -104,8 +103,8 @@ def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sl
             logger.warning("faceprint: the database is gone; trying again in %s s", pause)
             connections[DEFAULT_DB_ALIAS].close()
             sleep(pause)
-    for changes in lost:
-        if not uncertain:
+    if not uncertain:
+        for changes in lost:
             archive.discard(changes.names)
     return lost
 
@@ -126,17 +125,16 @@ def _commit_together(batch: Sequence[Changes]) -> list[Changes]:
     if not batch:
         return []
     try:
-        lost = _write(batch)
+        return _write(batch)
     except (_IntentGone, DatabaseError) as error:
-        if isinstance(error, OperationalError | InterfaceError) and not _is_conflict(error):
+        if isinstance(error, OperationalError) and not _is_connected():
             raise
-        # One of them spoils it for all: each for itself, then.
-        lost = [changes for changes in batch if _is_lost_alone(changes)]
-    return lost
+    # One of them spoils it for all, or there was a deadlock: each for itself, then.
+    return [changes for changes in batch if _is_lost_alone(changes)]
 
 
-def _is_conflict(error: DatabaseError) -> bool:
-    """A deadlock or a lock time-out: the transaction is over, the connection is not."""
+def _is_connected() -> bool:
+    """After a deadlock or a lock time-out the transaction is over, and the connection is not."""
     connection = connections[DEFAULT_DB_ALIAS]
     return connection.connection is not None and connection.is_usable()
 
@@ -177,7 +175,7 @@ def _write(batch: Sequence[Changes]) -> list[Changes]:
             ("endpoint",),
         )
         names = [name for changes in kept for name in changes.names]
-        if names and _settle_intents(names) != len(names):
+        if names and not archive.settle_names(names):
             raise _IntentGone
         for changes in kept:
             for asset in changes.stored:
@@ -192,10 +190,6 @@ def _session_columns(changes: Changes) -> dict[str, Any]:
     if changes.release is not None:
         values |= changes.release.columns()
     return values or {"lease_epoch": changes.lease.epoch}
-
-
-def _settle_intents(names: list[str]) -> int:
-    return UploadIntent.objects.filter(name__in=names, abandoned=False).delete()[0]
 
 
 def _upsert(rows: Iterable[Model], identity: tuple[str, ...], columns: tuple[str, ...]) -> None:

@@ -61,14 +61,7 @@ def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
     for attempt in result.attempts:
         visit.take_attempt(attempt.order, _attempt_columns(attempt))
         _want_of_attempt(visit, attempt)
-    visit.record(
-        everything.endpoint,
-        everything.raw,
-        document=everything.document,
-        log_id=everything.log_id,
-        oddities=result.oddities,
-        pictures=visit.pictures,
-    )
+    visit.record(everything, oddities=result.oddities)
     if result.attempts:
         _take_last_attempt(visit, result.attempts[-1])
     visit.mark("getall")
@@ -174,7 +167,7 @@ def ask_simple(visit: Visit) -> None:
         visit.say(answer.error)
         return
     if not visit.done("simple"):
-        visit.record(answer.endpoint, answer.raw, document=answer.document, log_id=answer.log_id)
+        visit.record(answer)
         visit.mark("simple")
     for asset in wanted:
         visit.urls[asset.public_id] = answer.result.face_url
@@ -189,7 +182,7 @@ def _ask_face_of_failure(visit: Visit) -> None:
     except (Rejected, SessionGone):
         refused = True
     if not refused and answer is not None and answer.result is not None and answer.result.face_url:
-        visit.record(answer.endpoint, answer.raw, document=answer.document, log_id=answer.log_id)
+        visit.record(answer)
         asset = visit.want(evidence.ExpectedAsset(Kind.FACE, Source.SIMPLE))
         visit.urls[asset.public_id] = answer.result.face_url
     visit.mark("simple")
@@ -214,13 +207,7 @@ def ask_media(visit: Visit) -> None:
         return
     result = media.result
     if not visit.done("media"):
-        visit.record(
-            media.endpoint,
-            media.raw,
-            document=media.document,
-            log_id=media.log_id,
-            oddities=result.oddities,
-        )
+        visit.record(media, oddities=result.oddities)
         visit.mark("media")
     given = _given_media(result)
     for (kind, position), url in given.items():
@@ -311,7 +298,7 @@ def ask_stat(visit: Visit) -> None:
         stage: [{"error_code": item.error_code, "count": item.count} for item in counts]
         for stage, counts in stat.result.stages.items()
     }
-    visit.record(stat.endpoint, stat.raw, document=stat.document, log_id=stat.log_id)
+    visit.record(stat)
     visit.update(stat=stages)
     visit.mark("stat")
 
@@ -324,14 +311,7 @@ def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
     for kind, data in ((Kind.ID_FRONT, result.front_image), (Kind.ID_BACK, result.back_image)):
         if data is not None and kind in assets:
             visit.hold(assets[kind], data)
-    visit.record(
-        detail.endpoint,
-        detail.raw,
-        document=detail.document,
-        log_id=detail.log_id,
-        oddities=result.oddities,
-        pictures=visit.pictures,
-    )
+    visit.record(detail, oddities=result.oddities)
 
 
 def ask_detail_again(visit: Visit) -> None:

@@ -67,7 +67,10 @@ class Release:
     ladder: Ladder = NO_DEADLINES
 
     def columns(self) -> dict[str, Any]:
-        """The columns that give a session back. Whoever poked it meanwhile gets it worked on at once."""
+        """The columns that give a session back. Whoever poked it meanwhile gets it worked on at once.
+
+        In this order: MySQL sets columns one after the other, and ``wake_at`` reads ``poked``.
+        """
         return {
             "wake_at": Case(
                 When(poked=True, then=Value(now(), output_field=DateTimeField())),
@@ -119,10 +122,6 @@ class Lease:
         held = VerificationSession.objects.filter(pk=self.session_pk, lease_epoch=self.epoch)
         if held.update(**values) != 1:
             raise LeaseLost
-
-    def release(self, wake_at: datetime | None, *, ladder: Ladder = NO_DEADLINES, **values: Any) -> None:
-        """Give the session back: asleep until *wake_at*, or done when None. See :class:`Release`."""
-        self.update(**Release(wake_at, ladder).columns(), **values)
 
 
 def aim(
@@ -180,7 +179,10 @@ def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
 
 
 def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> int:
-    """Change the first *limit* rows of *due*. Rows that somebody else is changing are left to them."""
+    """Change the first *limit* rows of *due*. Rows that somebody else is changing are left to them.
+
+    MySQL sets columns one after the other: an expression comes before the columns that it reads.
+    """
     if not _can_skip_locked():
         # The rows are asked for again while they are changed: those that a worker took stay as they are.
         pks = list(due.values_list("pk", flat=True)[:limit])

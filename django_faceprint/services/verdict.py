@@ -61,7 +61,7 @@ def ask_verdict(visit: Visit) -> None:
 def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) -> None:
     error = detail.error
     assert error is not None  # noqa: S101  (narrowing only; the caller has checked)
-    visit.record(detail.endpoint, detail.raw, document=detail.document, log_id=detail.log_id, code=error.code)
+    visit.record(detail, code=error.code)
     if final:
         decide(visit, Verdict.FAILED, columns=columns_of(error))
     else:

@@ -16,10 +16,16 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django_faceprint.client import FaceprintClient, UpstreamError
+from django_faceprint.client import Answer, FaceprintClient, UpstreamError
 from django_faceprint.clock import now
 from django_faceprint.exceptions import BudgetExhausted, FaceprintConfigurationError, FaceprintError
-from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
+from django_faceprint.models import (
+    MediaAsset,
+    UpstreamAnswer,
+    UpstreamCall,
+    VerificationAttempt,
+    VerificationSession,
+)
 
 from . import archive, deadlines, evidence
 from .answers import make_answer, make_refusal
@@ -117,16 +123,26 @@ class Visit:
         self.changes.attempts[order] = VerificationAttempt(session=self.session, order=order, **columns)
         self._wait()
 
-    def record(self, endpoint: str, raw: bytes | None, **about: Any) -> None:
-        """Keep a raw answer as evidence; see :func:`~.answers.make_answer`."""
-        answer = make_answer(self.session, endpoint, raw, **about)
-        self.changes.answers.setdefault((endpoint, answer.body_index), answer)
-        self._wait()
+    def record(self, answer: Answer[Any], *, code: str = "", oddities: tuple[str, ...] = ()) -> None:
+        """Keep an answer as evidence, without the pictures that assets of this visit hold."""
+        row = make_answer(
+            self.session,
+            answer.endpoint,
+            answer.raw,
+            document=answer.document,
+            log_id=answer.log_id,
+            code=code,
+            oddities=oddities,
+            pictures=self.pictures,
+        )
+        self._keep(row)
 
     def record_refused(self, asset: MediaAsset, data: bytes, reason: str) -> None:
         """Keep as evidence what was sent instead of *asset*."""
-        answer = make_refusal(self.session, str(asset.source), data, reason)
-        self.changes.answers.setdefault((answer.endpoint, answer.body_index), answer)
+        self._keep(make_refusal(self.session, str(asset.source), data, reason))
+
+    def _keep(self, row: UpstreamAnswer) -> None:
+        self.changes.answers.setdefault((row.endpoint, row.body_index), row)
         self._wait()
 
     def after_commit(self, call: Callable[[], None]) -> None:
@@ -251,7 +267,11 @@ class Visit:
         error: UpstreamError | None = getattr(problem, "error", None)
         raw = getattr(problem, "raw", None)
         if raw and error is not None and is_evidence(problem):
-            self.record(error.endpoint, raw, log_id=error.log_id, code=error.code, parsed=False)
+            self._keep(
+                make_answer(
+                    self.session, error.endpoint, raw, log_id=error.log_id, code=error.code, parsed=False
+                )
+            )
         logger.warning(
             "faceprint: session %s: %s (code %s, log_id %s)",
             self.session.public_id,

@@ -389,7 +389,7 @@ def test_a_poke_during_work_is_not_forgotten(story: Story, clock: Any) -> None:
     (lease,) = schedule.claim(clock())
     collect.make_due(session)
     assert schedule.claim(clock()) == []
-    lease.release(clock() + timedelta(hours=1))
+    lease.update(**schedule.Release(clock() + timedelta(hours=1)).columns())
     session = story.fresh(session)
     assert session.wake_at == clock()
     assert not session.poked

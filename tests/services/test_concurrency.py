@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 
@@ -152,7 +153,7 @@ def test_a_database_that_restarts_costs_nothing(
         return really_write(batch)
 
     monkeypatch.setattr(commit, "_write", write)
-    monkeypatch.setattr(commit, "_is_conflict", lambda error: False)
+    monkeypatch.setattr(commit, "_is_connected", lambda: False)
     monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
     together()
     assert waits == list(commit.PATIENCE[:2])
@@ -170,7 +171,7 @@ def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
 
     with monkeypatch.context() as patch:
         patch.setattr(commit, "_write", write)
-        patch.setattr(commit, "_is_conflict", lambda error: False)
+        patch.setattr(commit, "_is_connected", lambda: False)
         patch.setattr(commit.commit, "__kwdefaults__", {"sleep": lambda seconds: None})
         with pytest.raises(OperationalError):
             together()
@@ -239,3 +240,27 @@ def test_what_is_known_is_written_before_all_files_are_there(
         signals.asset_archived.disconnect(dispatch_uid="t")
     assert seen[0] == ("passed", "collecting")
     assert story.fresh(session).archive_state == "complete"
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_was_finished_is_written_when_a_run_is_broken_off(
+    story: Story, clock: Any, assert_archived: Archived, concurrency: int
+) -> None:
+    made = returned(story, 4, "25005")
+    asked = iter([False] * concurrency)
+
+    def stop() -> bool:
+        for answer in asked:
+            return answer
+        raise SoftTimeLimitExceeded
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        # Time stands still, so that nothing is written merely because it is due.
+        collect_due(budget=timedelta(seconds=60), monotonic=lambda: 0.0, concurrency=concurrency, stop=stop)
+    done = [session for session in made if story.fresh(session).archive_state == "complete"]
+    assert done
+    for session in done:
+        assert_archived(session)
+    clock.advance(collect.schedule.LEASE)
+    together()
+    assert {story.fresh(session).archive_state for session in made} == {"complete"}

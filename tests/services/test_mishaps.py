@@ -282,7 +282,7 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(story: Story, clo
     (lease,) = schedule.claim(clock())
     sessions.continue_session(session)
     with pytest.raises(schedule.LeaseLost):
-        lease.release(clock() + timedelta(hours=2))
+        lease.update(**schedule.Release(clock() + timedelta(hours=2)).columns())
     session = story.fresh(session)
     assert session.wake_at == clock() + schedule.FIRST_POLL
     assert not session.is_leased

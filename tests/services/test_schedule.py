@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import threading
 from datetime import timedelta
 from typing import Any
@@ -12,7 +13,7 @@ from django.db import connection
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import schedule
 from django_faceprint.services.deadlines import window_closes_at
-from tests.factories import make_session
+from tests.factories import make_plan, make_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -114,3 +115,40 @@ def test_a_near_deadline_shortens_the_wait(clock: Any) -> None:
     wait = schedule.retry_at(clock(), 20, clock() + timedelta(minutes=10)) - clock()
     assert wait == timedelta(minutes=1)
     assert schedule.retry_at(clock(), 20, clock() - timedelta(hours=1)) - clock() >= timedelta(minutes=7)
+
+
+def test_the_order_in_the_database_is_the_one_in_python(clock: Any) -> None:
+    """What simulations and tools compute with ``aim`` is what workers are given."""
+    offsets = [
+        None,
+        timedelta(hours=-1),
+        timedelta(0),
+        schedule.REACH,
+        timedelta(seconds=2),
+        timedelta(hours=9),
+    ]
+    plan = make_plan()
+    for rungs in itertools.product(offsets, repeat=3):
+        for latest in (None, timedelta(hours=-2), timedelta(hours=40)):
+            columns = {
+                name: None if offset is None else clock() + offset
+                for name, offset in zip(
+                    ("next_deadline", "later_deadline", "last_deadline", "results_latest"),
+                    (*rungs, latest),
+                    strict=True,
+                )
+            }
+            make_session(wake_at=clock(), plan=plan, verify_token=None, **columns)
+    expected = {
+        row.pk: schedule.aim(
+            clock(),
+            next_deadline=row.next_deadline,
+            later_deadline=row.later_deadline,
+            last_deadline=row.last_deadline,
+            results_latest=row.results_latest,
+            wake_at=row.wake_at,
+        )
+        for row in VerificationSession.objects.all()
+    }
+    assert schedule.promote(clock(), limit=10_000) == len(expected) == 6**3 * 3
+    assert dict(VerificationSession.objects.values_list("pk", "ready_deadline")) == expected
