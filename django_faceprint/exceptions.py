@@ -20,6 +20,7 @@ __all__ = [
     "BudgetExhausted",
     "FaceprintConfigurationError",
     "FaceprintError",
+    "HostDown",
     "InvalidInput",
     "Rejected",
     "SessionGone",
@@ -65,6 +66,14 @@ class FaceprintError(_CarriesAnswer):
 
 class Unreachable(FaceprintError):
     """Retry later: network, HTTP 5xx, an answer that is not JSON, or a code that Baidu calls temporary."""
+
+
+class HostDown(Unreachable):
+    """The host has not answered lately: nothing was sent. ``retry_after`` is in seconds."""
+
+    def __init__(self, message: str = "", *, retry_after: float = 0.0) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
 
 
 class UrlExpired(Unreachable):

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from .api import Answer, FaceprintClient, VerifyToken
 from .auth import AccessToken, AccessTokenAuth, Authentication, Authorization, MemoryTokenStore, TokenStore
+from .breaker import Breakers
 from .codes import ENDPOINTS, ErrorClass, UpstreamError, classify, explain
 from .download import Download, Downloader, MediaBody
 from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
@@ -39,6 +40,7 @@ __all__ = [
     "Attempt",
     "Authentication",
     "Authorization",
+    "Breakers",
     "CallRecord",
     "DetailResult",
     "Download",

@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 from ..exceptions import AuthenticationFailed, Rejected
 from . import codes, results
 from .auth import AccessTokenAuth, Authentication, Authorization, TokenStore
+from .breaker import Breakers
 from .codes import ErrorClass, UpstreamError
 from .connections import ClosedOnLeaving
 from .inputs import Identity, MatchImage, checked_plan_id, invalid
@@ -66,7 +67,8 @@ class FaceprintClient(ClosedOnLeaving):
     this object's memory). ``before_call(endpoint)`` may raise to hold a request back,
     ``on_call(record)`` sees each finished one, token requests included. ``clock`` tells the time (aware
     UTC) for the life of access tokens. ``ca_bundle`` replaces certifi's list of authorities.
-    ``authentication`` replaces the access token by another scheme.
+    ``authentication`` replaces the access token by another scheme. ``breakers`` shares with other clients
+    and downloaders which hosts are down; without it every request is sent.
 
     All methods that call Baidu raise, besides what they name themselves:
     ``Unreachable`` (retry later), ``Throttled`` (slow down), ``SessionGone``, ``Rejected`` (caller's mistake
@@ -91,6 +93,7 @@ class FaceprintClient(ClosedOnLeaving):
         clock: Callable[[], datetime] | None = None,
         ca_bundle: str | None = None,
         authentication: Authentication | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         self._h5_url = h5_url
         self._transport = Transport(
@@ -102,6 +105,7 @@ class FaceprintClient(ClosedOnLeaving):
             ca_bundle=ca_bundle,
             before_call=before_call,
             on_call=on_call,
+            breakers=breakers,
         )
         self._authentication: Authentication = (
             authentication

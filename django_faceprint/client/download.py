@@ -26,7 +26,8 @@ from urllib3.connectionpool import HTTPConnectionPool
 from urllib3.response import BaseHTTPResponse
 from urllib3.util import Timeout, make_headers
 
-from ..exceptions import FaceprintConfigurationError, Unreachable, UnsafeMedia, UrlExpired
+from ..exceptions import FaceprintConfigurationError, HostDown, Unreachable, UnsafeMedia, UrlExpired
+from .breaker import Breakers
 from .connections import (
     POOL_CLASSES,
     BoundedResponse,
@@ -320,7 +321,7 @@ class Download(ClosedOnLeaving):
         problem: Unreachable | None = None
         try:
             self._body = self._open(self._received if by_range else 0, identity.strong_etag)
-        except UrlExpired:
+        except (UrlExpired, HostDown):
             raise
         except Unreachable as error:
             problem = error
@@ -391,7 +392,8 @@ class Downloader(ClosedOnLeaving):
 
     A plain http URL is tried over https first, except with a port of its own or at a loopback address.
 
-    ``monotonic`` and ``sleep`` are the clock of the time-outs and what waits between two attempts.
+    ``breakers`` knows which hosts are down; without it every request is sent. ``monotonic`` and ``sleep``
+    are the clock of the time-outs and what waits between two attempts.
     """
 
     def __init__(
@@ -405,6 +407,7 @@ class Downloader(ClosedOnLeaving):
         proxies: Mapping[str, str] | None = None,
         ca_bundle: str | None = None,
         resolver: Resolver = socket.getaddrinfo,
+        breakers: Breakers | None = None,
         monotonic: Callable[[], float] = time.monotonic,
         sleep: Callable[[float], None] = time.sleep,
     ) -> None:
@@ -415,6 +418,7 @@ class Downloader(ClosedOnLeaving):
         self._proxies = dict(proxies or {})
         self._ca_bundle = ca_bundle
         self._resolver = resolver
+        self._breakers = breakers
         self._monotonic = monotonic
         self._sleep = sleep
         self._check_address = is_unicast_address if allow_private else is_public_address
@@ -472,12 +476,12 @@ class Downloader(ClosedOnLeaving):
         """Follow the URL to an answer that brings the file, from there on if ``etag`` still fits it."""
         target = self._checked(url)
         for _ in range(MAX_REDIRECTS + 1):
-            answer = self._open(target, resume_from, etag, deadline)
+            answer = self._ask(target, resume_from, etag, deadline)
             if resume_from and answer.response.status == 416:
                 # The file is shorter than what we have: not the file we began with.
                 _discard(answer.response, answer.limits)
                 resume_from = 0
-                answer = self._open(target, 0, None, deadline)
+                answer = self._ask(target, 0, None, deadline)
             if answer.response.status in _REDIRECTS:
                 location = answer.response.headers.get("Location", "")
                 _discard(answer.response, answer.limits)
@@ -503,6 +507,21 @@ class Downloader(ClosedOnLeaving):
                 problem = refusal
         _discard(response, answer.limits)
         raise problem
+
+    def _ask(self, target: _Target, resume_from: int, etag: str | None, deadline: float) -> _Answer:
+        """As :meth:`_open`, unless the host is down. Raises :class:`HostDown` then."""
+        if self._breakers is None:
+            return self._open(target, resume_from, etag, deadline)
+        with self._breakers.of(target.host, target.port).attempt() as attempt:
+            try:
+                answer = self._open(target, resume_from, etag, deadline)
+            except Unreachable:
+                attempt.failed()
+                raise
+            if answer.response.status != 500:
+                # A file that storage cannot read says nothing of the others.
+                attempt.answered(answer.response.status)
+            return answer
 
     def _open(self, target: _Target, resume_from: int, etag: str | None, deadline: float) -> _Answer:
         """Send the request, over https first if there is hope, and read the headers of the answer."""

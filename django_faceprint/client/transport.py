@@ -11,6 +11,7 @@ import threading
 import time
 import zlib
 from collections.abc import Callable, Mapping
+from contextlib import nullcontext
 from dataclasses import dataclass, field
 from http.cookiejar import DefaultCookiePolicy
 from typing import Any, NoReturn
@@ -29,6 +30,7 @@ from ..exceptions import (
     Throttled,
     Unreachable,
 )
+from .breaker import Breakers
 from .codes import (
     NO_CODE,
     OAUTH_TOKEN,
@@ -123,7 +125,8 @@ class Transport:
     list). ``proxies`` maps ``http``/``https`` to a proxy URL.
 
     ``before_call(endpoint)`` runs before each request and may raise to prevent it;
-    ``on_call(record)`` runs after each. Exceptions of both reach the caller.
+    ``on_call(record)`` runs after each. Exceptions of both reach the caller. ``breakers`` knows which
+    hosts are down; without it every request is sent.
     """
 
     def __init__(
@@ -137,6 +140,7 @@ class Transport:
         ca_bundle: str | None = None,
         before_call: BeforeCall | None = None,
         on_call: OnCall | None = None,
+        breakers: Breakers | None = None,
     ) -> None:
         parts = urlsplit(api_url)
         if parts.scheme not in ("http", "https") or not parts.hostname or parts.query or parts.fragment:
@@ -147,6 +151,8 @@ class Transport:
         self._max_body = max_body
         self._proxies = dict(proxies or {})
         self._ca_bundle = ca_bundle
+        self._breakers = breakers
+        self._host = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._before_call = before_call
         self._on_call = on_call
         self._guard = threading.Lock()
@@ -175,14 +181,21 @@ class Transport:
         """Send one request and read its answer; no retries.
 
         An error that Baidu answered is in the reply's envelope. Raises :class:`Unreachable` when there is
-        no readable answer (``raw`` holds the bytes, if any came whole).
+        no readable answer (``raw`` holds the bytes, if any came whole), as :class:`HostDown` when none was
+        asked for.
         """
-        if self._before_call is not None:
-            self._before_call(endpoint)
         body = b"" if payload is None else json.dumps(payload, allow_nan=False).encode("ascii")
-        started = time.monotonic()
-        received = self._exchange(f"{self.api_url}{path}?{urlencode(query)}", body, headers or {}, started)
-        latency = time.monotonic() - started
+        url = f"{self.api_url}{path}?{urlencode(query)}"
+        with nullcontext() if self._breakers is None else self._breakers.of(*self._host).attempt() as attempt:
+            if self._before_call is not None:
+                self._before_call(endpoint)
+            started = time.monotonic()
+            received = self._exchange(url, body, headers or {}, started)
+            latency = time.monotonic() - started
+            if attempt is not None and received.broken:
+                attempt.failed()
+            elif attempt is not None:
+                attempt.answered(received.status)
         if received.failure:
             self._record(endpoint, "transport", received.failure, "", latency, received.status)
             raise Unreachable(f"{endpoint}: {received.failure}")
@@ -230,7 +243,7 @@ class Transport:
                 with response:
                     return self._receive(response)
             except FAILURES as error:
-                return _Received(status, b"", failure_words(error))
+                return _Received(status, b"", failure_words(error), broken=True)
 
     def _receive(self, response: requests.Response) -> _Received:
         chunks: list[bytes] = []
@@ -267,11 +280,15 @@ class Transport:
 
 @dataclass(frozen=True)
 class _Received:
-    """HTTP status and body, or why there is none (words for people, without particulars)."""
+    """HTTP status and body, or why there is none (words for people, without particulars).
+
+    ``broken``: the exchange itself failed.
+    """
 
     status: int
     body: bytes = field(repr=False)
     failure: str
+    broken: bool = False
 
 
 class _BoundedAdapter(requests.adapters.HTTPAdapter):

@@ -74,6 +74,8 @@ class WorkReport:
     archived: int = 0
     lost: int = 0
     failures: int = 0
+    #: The run ended, with work left perhaps, because Baidu does not answer.
+    baidu_down: bool = False
 
 
 def collect_due(
@@ -129,6 +131,7 @@ class _Run:
     finished: list[Changes] = field(default_factory=list)
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
+    active: int = 0
     over: bool = False
 
     def work(self) -> WorkReport:
@@ -152,19 +155,18 @@ class _Run:
             self._take(self._look(visit))
 
     def _work_together(self) -> None:
-        active = 0
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="faceprint")
         try:
             with desk(self._ask):
                 context = copy_context()
             while True:
-                while active < self.concurrency and (lease := self._next()):
+                while self.active < self.concurrency and (lease := self._next()):
                     visit = self._start(lease)
                     pool.submit(self._visit_in_thread, context.copy(), visit)
-                    active += 1
-                if not active:
+                    self.active += 1
+                if not self.active:
                     break
-                active -= self._handle_event()
+                self.active -= self._handle_event()
                 self._commit_if_due()
         finally:
             # Reached early only by an error: the visits that are under way write nothing any more.
@@ -173,7 +175,7 @@ class _Run:
                 event = self.events.get()
                 if isinstance(event, _Request):
                     event.refuse()
-            pool.shutdown(wait=not active, cancel_futures=True)
+            pool.shutdown(wait=not self.active, cancel_futures=True)
 
     def _visit_in_thread(self, context: Context, visit: Visit) -> None:
         try:
@@ -216,6 +218,11 @@ class _Run:
             return None
         if self.limit is not None and self.report.sessions >= self.limit:
             return None
+        rests = upstream.api_rests()
+        self.report.baidu_down = rests is not None
+        if rests is not None and (rests or self.active):
+            # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
+            return None
         if not self.claimed:
             self._claim()
         if not self.claimed:
@@ -228,7 +235,7 @@ class _Run:
         if hint is not None:
             self.claimed.extend(schedule.claim(now(), session_pk=hint))
         if not self.claimed:
-            most = max(CLAIM_BATCH, self.concurrency)
+            most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.concurrency)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             self.claimed.extend(schedule.claim(now(), limit=most))
@@ -350,12 +357,12 @@ def _log_unexpected(where: str, error: Exception) -> None:
 
 
 def _is_urgent(session: VerificationSession) -> bool:
-    """A deadline is near, or a person waits for the result."""
+    """A deadline that can still be kept is near, or a person waits for the result."""
     moment = now()
-    deadline, returned_at = session.next_deadline, session.returned_at
-    return (deadline is not None and deadline - moment < URGENT_WITHIN) or (
-        returned_at is not None and moment - returned_at < PERSON_WAITS
-    )
+    ladder = (session.next_deadline, session.later_deadline, session.last_deadline)
+    return any(
+        deadline is not None and schedule.REACH < deadline - moment < URGENT_WITHIN for deadline in ladder
+    ) or (session.returned_at is not None and moment - session.returned_at < PERSON_WAITS)
 
 
 def _work_through(visit: Visit) -> None:

@@ -7,10 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
-from django_faceprint.client import CallRecord, Downloader, ErrorClass, FaceprintClient
+from django_faceprint.client import Breakers, CallRecord, Downloader, ErrorClass, FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
@@ -36,6 +37,9 @@ class _Caller:
 
 _caller: ContextVar[_Caller | None] = ContextVar("faceprint_caller", default=None)
 _budget = Budget()
+# Apart, as one host may be both: the sandbox is.
+_api_hosts = Breakers()
+_media_hosts = Breakers()
 _lock = threading.Lock()
 _clients: dict[tuple[object, ...], FaceprintClient] = {}
 _downloaders: dict[tuple[object, ...], Downloader] = {}
@@ -94,8 +98,22 @@ def downloader() -> Downloader:
                 total_timeout=MEDIA_SECONDS,
                 max_bytes=MAX_MEDIA_BYTES,
                 proxies=conf.proxies,
+                breakers=_media_hosts,
             )
         return _downloaders[key]
+
+
+def api_rests() -> float | None:
+    """None while Baidu answers; else seconds until it may be asked again, 0 if that is now."""
+    parts = urlsplit(conf.api_url)
+    port = parts.port or (443 if parts.scheme == "https" else 80)
+    return _api_hosts.of(parts.hostname or "", port).rests()
+
+
+def take_hosts_to_be_up() -> None:
+    """Forget which hosts did not answer."""
+    _api_hosts.forget()
+    _media_hosts.forget()
 
 
 def refuse_inside_transaction() -> None:
@@ -133,6 +151,7 @@ def _client(application: str) -> FaceprintClient:
                 proxies=conf.proxies,
                 before_call=_wait_turn,
                 on_call=_remember,
+                breakers=_api_hosts,
                 clock=now,
             )
         return _clients[key]

@@ -18,7 +18,12 @@ from uuid import UUID
 
 from django_faceprint.client import Answer, FaceprintClient, UpstreamError
 from django_faceprint.clock import now
-from django_faceprint.exceptions import BudgetExhausted, FaceprintConfigurationError, FaceprintError
+from django_faceprint.exceptions import (
+    BudgetExhausted,
+    FaceprintConfigurationError,
+    FaceprintError,
+    HostDown,
+)
 from django_faceprint.models import (
     MediaAsset,
     UpstreamAnswer,
@@ -61,7 +66,7 @@ class Visit:
     pictures: dict[str, str] = field(default_factory=dict)
     failed: bool = False
     cut_short: bool = False
-    #: Seconds after which our own rate limit lets us ask again; None when it did not hold us back.
+    #: Seconds after which we may ask again, when our own rate limit or an outage of Baidu held us back.
     held_back: float | None = None
     archived: int = 0
     lost: int = 0
@@ -257,7 +262,7 @@ class Visit:
         self.checkpoint()
 
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
-        if isinstance(problem, BudgetExhausted):
+        if isinstance(problem, BudgetExhausted | HostDown):
             # Not the session's fault, and nothing was asked: it keeps its place.
             self.held_back = max(self.held_back or 0.0, problem.retry_after)
             return
