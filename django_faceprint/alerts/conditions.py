@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from django_faceprint.models import Alert, AlertRule
 from django_faceprint.services import statistics
+from django_faceprint.services.budget import persistent_quota_problems
 from django_faceprint.services.statistics import Share
 
 Condition = AlertRule.Condition
@@ -77,6 +78,17 @@ def _upstream_errors(rule: AlertRule, incident: Alert | None, moment: datetime) 
     return _judge(rule, statistics.upstream_failures(timedelta(minutes=rule.window_minutes)))
 
 
+def _quota(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
+    """Each interface with the code that it answers, and for how long that has gone on."""
+    problems = persistent_quota_problems()
+    if not problems:
+        return Finding(Outcome.CLEAR, {"interfaces": 0})
+    facts: dict[str, float] = {problem.endpoint: int(problem.code) for problem in problems}
+    since = min(problem.since for problem in problems)
+    facts |= {"interfaces": len(problems), "minutes": int((moment - since).total_seconds() // 60)}
+    return Finding(Outcome.FIRING, facts)
+
+
 def _attack(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
     return _judge(rule, statistics.suspicious_failures(timedelta(minutes=rule.window_minutes)))
 
@@ -109,5 +121,6 @@ _EXAMINERS: dict[str, Callable[[AlertRule, Alert | None, datetime], Finding]] = 
     Condition.EVIDENCE_AT_RISK: _evidence_at_risk,
     Condition.EVIDENCE_LOST: _evidence_lost,
     Condition.UPSTREAM_ERRORS: _upstream_errors,
+    Condition.QUOTA: _quota,
     Condition.ATTACK: _attack,
 }

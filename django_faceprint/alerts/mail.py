@@ -30,6 +30,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
+from django_faceprint.client import ENDPOINTS
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import Alert, AlertRule
@@ -297,6 +298,14 @@ def _headline(condition: str, facts: dict[str, Any]) -> str:
         return text % {"count": sessions}
     if condition == Condition.UPSTREAM_ERRORS:
         text = gettext("%(percent)s%% of the calls to Baidu fail")
+    elif condition == Condition.QUOTA:
+        interfaces = int(facts.get("interfaces", 0))
+        text = ngettext(
+            "A quota is used up or not billed: %(count)s interface of Baidu refuses everything",
+            "A quota is used up or not billed: %(count)s interfaces of Baidu refuse everything",
+            interfaces,
+        )
+        return text % {"count": interfaces}
     else:
         text = gettext("%(percent)s%% of the verifications fail as under attack")
     return text % {"percent": _number(facts.get("percent", 0))}
@@ -316,6 +325,13 @@ def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
             left = gettext("%(minutes)s minutes") % {"minutes": max(int(facts["minutes_left"]), 0)}
             lines.append((gettext("Left until the first deadline"), left))
         return lines
+    if condition == Condition.QUOTA:
+        minutes = gettext("%(minutes)s minutes") % {"minutes": _number(facts.get("minutes", 0))}
+        refusing = sorted(f"{name} ({_number(facts[name])})" for name in ENDPOINTS if name in facts)
+        return [
+            (gettext("Interfaces (code)"), ", ".join(refusing)),
+            (gettext("Nothing but refusals for"), minutes),
+        ]
     return [
         (gettext("Value"), f"{_number(facts.get('percent', 0))}%"),
         (gettext("Threshold"), f"{_number(facts.get('threshold_percent', 0))}%"),
@@ -351,6 +367,15 @@ def _causes(condition: str) -> list[str]:
             gettext("Baidu is disturbed or the network is: the work is repeated by itself."),
             gettext("The keys or permissions were changed, or a quota is used up: run faceprint_doctor."),
             gettext("The QPS limit of the account is too low for the load."),
+        ]
+    if condition == Condition.QUOTA:
+        return [
+            gettext("Code 17 or 19: the daily or total quota is used up. Buy more in Baidu's console."),
+            gettext(
+                "Code 18: a paid backend interface has no quota or is not billed (人脸实名认证, 人脸对比, "
+                "在线图片活体). Open its billing in Baidu's console."
+            ),
+            gettext("Codes 4 and 18 also when another system uses the same account: lower QPS in settings."),
         ]
     return [
         gettext("Somebody tries photos, videos or masks, or other people's names and numbers."),

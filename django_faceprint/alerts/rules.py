@@ -12,6 +12,7 @@ DEFAULTS: dict[str, dict[str, Any]] = {
     "evidence_at_risk": {"severity": "warning", "window_minutes": 360},
     "evidence_lost": {"severity": "critical"},
     "upstream_errors": {"severity": "warning", "window_minutes": 5, "share_percent": 20, "minimum_count": 20},
+    "quota": {"severity": "critical"},
     "attack": {"severity": "critical", "window_minutes": 30, "share_percent": 20, "minimum_count": 20},
 }
 

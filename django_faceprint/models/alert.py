@@ -18,6 +18,7 @@ class AlertRule(models.Model):
         EVIDENCE_AT_RISK = "evidence_at_risk", _("evidence nears its deadline unarchived")
         EVIDENCE_LOST = "evidence_lost", _("evidence was not archived in time")
         UPSTREAM_ERRORS = "upstream_errors", _("calls to Baidu fail")
+        QUOTA = "quota", _("a quota is used up or a backend interface is not billed")
         ATTACK = "attack", _("many verifications fail (attack)")
 
     class Severity(models.TextChoices):

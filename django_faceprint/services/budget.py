@@ -59,6 +59,8 @@ QUOTA_PAUSE = 300.0
 QUOTA_CODES = frozenset({"17", "19"})
 #: An unbroken run of such answers that lasts longer is no accident.
 PERSISTS_AFTER = timedelta(minutes=5)
+#: Fewer of them, however far apart, are none either: an interface that is rarely asked meets a limit, too.
+PERSISTS_FROM = 3
 
 _MICRO = 1_000_000
 _TRIES = 50
@@ -86,7 +88,10 @@ class DatabaseMicroseconds(Func):
 
 @dataclass(frozen=True)
 class QuotaProblem:
-    """An interface that answered nothing but rate limits from ``since`` to ``last``, which is long."""
+    """An interface that answered nothing but rate limits from ``since`` to ``last``, which is long.
+
+    ``code`` is the last one, a decimal number.
+    """
 
     account: str
     endpoint: str
@@ -270,11 +275,10 @@ class Budget:
 
 
 def persistent_quota_problems() -> list[QuotaProblem]:
-    """Interfaces whose unbroken run of rate-limit answers has lasted for more than five minutes.
-
-    One such answer, however long ago, is no run.
-    """
-    rows = UpstreamBudget.objects.filter(throttled_at__gte=F("throttled_since") + PERSISTS_AFTER)
+    """Interfaces that have answered nothing but rate limits, three at least, for five minutes and more."""
+    rows = UpstreamBudget.objects.filter(
+        throttled__gte=PERSISTS_FROM, throttled_at__gte=F("throttled_since") + PERSISTS_AFTER
+    )
     return [
         QuotaProblem(row.account, row.endpoint, row.throttled_code, row.throttled_since, row.throttled_at)
         for row in rows.order_by("throttled_since", "pk")
@@ -334,7 +338,7 @@ def _pause(key: tuple[str, str], code: str) -> None:
             break
     else:
         return
-    if moment - since >= PERSISTS_AFTER:
+    if moment - since >= PERSISTS_AFTER and row.throttled + 1 >= PERSISTS_FROM:
         logger.error(
             "faceprint: %s of account %s answers code %s since %s: its quota is used up, or a paid backend "
             "interface is not billed",

@@ -45,6 +45,7 @@ from django_faceprint.privacy.files import unwrap_file_key
 from django_faceprint.privacy.keys import SealBroken, encryption_ring, index_ring
 
 from . import archive, statistics, upstream
+from .budget import persistent_quota_problems
 
 #: A tick comes every few seconds; without one for this long, beat or the workers stand still.
 HEARTBEAT_MAX_AGE = timedelta(minutes=5)
@@ -104,6 +105,7 @@ def diagnose(*, plan_ids: Iterable[str] = (), all_plans: bool = False) -> Iterat
     for alias in conf.applications:
         yield _application(alias)
     yield from _plans(list(plan_ids), all_plans=all_plans)
+    yield _quota()
     yield _broker()
     yield _heartbeat()
     yield _recipients()
@@ -375,6 +377,18 @@ def _upstream_words(error: FaceprintError | FaceprintConfigurationError) -> tupl
             _("Check the network, a firewall, FACEPRINT['PROXIES'] and API_URL."),
         )
     return str(error), _("Check FACEPRINT and the plan.")
+
+
+def _quota() -> Check:
+    problems = persistent_quota_problems()
+    if not problems:
+        return _ok("quota", _("no interface of Baidu refuses everything"))
+    refusing = ", ".join(f"{item.endpoint} ({item.account}): {item.code}" for item in problems)
+    return _wrong(
+        "quota",
+        _("Quota used up or not billed: %s") % refusing,
+        _("In Baidu's console, buy quota (codes 17, 19) or open the billing of the backend interface (18)."),
+    )
 
 
 # --- Celery, mail, addresses --------------------------------------------------------------------

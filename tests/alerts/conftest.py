@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from datetime import timedelta
 from typing import Any
 
 import django
 import pytest
 
-from django_faceprint.models import AlertRule, VerificationAttempt, VerificationSession
+from django_faceprint.clock import now
+from django_faceprint.models import AlertRule, UpstreamBudget, VerificationAttempt, VerificationSession
 from tests.alerts.smtp import SmtpServer
 from tests.factories import make_call, make_session
 
@@ -70,3 +72,11 @@ def decided(verdict: str, *codes: str, **values: Any) -> VerificationSession:
     session = make_session(verdict=verdict, decided_at=values.pop("decided_at", now()), **values)
     attempts(session, *codes)
     return session
+
+
+def refusing(endpoint: str, code: str, minutes: int = 6, **values: Any) -> UpstreamBudget:
+    """An interface that has answered nothing but *code* for so many minutes."""
+    given = {"account": "default", "throttled": 5, "throttled_at": now()} | values
+    return UpstreamBudget.objects.create(
+        endpoint=endpoint, throttled_code=code, throttled_since=now() - timedelta(minutes=minutes), **given
+    )

@@ -11,8 +11,9 @@ from django_faceprint.alerts.conditions import Outcome, examine
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
 from django_faceprint.services import statistics
+from django_faceprint.services.budget import Budget
 from django_faceprint.services.statistics import Share
-from tests.alerts.conftest import Enable, attempts, calls, decided
+from tests.alerts.conftest import Enable, attempts, calls, decided, refusing
 from tests.factories import make_asset, make_call, make_passed_session, make_plan, make_session
 
 pytestmark = pytest.mark.django_db
@@ -203,6 +204,30 @@ class TestShares:
         assert examine(rule, None, now()).outcome == Outcome.UNDECIDED
         decided("passed", "222202", "0", plan=plan)
         assert examine(rule, None, now()).outcome == Outcome.FIRING
+
+
+class TestQuota:
+    """An interface that refuses everything for minutes; that it once refused for a moment is none."""
+
+    def test_names_each_interface_and_its_code(self, enable: Enable) -> None:
+        rule = enable("quota")
+        refusing("result_detail", "18", minutes=30)
+        refusing("result_getall", "17", minutes=6)
+        refusing("result_simple", "18", minutes=4)
+        refusing("result_stat", "18", minutes=30, throttled=2)
+        finding = examine(rule, None, now())
+        assert finding.outcome == Outcome.FIRING
+        assert finding.facts == {"result_detail": 18, "result_getall": 17, "interfaces": 2, "minutes": 30}
+
+    def test_is_over_when_something_else_is_answered(self, enable: Enable, clock: Any) -> None:
+        rule, budget = enable("quota"), Budget()
+        for _ in range(4):
+            assert examine(rule, None, now()).outcome == Outcome.CLEAR
+            budget.note_answer("default", "result_detail", "18")
+            clock.advance(minutes=2)
+        assert examine(rule, None, now()).outcome == Outcome.FIRING
+        budget.note_answer("default", "result_detail", "")
+        assert examine(rule, None, now()).outcome == Outcome.CLEAR
 
 
 def test_the_open_incident_is_left_alone_by_looking(enable: Enable) -> None:

@@ -17,7 +17,7 @@ from django_faceprint.alerts.evaluation import EvaluationReport, evaluate
 from django_faceprint.alerts.mail import AlertMailFailed, send_due_mails, send_test_mail
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset
-from tests.alerts.conftest import Enable, calls, decided
+from tests.alerts.conftest import Enable, calls, decided, refusing
 from tests.alerts.smtp import SmtpServer
 from tests.factories import NAME, NUMBER, TOKEN, make_asset, make_passed_session, make_session
 
@@ -66,6 +66,7 @@ class TestContent:
             ("evidence_at_risk", "Evidence of 2 sessions nears its deadline unarchived"),
             ("evidence_lost", "Evidence of 2 sessions was not archived in time"),
             ("attack", "100% of the verifications fail as under attack"),
+            ("quota", "A quota is used up or not billed: 2 interfaces of Baidu refuse everything"),
         ],
     )
     def test_every_condition_has_its_words_and_nothing_personal(
@@ -74,6 +75,10 @@ class TestContent:
         enable(condition, minimum_count=2, severity="critical")
         if condition == "attack":
             made = [decided("failed", "223120", reference="order-4711") for _ in range(2)]
+        elif condition == "quota":
+            made = [make_passed_session(reference="order-4711")]
+            refusing("result_detail", "18")
+            refusing("result_media_query", "17")
         else:
             made = [make_passed_session(reference="order-4711") for _ in range(2)]
             assets = [make_asset(session, MediaAsset.Kind.VIDEO) for session in made]

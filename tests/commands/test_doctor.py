@@ -21,7 +21,7 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError
-from django_faceprint.models import AlertRule, MediaAsset, Plan
+from django_faceprint.models import AlertRule, MediaAsset, Plan, UpstreamBudget
 from django_faceprint.services import statistics
 from tests.alerts.smtp import SmtpServer
 from tests.commands.conftest import Run
@@ -102,6 +102,7 @@ def test_a_healthy_installation(examine: Examine) -> None:
         "storage_private",
         "application:default",
         "plans",
+        "quota",
         "broker",
         "heartbeat",
         "alert_recipients",
@@ -119,7 +120,7 @@ def test_for_people_it_is_one_line_per_check(healthy: Plan, run: Run) -> None:
     assert any(
         line.startswith("[warning] plans: There is no active plan") and " → " in line for line in lines
     )
-    assert lines[-1] == "14 checks, 0 wrong"
+    assert lines[-1] == "15 checks, 0 wrong"
 
 
 def test_no_output_carries_a_secret(
@@ -424,6 +425,20 @@ class TestOthers:
         found = examine()
         assert states(found) == {"mail": "wrong"}
         assert "ConnectionRefusedError" in found["mail"]["message"]
+
+
+def test_a_quota_that_is_used_up(examine: Examine) -> None:
+    UpstreamBudget.objects.create(
+        account="acme",
+        endpoint="result_detail",
+        throttled=5,
+        throttled_code="18",
+        throttled_since=now() - timedelta(minutes=6),
+        throttled_at=now(),
+    )
+    found = examine()
+    assert states(found) == {"quota": "wrong"}
+    assert "result_detail (acme): 18" in found["quota"]["message"]
 
 
 def test_it_runs_although_the_system_checks_fail(settings: Any, clock: Any) -> None:
