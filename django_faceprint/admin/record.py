@@ -364,7 +364,12 @@ class Record:
         session = self.session
         moments = [
             (session.created_at, gettext("Created"), "neutral"),
-            (session.token_answered_at, gettext("Token issued"), "neutral"),
+            (session.adopted_at, gettext("Adopted from another system"), "neutral"),
+            (
+                None if session.adopted_at else session.token_answered_at,
+                gettext("Token issued"),
+                "neutral",
+            ),
             (session.identity_accepted_at, gettext("Identity accepted"), "neutral"),
             (session.match_image_accepted_at, gettext("Match image accepted"), "neutral"),
             (session.returned_at, gettext("Browser returned"), "neutral"),

@@ -62,7 +62,7 @@ def matching(values: dict[str, Any]) -> Q:
 
 def _with_status(status: str) -> Q:
     """``VerificationSession.status`` in the database's words."""
-    prepared = (
+    prepared = Q(adopted_at__isnull=False) | (
         Q(token_answered_at__isnull=False)
         & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
         & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))

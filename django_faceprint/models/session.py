@@ -149,6 +149,7 @@ class VerificationSession(models.Model):
     stat = models.JSONField(_("stage statistics"), null=True)
 
     created_at = models.DateTimeField(_("created"), default=now, db_index=True)
+    adopted_at = models.DateTimeField(_("adopted"), null=True)
     token_requested_at = models.DateTimeField(_("token requested"), null=True)
     token_answered_at = models.DateTimeField(_("token issued"), null=True)
     identity_accepted_at = models.DateTimeField(_("identity accepted"), null=True)
@@ -226,8 +227,11 @@ class VerificationSession(models.Model):
 
     @property
     def is_prepared(self) -> bool:
-        """Upstream accepted all that the plan requires, so that the person may be sent to the page."""
-        return bool(
+        """Upstream accepted all that the plan requires, so that the person may be sent to the page.
+
+        Of an adopted session that is taken for granted: whoever started it has seen to it.
+        """
+        return bool(self.adopted_at) or bool(
             self.token_answered_at
             and (self.identity_accepted_at or not self.plan.needs_identity)
             and (self.match_image_accepted_at or not self.plan.needs_match_image)

@@ -464,20 +464,24 @@ def _check_identity(plan: Plan, identity: Identity) -> None:
 
 
 def _check_texts(request: StartRequest) -> None:
-    for field, text in (("reference", request.reference), ("purpose", request.purpose)):
-        if len(text) > REFERENCE_MAX:
-            raise InvalidInput(
-                field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
-            )
-        if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-            raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
-        if looks_personal(text):
-            # References are stored and searched in clear.
-            raise InvalidInput(field, "looks_personal", "This looks like an ID or phone number.")
+    check_text("reference", request.reference)
+    check_text("purpose", request.purpose)
     if request.return_url:
         _check_return_url(request.return_url)
     if conf.require_consent and not (request.consent and request.consent.get("reference")):
         raise InvalidInput("consent", "required", "Evidence of the person's consent is required.")
+
+
+def check_text(field: str, text: str) -> None:
+    """Refuse what must not be stored and searched in clear. Raises :class:`InvalidInput`."""
+    if len(text) > REFERENCE_MAX:
+        raise InvalidInput(
+            field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
+        )
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
+    if looks_personal(text):
+        raise InvalidInput(field, "looks_personal", "This looks like an ID or phone number.")
 
 
 def looks_personal(text: str) -> bool:
