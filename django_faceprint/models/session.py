@@ -34,6 +34,10 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
         """Waiting sessions whose time has come."""
         return self.filter(wake_at__lte=moment)
 
+    def due(self, moment: datetime) -> VerificationSessionQuerySet:
+        """Sessions that nobody has to wait for."""
+        return self.filter(Q(ready_deadline__isnull=False) | Q(wake_at__lte=moment))
+
     def ready(self) -> VerificationSessionQuerySet:
         """Sessions that may be claimed, most urgent first."""
         return self.filter(ready_deadline__isnull=False).order_by("ready_deadline", "pk")

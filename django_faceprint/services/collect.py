@@ -74,8 +74,16 @@ class WorkReport:
     archived: int = 0
     lost: int = 0
     failures: int = 0
-    #: The run ended, with work left perhaps, because Baidu does not answer.
+    #: The run ended with work left because Baidu does not answer.
     baidu_down: bool = False
+
+    def add(self, run: WorkReport) -> None:
+        """Count what a further run did."""
+        self.sessions += run.sessions
+        self.archived += run.archived
+        self.lost += run.lost
+        self.failures += run.failures
+        self.baidu_down = run.baidu_down
 
 
 def collect_due(
@@ -226,6 +234,8 @@ class _Run:
         if not self.claimed:
             self._claim()
         if not self.claimed:
+            # There is nothing to be asked, so that nothing is left undone.
+            self.report.baidu_down = False
             return None
         self.report.sessions += 1
         return self.claimed.popleft()

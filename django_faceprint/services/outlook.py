@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Case, Count, DateTimeField, F, Q, When
+from django.db.models import Case, Count, DateTimeField, F, When
 from django.db.models.functions import TruncMinute
 
 from django_faceprint.clock import now
@@ -73,7 +73,7 @@ def outlook(window: timedelta) -> Outlook:
         if left < timedelta(0) or deadline - moment < window:
             risky.append((pk, deadline))
     return Outlook(
-        due=sessions.filter(Q(ready_deadline__isnull=False) | Q(wake_at__lte=moment)).count(),
+        due=sessions.due(moment).count(),
         asleep=sessions.filter(wake_at__gt=moment).count(),
         files=wanted.count(),
         per_minute=per_minute,

@@ -6,7 +6,8 @@ import io
 import os
 import signal
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from datetime import timedelta
 from typing import Any
 
@@ -15,10 +16,11 @@ from django.core.management import CommandError, call_command
 from django.db import OperationalError, connection
 from django.utils import translation
 
+from django_faceprint.client import Breakers
 from django_faceprint.clock import now
 from django_faceprint.management.commands import faceprint_run
 from django_faceprint.models import Alert, Heartbeat, MediaAsset
-from django_faceprint.services import retention, statistics
+from django_faceprint.services import collect, retention, statistics, upstream
 from django_faceprint.services.sessions import record_return
 from tests.commands.conftest import Run
 from tests.factories import make_asset, make_passed_session
@@ -66,13 +68,83 @@ class TestOnce:
         assert run("faceprint_run", "--once").status == 0, "an old loss is not one of this run"
 
     def test_a_terminal_sees_progress(self, story: Any) -> None:
-        session = story.start()
-        story.finish(session)
-        record_return(session)
+        for _ in range(3):
+            session = story.start()
+            story.finish(session)
+            record_return(session)
         out = Terminal()
-        call_command("faceprint_run", "--once", stdout=out, no_color=True)
-        assert out.getvalue().count("\r") == 2
-        assert out.getvalue().endswith("\n")
+        with translation.override("en"):
+            call_command("faceprint_run", "--once", stdout=out, no_color=True)
+        *shown, last = out.getvalue().split("\r")
+        assert shown[-1].startswith(f"[{'#' * 30}] 3/3  3 sessions looked at, ")
+        assert last.endswith("0 not archived in time\n")
+
+    def test_several_sessions_are_visited_at_once(
+        self, story: Any, run: Run, settings: Any, monkeypatch: pytest.MonkeyPatch
+    ) -> None:
+        """Each download waits until another one is under way, which never comes to one alone."""
+        settings.FACEPRINT = {**settings.FACEPRINT, "CONCURRENCY": 2}
+        made = [story.start() for _ in range(2)]
+        for session in made:
+            story.finish(session)
+            record_return(session)
+        together = threading.Barrier(2, timeout=20)
+        really_look = collect._work_through
+
+        def look(visit: Any) -> None:
+            together.wait()
+            really_look(visit)
+
+        monkeypatch.setattr(collect, "_work_through", look)
+        assert run("faceprint_run", "--once").status == 0
+        assert {story.fresh(session).archive_state for session in made} == {"complete"}
+
+    @pytest.fixture
+    def passing(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
+        """A time for outages that passes while the command waits; how long it has waited."""
+        waits: list[float] = []
+
+        class Waiting(threading.Event):
+            def wait(self, timeout: float | None = None) -> bool:
+                waits.append(timeout or 0.0)
+                return False
+
+        @contextmanager
+        def no_signals() -> Iterator[threading.Event]:
+            yield Waiting()
+
+        monkeypatch.setattr(upstream, "_api_hosts", Breakers(monotonic=lambda: sum(waits)))
+        monkeypatch.setattr(upstream, "_clients", {})
+        monkeypatch.setattr(faceprint_run, "_stop_signals", no_signals)
+        monkeypatch.setattr(faceprint_run, "monotonic", lambda: sum(waits))
+        return waits
+
+    def test_waits_for_a_baidu_that_comes_back(
+        self, story: Any, run: Run, clock: Any, passing: list[float]
+    ) -> None:
+        made = [story.start() for _ in range(6)]
+        for session in made:
+            story.finish(session)
+            record_return(session)
+        story.fault("*", "http_503", count=8)
+        assert run("faceprint_run", "--once").status == 0
+        assert 0 < sum(passing) < 60
+        for _ in range(2):
+            # Retries are due by the project's clock, which stands still.
+            clock.advance(minutes=1)
+            run("faceprint_run", "--once")
+        assert {story.fresh(session).archive_state for session in made} == {"complete"}
+
+    def test_gives_up_on_a_baidu_that_stays_away(self, story: Any, run: Run, passing: list[float]) -> None:
+        for _ in range(30):
+            session = story.start()
+            story.finish(session)
+            record_return(session)
+        story.fault("*", "http_503")
+        done = run("faceprint_run", "--once")
+        assert done.status == 4
+        assert "Baidu does not answer: what is due stays due." in done.out
+        assert 60 <= sum(passing) < 75
 
 
 class TestForever:

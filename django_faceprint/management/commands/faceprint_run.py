@@ -5,12 +5,13 @@ from __future__ import annotations
 import logging
 import signal
 import sys
-import time
 from argparse import ArgumentParser
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from datetime import timedelta
 from threading import Event, current_thread, main_thread
+from time import monotonic
 from types import FrameType
 from typing import Any
 
@@ -20,19 +21,25 @@ from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
 from django_faceprint.alerts.evaluation import evaluate
-from django_faceprint.services import retention, statistics
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import VerificationSession
+from django_faceprint.services import retention, statistics, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
 
 logger = logging.getLogger(__name__)
 
-LOST = 3
+LOST, BAIDU_DOWN = 3, 4
+#: Seconds for which ``--once`` waits for a Baidu that does not answer.
+OUTAGE_PATIENCE = 60.0
+BAR = 30
 #: Seconds. The doctor calls an engine dead that was not seen for five minutes.
 LONGEST_INTERVAL = 120
 
 
 class Command(BaseCommand):
-    """Exit status 0; with ``--once`` 3 when evidence was lost in this run."""
+    """Exit status 0; with ``--once`` 3 when evidence was lost in this run, 4 when Baidu does not answer."""
 
     help = "Work on due sessions in this process: until nothing is due (--once) or until stopped (--forever)."
 
@@ -60,22 +67,35 @@ class Command(BaseCommand):
             if options["forever"]:
                 self._run_forever(total, stop, options["interval"])
             else:
-                self._work(total, stop)
+                self._run_once(total, stop)
         self._finish_line(total)
         if options["once"] and total.lost:
             sys.exit(LOST)
+        if options["once"] and total.baidu_down:
+            self.stderr.write(_("Baidu does not answer: what is due stays due."))
+            sys.exit(BAIDU_DOWN)
+
+    def _run_once(self, total: WorkReport, stop: Event) -> None:
+        give_up_at = monotonic() + OUTAGE_PATIENCE
+        self._work(total, stop)
+        while total.baidu_down and not stop.is_set() and monotonic() < give_up_at:
+            stop.wait(upstream.api_rests() or 0.0)
+            self._work(total, stop)
 
     def _work(self, total: WorkReport, stop: Event) -> None:
-        """One session after the other, so that a signal is heeded between two of them."""
+        """Until nothing is due or Baidu does not answer. A signal is heeded between two sessions."""
         while not stop.is_set():
-            report = collect_due(budget=RUN_BUDGET, limit=1, monotonic=time.monotonic)
-            if not report.sessions:
+            bar = self._new_bar(total)
+            run = collect_due(
+                budget=RUN_BUDGET,
+                monotonic=monotonic,
+                concurrency=conf.concurrency,
+                progress=bar,
+                stop=stop.is_set,
+            )
+            total.add(run)
+            if not run.sessions or run.baidu_down:
                 return
-            total.sessions += report.sessions
-            total.archived += report.archived
-            total.lost += report.lost
-            total.failures += report.failures
-            self._progress(total)
 
     def _run_forever(self, total: WorkReport, stop: Event, interval: float) -> None:
         chores = [
@@ -98,10 +118,25 @@ class Command(BaseCommand):
             close_old_connections()
             stop.wait(interval)
 
-    def _progress(self, total: WorkReport) -> None:
-        if self.stdout.isatty():
-            self.stdout.write(f"\r{self._words(total)}\x1b[K", ending="")
+    def _new_bar(self, before: WorkReport) -> Callable[[WorkReport], None] | None:
+        """What shows how far a run has come, on a terminal."""
+        if not self.stdout.isatty():
+            return None
+        due = VerificationSession.objects.due(now()).count()
+
+        def show(run: WorkReport) -> None:
+            total = replace(before)
+            total.add(run)
+            # More may have become due meanwhile.
+            done = BAR * run.sessions // max(due, run.sessions, 1)
+            self.stdout.write(
+                f"\r[{'#' * done}{'.' * (BAR - done)}] {run.sessions}/{max(due, run.sessions)}  "
+                f"{self._words(total)}\x1b[K",
+                ending="",
+            )
             self.stdout.flush()
+
+        return show
 
     def _finish_line(self, total: WorkReport) -> None:
         start = "\r\x1b[K" if self.stdout.isatty() else ""
@@ -125,11 +160,11 @@ class _Chore:
     def __init__(self, task: str, run: Callable[[], object]) -> None:
         self._period = timedelta(seconds=FACEPRINT_BEAT_SCHEDULE[task]["schedule"]).total_seconds()
         self._run = run
-        self._due_at = time.monotonic()
+        self._due_at = monotonic()
 
     def run_if_due(self) -> None:
-        if time.monotonic() >= self._due_at:
-            self._due_at = time.monotonic() + self._period
+        if monotonic() >= self._due_at:
+            self._due_at = monotonic() + self._period
             self._run()
 
 
