@@ -58,9 +58,13 @@ def collect(session_pk: int | None = None) -> None:
 
 
 def _work(*, hint: int | None = None) -> None:
+    started = time.monotonic()
     collecting.collect_due(
         budget=RUN_BUDGET, hint=hint, monotonic=time.monotonic, concurrency=conf.concurrency
     )
+    if time.monotonic() - started >= RUN_BUDGET.total_seconds():
+        # There is more to do than fits into one run: until the next tick, a worker would stand idle.
+        _send()
 
 
 @shared_task(name="faceprint.retain", **_limits)
@@ -82,7 +86,7 @@ def wake_up(session: VerificationSession) -> None:
     transaction.on_commit(lambda: _send(session.pk))
 
 
-def _send(session_pk: int) -> None:
+def _send(session_pk: int | None = None) -> None:
     problem = ""
     try:
         collect.apply_async(args=[session_pk], expires=60, retry=False)

@@ -231,6 +231,7 @@ class _Run:
         if rests is not None and (rests or self.active):
             # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
             return None
+        self._give_back_overtaken()
         if not self.claimed:
             self._claim()
         if not self.claimed:
@@ -240,6 +241,11 @@ class _Run:
         self.report.sessions += 1
         return self.claimed.popleft()
 
+    def _give_back_overtaken(self) -> None:
+        """What was claimed for a deadline that went by meanwhile yields to work that can keep its own."""
+        while self.claimed and schedule.is_overtaken(self.claimed[0], now()):
+            schedule.give_back([self.claimed.popleft()])
+
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
         if hint is not None:
@@ -248,6 +254,8 @@ class _Run:
             most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.concurrency)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
+            # What has woken meanwhile may be more urgent than all that is ready.
+            schedule.promote(now())
             self.claimed.extend(schedule.claim(now(), limit=most))
             if not self.claimed and self.finished:
                 # Whoever poked a session during its visit finds it due again.
@@ -367,12 +375,12 @@ def _log_unexpected(where: str, error: Exception) -> None:
 
 
 def _is_urgent(session: VerificationSession) -> bool:
-    """A deadline that can still be kept is near, or a person waits for the result."""
+    """A deadline that can be kept is near, or a person waits for the result."""
     moment = now()
-    ladder = (session.next_deadline, session.later_deadline, session.last_deadline)
-    return any(
-        deadline is not None and schedule.REACH < deadline - moment < URGENT_WITHIN for deadline in ladder
-    ) or (session.returned_at is not None and moment - session.returned_at < PERSON_WAITS)
+    deadline, returned_at = schedule.aim_of(session, moment), session.returned_at
+    return (deadline is not None and deadline - moment < URGENT_WITHIN) or (
+        returned_at is not None and moment - returned_at < PERSON_WAITS
+    )
 
 
 def _work_through(visit: Visit) -> None:

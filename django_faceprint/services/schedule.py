@@ -8,6 +8,8 @@ writes nothing.
 
 ``ready_deadline`` is the first of the session's safe deadlines that can still be kept. When none can, the
 session goes behind everything that has one: work that can no longer make it yields to work that can.
+Deadlines go by while sessions wait, those of the first in the queue above all: when there is too little time
+for all, a queue that is not put right before each claim spends its turns on what is lost anyway.
 """
 
 from __future__ import annotations
@@ -39,8 +41,10 @@ DOWNLOADS_BEGIN_WITHIN = 120
 LEASE = timedelta(seconds=LEASE_SECONDS)
 
 PROMOTE_BATCH = 500
-#: A deadline nearer than this cannot be kept any more: asking and fetching take a moment, too.
-REACH = timedelta(seconds=1)
+#: A deadline nearer than this is not counted on any more: a session that has been claimed waits for its turn,
+#: and asking and fetching take their time. Generous: work that would have been in time loses no more than its
+#: place, but work that comes too late has taken the place of other work.
+REACH = timedelta(seconds=30)
 #: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
 #: upstream may keep longest comes last.
 BEHIND = timedelta(days=36_525)
@@ -142,6 +146,18 @@ def aim(
     return next_deadline or wake_at
 
 
+def aim_of(session: VerificationSession, moment: datetime) -> datetime | None:
+    """What *session* is ordered by at *moment*."""
+    return aim(
+        moment,
+        next_deadline=session.next_deadline,
+        later_deadline=session.later_deadline,
+        last_deadline=session.last_deadline,
+        results_latest=session.results_latest,
+        wake_at=session.wake_at,
+    )
+
+
 def aim_expression(moment: datetime) -> Any:
     """What a session is ordered by at *moment*, as an expression for its ``ready_deadline``.
 
@@ -159,23 +175,23 @@ def aim_expression(moment: datetime) -> Any:
 
 
 def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
-    """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many.
-
-    Ready ones whose deadline went by while they waited are aimed anew, at most *limit* as well.
-    """
-    _change_due(
-        VerificationSession.objects.filter(
-            ready_deadline__lte=moment + REACH, results_latest__isnull=False
-        ).order_by("ready_deadline"),
-        limit,
-        ready_deadline=aim_expression(moment),
-    )
+    """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many."""
     return _change_due(
         VerificationSession.objects.asleep_until(moment).order_by("wake_at"),
         limit,
         ready_deadline=aim_expression(moment),
         wake_at=None,
     )
+
+
+def _aim_anew(moment: datetime) -> None:
+    """Put those ready sessions in their new place whose deadline went by while they waited."""
+    passed = VerificationSession.objects.filter(
+        ready_deadline__lte=moment + REACH, results_latest__isnull=False
+    ).order_by("ready_deadline")
+    # Each session at most once for each of its deadlines: over the time, this is bounded, too.
+    while _change_due(passed, PROMOTE_BATCH, ready_deadline=aim_expression(moment)) == PROMOTE_BATCH:
+        pass
 
 
 def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> int:
@@ -197,7 +213,9 @@ def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> 
 def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) -> list[Lease]:
     """Take the most urgent ready sessions, at most *limit*, or the named one when it is ready."""
     ready = VerificationSession.objects.ready()
-    if session_pk is not None:
+    if session_pk is None:
+        _aim_anew(moment)
+    else:
         ready = ready.filter(pk=session_pk)
     until = moment + LEASE
     taken: dict[str, Any] = {"lease_until": until, "wake_at": until, "ready_deadline": None, "poked": False}
@@ -224,6 +242,12 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
         for name, value in taken.items():
             setattr(row, name, value)
     return [Lease(row.pk, row.lease_epoch, until, row) for row in rows]
+
+
+def is_overtaken(lease: Lease, moment: datetime) -> bool:
+    """Whether the deadline for which a session was claimed went by before anybody came to it."""
+    row = lease.row
+    return row is not None and aim_of(row, moment) != aim_of(row, lease.until - LEASE)
 
 
 def give_back(leases: Sequence[Lease]) -> None:

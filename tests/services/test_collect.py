@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -11,7 +12,8 @@ import pytest
 from django_faceprint import signals
 from django_faceprint.models import MediaAsset, UploadIntent, UpstreamAnswer, VerificationSession
 from django_faceprint.services import collect, schedule, sessions
-from tests.factories import NUMBER
+from django_faceprint.services.visit import Visit
+from tests.factories import NUMBER, make_session
 
 from .conftest import Story
 
@@ -406,6 +408,71 @@ def test_the_most_urgent_comes_first(story: Story, clock: Any) -> None:
     (second,) = schedule.claim(clock())
     assert (first.session_pk, second.session_pk) == (early.pk, late.pk)
     assert schedule.claim(clock()) == []
+
+
+def in_order_of_visits(
+    monkeypatch: pytest.MonkeyPatch,
+    clock: Any,
+    *,
+    takes: timedelta,
+    meanwhile: Callable[[], None] | None = None,
+) -> list[int]:
+    """Work on all that is due; each visit takes so long and ends its session. The sessions as they come."""
+    order: list[int] = []
+
+    def visit(visit: Visit) -> None:
+        order.append(visit.lease.session_pk)
+        visit.release(None)
+        clock.advance(takes)
+        if meanwhile is not None and len(order) == 1:
+            meanwhile()
+
+    monkeypatch.setattr(collect, "_visit", visit)
+    collect.collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic)
+    return order
+
+
+def test_what_was_claimed_yields_when_its_deadline_has_gone_by(
+    db: None, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Claimed together; the visit to the first takes so long that the second cannot be in time any more."""
+    first, second, third = (
+        make_session(
+            wake_at=clock(),
+            next_deadline=clock() + timedelta(minutes=minutes),
+            later_deadline=clock() + timedelta(hours=48, minutes=minutes),
+        ).pk
+        for minutes in (1, 2, 90)
+    )
+    assert in_order_of_visits(monkeypatch, clock, takes=timedelta(minutes=2)) == [first, third, second]
+
+
+def test_what_wakes_during_a_run_is_seen_before_the_next_claim(
+    db: None, clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(collect, "CLAIM_BATCH", 1)
+    patient = [make_session(wake_at=clock(), next_deadline=clock() + timedelta(hours=9)).pk for _ in range(2)]
+    urgent: list[int] = []
+
+    def another() -> None:
+        urgent.append(make_session(wake_at=clock(), next_deadline=clock() + timedelta(hours=1)).pk)
+
+    order = in_order_of_visits(monkeypatch, clock, takes=timedelta(minutes=1), meanwhile=another)
+    assert order == [patient[0], *urgent, patient[1]]
+
+
+def test_a_deadline_that_is_over_is_not_urgent(db: None, clock: Any) -> None:
+    """The face may have gone after two hours: the recordings, which have 20 hours left, are in no hurry."""
+
+    def session(*hours: float) -> VerificationSession:
+        names = ("next_deadline", "later_deadline", "last_deadline")
+        return make_session(
+            **{name: clock() + timedelta(hours=hour) for name, hour in zip(names, hours, strict=False)}
+        )
+
+    assert not collect._is_urgent(session(-2, 20, 68))
+    assert collect._is_urgent(session(-2, 0.4, 48))
+    assert not collect._is_urgent(session(-50, -30, -2))
 
 
 def test_personal_data_stays_out_of_logs_and_rows(

@@ -70,6 +70,66 @@ def test_many_workers_never_share_a_session(clock: Any) -> None:
     assert VerificationSession.objects.filter(lease_epoch__gt=1).count() == 0
 
 
+def queue(clock: Any, *hours: float) -> list[int]:
+    """Ready sessions, each with a deadline in so many hours and one long after; returns their keys."""
+    plan = make_plan()
+    made = [
+        make_session(
+            plan=plan,
+            verify_token=None,
+            wake_at=clock(),
+            next_deadline=clock() + timedelta(hours=number),
+            later_deadline=clock() + timedelta(hours=48 + number),
+        )
+        for number in hours
+    ]
+    assert schedule.promote(clock()) == len(made)
+    return [session.pk for session in made]
+
+
+def claim_all(clock: Any) -> list[int]:
+    return [lease.session_pk for lease in schedule.claim(clock(), limit=100)]
+
+
+def test_a_deadline_that_goes_by_in_the_queue_loses_its_place(clock: Any) -> None:
+    """Without it, a busy worker would go on with those first whose deadline is over."""
+    first, second, third = queue(clock, 1, 2, 3)
+    clock.advance(hours=1.5)
+    assert claim_all(clock) == [second, third, first]
+
+
+def test_it_does_so_when_there_is_hardly_time_for_a_visit(clock: Any) -> None:
+    first, second = queue(clock, 1, 2)
+    clock.advance(timedelta(hours=1) - schedule.REACH)
+    assert claim_all(clock) == [second, first]
+
+
+def test_it_keeps_its_place_until_then(clock: Any) -> None:
+    first, second = queue(clock, 1, 2)
+    clock.advance(timedelta(hours=1) - schedule.REACH - timedelta(seconds=1))
+    assert claim_all(clock) == [first, second]
+
+
+def test_however_many_deadlines_have_gone_by(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(schedule, "PROMOTE_BATCH", 2)
+    *passed, last = queue(clock, 1, 1.1, 1.2, 1.3, 1.4, 9)
+    clock.advance(hours=8)
+    assert claim_all(clock) == [last, *passed]
+
+
+def test_a_claim_is_overtaken_when_its_deadline_goes_by(clock: Any) -> None:
+    queue(clock, 1)
+    (lease,) = schedule.claim(clock())
+    clock.advance(timedelta(hours=1) - schedule.REACH - timedelta(seconds=1))
+    assert not schedule.is_overtaken(lease, clock())
+    clock.advance(seconds=1)
+    assert schedule.is_overtaken(lease, clock())
+    # Claimed anew, it is for the later one.
+    schedule.give_back([lease])
+    (lease,) = schedule.claim(clock())
+    assert not schedule.is_overtaken(lease, clock())
+
+
 def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
     urgent = make_session(ready_deadline=clock())
     named = make_session(ready_deadline=clock() + timedelta(hours=1))
@@ -124,7 +184,7 @@ def test_the_order_in_the_database_is_the_one_in_python(clock: Any) -> None:
         timedelta(hours=-1),
         timedelta(0),
         schedule.REACH,
-        timedelta(seconds=2),
+        schedule.REACH + timedelta(seconds=1),
         timedelta(hours=9),
     ]
     plan = make_plan()
