@@ -39,6 +39,10 @@ LEASE_SECONDS = 420
 #: Seconds from a run's start after which no further download begins, so that the soft limit finds none.
 DOWNLOADS_BEGIN_WITHIN = 120
 LEASE = timedelta(seconds=LEASE_SECONDS)
+#: Where a deadline is near, a worker that dies must not keep a session from the others until it is over: a
+#: lease takes no more than this part of the time that is left, but is long enough for the longest download.
+LEASE_PART = 4
+SHORTEST_LEASE = timedelta(seconds=150)
 
 PROMOTE_BATCH = 500
 #: A deadline nearer than this is not counted on any more: a session that has been claimed waits for its turn,
@@ -217,13 +221,14 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
         _aim_anew(moment)
     else:
         ready = ready.filter(pk=session_pk)
-    until = moment + LEASE
-    taken: dict[str, Any] = {"lease_until": until, "wake_at": until, "ready_deadline": None, "poked": False}
+    taken: dict[str, Any] = {"ready_deadline": None, "poked": False}
     if not _can_skip_locked():
+        rows = list(ready[:limit])
+        taken |= _lease_columns(rows, moment)
         # Compare and set: of several workers that read the same rows each wins a different one.
         rows = [
             row
-            for row in ready[:limit]
+            for row in rows
             if ready.order_by()
             .filter(pk=row.pk, lease_epoch=row.lease_epoch)
             .update(lease_epoch=F("lease_epoch") + 1, **taken)
@@ -234,6 +239,7 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
     else:
         with transaction.atomic():
             rows = list(ready.select_for_update(skip_locked=True)[:limit])
+            taken |= _lease_columns(rows, moment)
             VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
                 lease_epoch=F("lease_epoch") + 1, **taken
             )
@@ -241,7 +247,15 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
         row.lease_epoch += 1
         for name, value in taken.items():
             setattr(row, name, value)
-    return [Lease(row.pk, row.lease_epoch, until, row) for row in rows]
+    return [Lease(row.pk, row.lease_epoch, taken["lease_until"], row) for row in rows]
+
+
+def _lease_columns(rows: Sequence[VerificationSession], moment: datetime) -> dict[str, datetime]:
+    """How long *rows*, which are claimed together, are ours: as the most urgent of them needs it."""
+    left = [row.ready_deadline - moment for row in rows if row.ready_deadline is not None]
+    ahead = min((time for time in left if time > REACH), default=LEASE * LEASE_PART)
+    until = moment + min(LEASE, max(ahead / LEASE_PART, SHORTEST_LEASE))
+    return {"lease_until": until, "wake_at": until}
 
 
 def is_overtaken(lease: Lease, moment: datetime) -> bool:

@@ -43,6 +43,25 @@ def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
     assert (second.session_pk, second.epoch) == (session.pk, lease.epoch + 1)
 
 
+@pytest.mark.parametrize(
+    ("minutes_left", "seconds"),
+    [(60, 420), (28, 420), (20, 300), (10, 150), (2, 150), (0, 420), (-5, 420)],
+)
+def test_a_dead_worker_never_keeps_a_session_until_its_deadline_is_over(
+    clock: Any, minutes_left: int, seconds: int
+) -> None:
+    deadline = clock() + timedelta(minutes=minutes_left)
+    urgent = make_session(ready_deadline=deadline, next_deadline=deadline)
+    # Claimed together with it, and needed as soon.
+    make_session(ready_deadline=deadline + timedelta(hours=9), next_deadline=deadline + timedelta(hours=9))
+    leases = schedule.claim(clock(), limit=2)
+    urgent.refresh_from_db()
+    assert [lease.until for lease in leases] == [clock() + timedelta(seconds=seconds)] * 2
+    assert urgent.lease_until == urgent.wake_at == leases[0].until
+    assert schedule.promote(leases[0].until - timedelta(seconds=1)) == 0
+    assert schedule.promote(leases[0].until) == 2
+
+
 def test_many_workers_never_share_a_session(clock: Any) -> None:
     for number in range(24):
         make_session(ready_deadline=clock() + timedelta(minutes=number))
