@@ -231,7 +231,7 @@ class _Run:
         if rests is not None and (rests or self.active):
             # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
             return None
-        self._give_back_overtaken()
+        self._give_back_stale()
         if not self.claimed:
             self._claim()
         if not self.claimed:
@@ -241,9 +241,10 @@ class _Run:
         self.report.sessions += 1
         return self.claimed.popleft()
 
-    def _give_back_overtaken(self) -> None:
-        """What was claimed for a deadline that went by meanwhile yields to work that can keep its own."""
-        while self.claimed and schedule.is_overtaken(self.claimed[0], now()):
+    def _give_back_stale(self) -> None:
+        """What was claimed for a deadline that went by meanwhile yields to work that can keep its own, and
+        what would be another's again before its visit is over is claimed anew."""
+        while self.claimed and schedule.is_stale(self.claimed[0], now()):
             schedule.give_back([self.claimed.popleft()])
 
     def _claim(self) -> None:

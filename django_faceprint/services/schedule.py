@@ -43,8 +43,10 @@ LEASE = timedelta(seconds=LEASE_SECONDS)
 #: lease takes no more than this part of the time that is left, but is long enough for the longest download.
 LEASE_PART = 4
 SHORTEST_LEASE = timedelta(seconds=150)
+LONGEST_VISIT = timedelta(seconds=120)
 
 PROMOTE_BATCH = 500
+REAIM_BATCHES = 20
 #: A deadline nearer than this is not counted on any more: a session that has been claimed waits for its turn,
 #: and asking and fetching take their time. Generous: work that would have been in time loses no more than its
 #: place, but work that comes too late has taken the place of other work.
@@ -96,13 +98,14 @@ class Release:
 class Lease:
     """The right to work on one session until ``until``, as long as ``epoch`` is still the row's.
 
-    ``row`` is the session as it was claimed, where the claim has read it.
+    ``row`` is the session as it was claimed, where the claim has read it, and ``since`` when that was.
     """
 
     session_pk: int
     epoch: int
     until: datetime
     row: VerificationSession | None = field(default=None, compare=False, repr=False)
+    since: datetime | None = field(default=None, compare=False, repr=False)
 
     def session(self) -> VerificationSession:
         """The session as it is in the database. Raises :class:`LeaseLost`."""
@@ -189,13 +192,16 @@ def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
 
 
 def _aim_anew(moment: datetime) -> None:
-    """Put those ready sessions in their new place whose deadline went by while they waited."""
+    """Put those ready sessions in their new place whose deadline went by while they waited.
+
+    So many at most that a claim does not take long after an outage; the next claim goes on.
+    """
     passed = VerificationSession.objects.filter(
         ready_deadline__lte=moment + REACH, results_latest__isnull=False
     ).order_by("ready_deadline")
-    # Each session at most once for each of its deadlines: over the time, this is bounded, too.
-    while _change_due(passed, PROMOTE_BATCH, ready_deadline=aim_expression(moment)) == PROMOTE_BATCH:
-        pass
+    for _ in range(REAIM_BATCHES):
+        if _change_due(passed, PROMOTE_BATCH, ready_deadline=aim_expression(moment)) < PROMOTE_BATCH:
+            break
 
 
 def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> int:
@@ -247,7 +253,7 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
         row.lease_epoch += 1
         for name, value in taken.items():
             setattr(row, name, value)
-    return [Lease(row.pk, row.lease_epoch, taken["lease_until"], row) for row in rows]
+    return [Lease(row.pk, row.lease_epoch, taken["lease_until"], row, moment) for row in rows]
 
 
 def _lease_columns(rows: Sequence[VerificationSession], moment: datetime) -> dict[str, datetime]:
@@ -258,10 +264,13 @@ def _lease_columns(rows: Sequence[VerificationSession], moment: datetime) -> dic
     return {"lease_until": until, "wake_at": until}
 
 
-def is_overtaken(lease: Lease, moment: datetime) -> bool:
-    """Whether the deadline for which a session was claimed went by before anybody came to it."""
-    row = lease.row
-    return row is not None and aim_of(row, moment) != aim_of(row, lease.until - LEASE)
+def is_stale(lease: Lease, moment: datetime) -> bool:
+    """Whether a session that nobody has come to yet should be claimed anew: the deadline for which it was
+    claimed went by, or too little of the lease is left for a visit."""
+    row, since = lease.row, lease.since
+    return lease.until - moment < LONGEST_VISIT or (
+        row is not None and since is not None and aim_of(row, moment) != aim_of(row, since)
+    )
 
 
 def give_back(leases: Sequence[Lease]) -> None:

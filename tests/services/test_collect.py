@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import time
+import itertools
 from collections.abc import Callable
 from datetime import timedelta
 from typing import Any
@@ -428,7 +428,8 @@ def in_order_of_visits(
             meanwhile()
 
     monkeypatch.setattr(collect, "_visit", visit)
-    collect.collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic)
+    seconds = itertools.count()
+    collect.collect_due(budget=timedelta(hours=1), monotonic=lambda: float(next(seconds)))
     return order
 
 

@@ -136,17 +136,27 @@ def test_however_many_deadlines_have_gone_by(clock: Any, monkeypatch: pytest.Mon
     assert claim_all(clock) == [last, *passed]
 
 
-def test_a_claim_is_overtaken_when_its_deadline_goes_by(clock: Any) -> None:
+def test_a_claim_is_stale_when_its_deadline_goes_by(clock: Any) -> None:
     queue(clock, 1)
+    clock.advance(timedelta(hours=1) - schedule.REACH - timedelta(seconds=10))
     (lease,) = schedule.claim(clock())
-    clock.advance(timedelta(hours=1) - schedule.REACH - timedelta(seconds=1))
-    assert not schedule.is_overtaken(lease, clock())
+    clock.advance(seconds=9)
+    assert not schedule.is_stale(lease, clock())
     clock.advance(seconds=1)
-    assert schedule.is_overtaken(lease, clock())
+    assert schedule.is_stale(lease, clock())
     # Claimed anew, it is for the later one.
     schedule.give_back([lease])
     (lease,) = schedule.claim(clock())
-    assert not schedule.is_overtaken(lease, clock())
+    assert not schedule.is_stale(lease, clock())
+
+
+def test_a_claim_is_stale_when_a_visit_would_outlast_it(clock: Any) -> None:
+    queue(clock, 9)
+    (lease,) = schedule.claim(clock())
+    clock.advance(schedule.LEASE - schedule.LONGEST_VISIT)
+    assert not schedule.is_stale(lease, clock())
+    clock.advance(seconds=1)
+    assert schedule.is_stale(lease, clock())
 
 
 def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
