@@ -287,6 +287,11 @@ class EncryptedField(models.BinaryField):
         token = ring.reseal(self._purpose, sealed.token, self._aad(row))
         return sealed if token is sealed.token else Sealed(token, self.label)
 
+    def sealed_of(self, instance: models.Model) -> Sealed | None:
+        """The value of a loaded row as it is stored; None for NULL. Nothing is decrypted."""
+        value = instance.__dict__.get(self.attname)
+        return value if isinstance(value, Sealed) else self._sealed(instance)
+
     def row_of(self, instance: models.Model) -> uuid.UUID:
         """The UUID of the row that ``instance`` stands for. Raises ``ValueError`` when it is not set."""
         row = getattr(instance, self.uuid_field)

@@ -38,12 +38,10 @@ def make_answer(
     picture's bytes to the id of the asset that holds it.
     """
     text, readable = _without_pictures(raw or b"", document, pictures or {})
-    # The log_id differs with every question and makes no other answer of it.
-    content = text.replace(log_id, "") if len(log_id) >= 6 else text
     return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
-        body_index=fingerprint("answer", content.encode("utf-8", "surrogatepass")),
+        body_index=content_index(text, log_id[:40]),
         body=text,
         log_id=log_id[:40],
         code=code[:40],
@@ -62,12 +60,21 @@ def make_refusal(session: VerificationSession, endpoint: str, data: bytes, reaso
     return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
-        body_index=fingerprint("answer", body.encode("ascii")),
+        body_index=content_index(body),
         body=body,
         parsed=False,
         oddities=[reason],
         received_at=now(),
     )
+
+
+def content_index(body: str, log_id: str = "") -> str:
+    """What tells an answer from others of the same session and interface, under the newest index key.
+
+    The log_id differs with every question and makes no other answer of it.
+    """
+    content = body.replace(log_id, "") if len(log_id) >= 6 else body
+    return fingerprint("answer", content.encode("utf-8", "surrogatepass"))
 
 
 def _without_pictures(raw: bytes, document: Any, pictures: Mapping[str, str]) -> tuple[str, bool]:

@@ -115,7 +115,7 @@ class TestOnce:
 
         monkeypatch.setattr(upstream, "_api_hosts", Breakers(monotonic=lambda: sum(waits)))
         monkeypatch.setattr(upstream, "_clients", {})
-        monkeypatch.setattr(faceprint_run, "_stop_signals", no_signals)
+        monkeypatch.setattr(faceprint_run, "stop_signals", no_signals)
         monkeypatch.setattr(faceprint_run, "monotonic", lambda: sum(waits))
         return waits
 

@@ -3,16 +3,13 @@
 from __future__ import annotations
 
 import logging
-import signal
 import sys
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
-from threading import Event, current_thread, main_thread
+from threading import Event
 from time import monotonic
-from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
@@ -23,6 +20,7 @@ from django.utils.translation import gettext as _
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
+from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import retention, statistics, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
@@ -63,7 +61,7 @@ class Command(BaseCommand):
         if not 0 < options["interval"] <= LONGEST_INTERVAL:
             raise CommandError(_("--interval must be more than 0 and at most %s seconds.") % LONGEST_INTERVAL)
         total = WorkReport()
-        with _stop_signals() as stop:
+        with stop_signals() as stop:
             if options["forever"]:
                 self._run_forever(total, stop, options["interval"])
             else:
@@ -166,22 +164,3 @@ class _Chore:
         if monotonic() >= self._due_at:
             self._due_at = monotonic() + self._period
             self._run()
-
-
-@contextmanager
-def _stop_signals() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set; what handled them before does so again afterwards."""
-    stop = Event()
-    if current_thread() is not main_thread():
-        yield stop
-        return
-
-    def on_signal(number: int, frame: FrameType | None) -> None:
-        stop.set()
-
-    before = {number: signal.signal(number, on_signal) for number in (signal.SIGTERM, signal.SIGINT)}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)

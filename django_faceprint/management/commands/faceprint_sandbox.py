@@ -3,16 +3,14 @@
 from __future__ import annotations
 
 import errno
-import signal
 from argparse import ArgumentParser
 from pathlib import Path
-from threading import Event, current_thread, main_thread
-from types import FrameType
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
+from django_faceprint.management.stopping import stop_signals
 from django_faceprint.sandbox.clock import SandboxClock
 from django_faceprint.sandbox.media import DEFAULT_IMAGE_SIZE, DEFAULT_VIDEO_SIZE
 from django_faceprint.sandbox.server import SandboxServer
@@ -64,15 +62,7 @@ class Command(BaseCommand):
             message = ""
         if message:
             raise CommandError(message)
-        stop = Event()
-        if current_thread() is main_thread():
-
-            def on_signal(number: int, frame: FrameType | None) -> None:
-                stop.set()
-
-            signal.signal(signal.SIGTERM, on_signal)
-            signal.signal(signal.SIGINT, on_signal)
-        with server:
+        with stop_signals() as stop, server:
             self._banner(server)
             self.stdout.flush()
             while not stop.wait(3600):
