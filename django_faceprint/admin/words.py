@@ -75,6 +75,7 @@ REASONS: dict[str, Promise] = {
 
 ASSET_ERRORS: dict[str, Promise] = {
     "url_expired": _("the download link had expired"),
+    "upstream_gave_none": REASONS["upstream_gave_none"],
 }
 
 STAGES: dict[str, Promise] = {
@@ -162,6 +163,10 @@ def reason_in_words(reason: str) -> str:
 
 def asset_error_in_words(error: str) -> str:
     """Why a file could not be archived the last time."""
+    kind, _colon, detail = error.partition(": ")
+    if kind in ERROR_CLASSES and kind != UNSAFE_MEDIA:
+        # Nothing was downloaded: what Baidu said instead of naming the file.
+        return f"{ERROR_CLASSES[kind]} ({detail})" if detail else str(ERROR_CLASSES[kind])
     return str(ASSET_ERRORS.get(error, error))
 
 

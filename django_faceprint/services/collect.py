@@ -509,6 +509,7 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
     if session.results_latest is not None and moment >= session.results_latest:
         logger.error("faceprint: session %s: the verdict was never learnt", session.public_id)
         decide(visit, Verdict.UNKNOWN)
+        _give_up_broken_uploads(visit)
         _finish(visit, moment)
         return
     failures = session.failure_count + 1 if visit.failed else 0
@@ -535,7 +536,9 @@ def _mark_lost(visit: Visit, moment: datetime) -> None:
     for asset in visit.wanted():
         if asset.latest is None or asset.latest > moment:
             continue
-        visit.change(asset, state=State.LOST)
+        # A download that failed has said why; else it is what kept us from beginning one.
+        why = asset.error or visit.trouble or evidence.UPSTREAM_GAVE_NONE
+        visit.change(asset, state=State.LOST, error=why[:200])
         visit.after_commit(partial(events.evidence_lost, asset))
         visit.lost += 1
         logger.error(
@@ -609,7 +612,10 @@ def collect_anew(session: VerificationSession) -> bool:
     provided do when upstream names them now.
     """
     moment = now()
-    ladder = deadlines.Ladder.of([session.media_deadline, session.results_deadline], moment)
+    again = session.assets.filter(state__in=(State.WANTED, State.LOST))
+    ladder = deadlines.asset_ladder(
+        session, again, moment, unknown=[session.media_deadline, session.results_deadline]
+    )
     idle = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
     with transaction.atomic():
         changed = VerificationSession.objects.filter(

@@ -16,7 +16,7 @@ from datetime import datetime
 from typing import Any
 from uuid import UUID
 
-from django_faceprint.client import Answer, FaceprintClient, UpstreamError
+from django_faceprint.client import Answer, ErrorClass, FaceprintClient, UpstreamError
 from django_faceprint.clock import now
 from django_faceprint.exceptions import (
     BudgetExhausted,
@@ -68,6 +68,8 @@ class Visit:
     cut_short: bool = False
     #: Seconds after which we may ask again, when our own rate limit or an outage of Baidu held us back.
     held_back: float | None = None
+    #: Why this visit did not bring everything, in the words of an asset's ``error``; "" when nobody said.
+    trouble: str = ""
     archived: int = 0
     lost: int = 0
     #: Records of the calls to Baidu, written at the end whatever becomes of the rest.
@@ -265,6 +267,7 @@ class Visit:
         if isinstance(problem, BudgetExhausted | HostDown):
             # Not the session's fault, and nothing was asked: it keeps its place.
             self.held_back = max(self.held_back or 0.0, problem.retry_after)
+            self.trouble = self.trouble or ErrorClass.SLOW_DOWN.value
             return
         self.failed = True
         values = error_columns(problem)
@@ -292,6 +295,7 @@ class Visit:
 
     def write_problem(self, values: dict[str, str]) -> None:
         """Write on the session what went wrong, unless the columns tell why the person failed."""
+        self.trouble = ": ".join(filter(None, (values["error_class"], values["error_code"])))
         if self.session.verdict != VerificationSession.Verdict.FAILED:
             self.update(**values)
 

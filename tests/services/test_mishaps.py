@@ -189,6 +189,68 @@ def test_a_session_expires_without_an_interface_that_baidu_does_not_grant(
     assert (session.verdict, session.archive_state) == ("expired", "not_applicable")
 
 
+def test_a_loss_says_why_although_no_download_was_begun(story: Story, clock: Any) -> None:
+    """Nobody worked for a day; now result/media/query answers without an error, and names nothing."""
+    passed, failed = story.start("25001"), story.start("25001")
+    story.finish(passed)
+    story.finish(failed, "fail", code="223120")
+    # The failed session's film is named once, and cannot be had.
+    story.fault("media", "http_500")
+    story.back(failed)
+    story.fault("result_media_query", "gateway", code=18, match={"verify_token": failed.verify_token})
+    clock.set(failed.media_latest)
+    story.work()
+    passed, failed = story.fresh(passed), story.fresh(failed)
+    assert passed.assets.get(kind="process_video").state == State.LOST
+    assert set(passed.assets.filter(state=State.LOST).values_list("error", flat=True)) == {
+        "upstream_gave_none"
+    }
+    assert all(failed.assets.filter(state=State.LOST).values_list("error", flat=True))
+    assert failed.error_class == "verification_failed"
+
+
+@pytest.mark.parametrize(
+    ("fault", "why"),
+    [({"kind": "http_500"}, "retry: http_error"), ({"kind": "gateway", "code": 18}, "slow_down: 18")],
+)
+def test_a_loss_says_what_baidu_said_instead_of_naming_the_file(
+    story: Story, clock: Any, fault: dict[str, Any], why: str
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    story.fault("result_media_query", **fault)
+    session = story.back(session)
+    clock.set(session.media_latest)
+    story.work()
+    assert set(session.assets.filter(state=State.LOST).values_list("error", flat=True)) == {why}
+
+
+def test_nothing_is_waited_for_when_the_verdict_was_never_learnt(story: Story, clock: Any) -> None:
+    """The upload of the match image broke off, and nobody came to the page."""
+    session = story.start("25004")
+    session.assets.filter(kind="match_image").update(state=State.WANTED, stored_name="", wrapped_key=None)
+    story.control("POST", "reset")
+    clock.set(session.results_latest)
+    story.work()
+    session = story.fresh(session)
+    assert (session.verdict, session.has_outstanding_work) == ("unknown", False)
+    image = session.assets.get(kind="match_image")
+    assert (image.state, image.reason) == (State.NOT_PROVIDED, "upload_cut_off")
+
+
+def test_collecting_anew_does_not_take_a_sessions_place(story: Story, clock: Any) -> None:
+    """A face that may be gone in two hours stays ahead of recordings that have a day."""
+    story.fault("simple_image", "http_500", count=1)
+    session = story.start("25001")
+    story.finish(session)
+    session = story.back(session)
+    urgent = session.next_deadline
+    assert urgent == session.verified_at + timedelta(hours=2)
+    clock.advance(minutes=1)
+    assert collect.collect_anew(session)
+    assert story.fresh(session).ready_deadline == urgent
+
+
 # --- once and not twice -------------------------------------------------------------------------
 
 
