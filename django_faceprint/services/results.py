@@ -25,7 +25,8 @@ Source = MediaAsset.Source
 
 #: How long a recording may be missing from the answer before it counts as not provided.
 RECORDING_LAG = timedelta(minutes=30)
-#: Visits in a row that may fail before a result/getall that refuses counts as one that Baidu does not offer.
+#: Visits in a row that may fail before a result/getall that refuses counts as one that Baidu does not offer,
+#: and a result/media/query that refuses as one that has nothing to name.
 REFUSALS_BEFORE_GIVING_UP = 5
 #: The query parameter that upstream's storage signs a URL with, anew for every answer (API reference 7).
 SIGNATURE = "authorization"
@@ -196,8 +197,8 @@ def ask_media(visit: Visit) -> None:
     media: Answer[MediaResult] | None = None
     try:
         media = visit.client.result_media(visit.token)
-    except (Rejected, SessionGone):
-        if wanted:
+    except (Rejected, SessionGone) as refusal:
+        if wanted or _may_be_a_mistake(visit, refusal):
             raise
     if media is None or media.result is None:
         if not wanted:
@@ -215,6 +216,19 @@ def ask_media(visit: Visit) -> None:
         if asset.state == State.WANTED:
             visit.urls[asset.public_id] = url
     _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
+
+
+def _may_be_a_mistake(visit: Visit, refusal: Rejected | SessionGone) -> bool:
+    """Where the plan records, a film may exist although upstream refuses to name it: ask some times more.
+
+    An answer that blames the request is clear: there is none for such a session.
+    """
+    clear = refusal.error is not None and refusal.error.error_class == ErrorClass.CALLER
+    return (
+        not clear
+        and visit.session.plan.records_video
+        and visit.session.failure_count < REFUSALS_BEFORE_GIVING_UP
+    )
 
 
 def _given_media(result: MediaResult) -> dict[tuple[str, int], str]:

@@ -175,6 +175,40 @@ def test_a_session_ends_without_an_interface_that_baidu_does_not_offer(story: St
     assert (session.archive_state, session.error_class) == ("complete", "")
 
 
+@pytest.mark.parametrize(
+    "answer",
+    [{"code": 987654, "message": "新的错误"}, {"code": 900001, "message": "Token无效或者已过期"}],
+    ids=["unpublished", "gone"],
+)
+def test_the_film_of_a_failure_is_not_given_up_for_one_answer_that_explains_nothing(
+    story: Story, clock: Any, assert_archived: Archived, answer: dict[str, Any]
+) -> None:
+    session = story.start("25001")
+    story.finish(session, "fail", code="223120")
+    story.fault("result_media_query", "service", count=1, **answer)
+    session = story.back(session)
+    assert session.has_outstanding_work
+    session = later(story, clock, session)
+    assert (session.archive_state, session.assets.stored().filter(kind="process_video").count()) == (
+        "complete",
+        1,
+    )
+    assert_archived(session)
+
+
+@pytest.mark.parametrize("answer", [{"code": 987654}, {"code": 216100}], ids=["unpublished", "refused"])
+def test_recordings_of_a_failure_that_baidu_always_refuses_are_waited_for_by_nobody(
+    story: Story, clock: Any, answer: dict[str, Any]
+) -> None:
+    session = story.start("25001")
+    story.finish(session, "fail", code="223120")
+    story.fault("result_media_query", "service", **answer)
+    story.back(session)
+    session = later(story, clock, session, times=8)
+    assert not session.has_outstanding_work
+    assert session.archive_state == "complete"
+
+
 @pytest.mark.parametrize("code", [3, 6])
 def test_a_session_expires_without_an_interface_that_baidu_does_not_grant(
     story: Story, clock: Any, code: int
