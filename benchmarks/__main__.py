@@ -1,0 +1,54 @@
+"""``python -m benchmarks COMMAND``: measure, print a table, write the figures as JSON where that is wanted.
+
+Exit status: 0, also when a goal is missed; 1 when something is missing on this machine; 2 for wrong arguments.
+"""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import signal
+import sys
+from pathlib import Path
+
+from .workspace import Missing
+
+COMMANDS = {
+    "archive": "sessions per second against curl and a requests loop",
+}
+
+
+def _terminate(number: int, frame: object) -> None:
+    raise SystemExit(128 + number)
+
+
+def main() -> int:
+    """Run one command."""
+    parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__.partition(":")[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    modules = {name: importlib.import_module(f"benchmarks.{name}") for name in COMMANDS}
+    for name, module in modules.items():
+        command = commands.add_parser(name, help=COMMANDS[name])
+        command.add_argument("--json", type=Path, metavar="FILE", help="write every figure there, too")
+        module.add_arguments(command)
+    options = parser.parse_args()
+    # However it is ended: what was started is stopped, and what was written is removed.
+    signal.signal(signal.SIGTERM, _terminate)
+    problem = ""
+    try:
+        report = modules[options.command].run(options)
+    except Missing as error:
+        problem = str(error)
+    except KeyboardInterrupt:
+        return 130
+    if problem:
+        print(problem, file=sys.stderr)
+        return 1
+    print(report.text())
+    if options.json:
+        report.write_json(options.json)
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

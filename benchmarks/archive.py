@@ -1,0 +1,274 @@
+"""``archive``: sessions per second from the first question to the last row, against curl and a hand-written loop.
+
+Rivals are interleaved: each round runs all of them one after the other in shuffled order, and ratios are taken
+within a round, so that other load on the machine falls on both sides.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import random
+import shutil
+import time
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+from . import rivals, sessions
+from .project import CONCURRENCY, Project
+from .report import Goal, Report, Spread
+from .servers import postgresql, sqlite
+from .upstream import Upstream, serving
+from .workspace import Worker, folder
+
+NETWORKS = {"http": "plain HTTP", "https": "TLS", "delayed": "plain HTTP, 50 ms before each answer"}
+#: Sessions of one run. The loop is slow where it makes many connections, so that it gets fewer.
+SESSIONS = 120
+LOOP_SESSIONS = {"http": 40, "https": 8, "delayed": 5}
+MANY = 64
+
+Result = Mapping[str, float]
+
+
+@dataclass(frozen=True)
+class Contestant:
+    """Somebody who fetches sessions over one network, once per round."""
+
+    name: str
+    network: str
+    run: Callable[[], Result]
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """The command's own options."""
+    parser.add_argument("--sessions", type=int, default=SESSIONS, help=f"of each run (default: {SESSIONS})")
+    parser.add_argument("--rounds", type=int, default=5, help="of all contestants (default: 5)")
+    parser.add_argument(
+        "--network", choices=list(NETWORKS), action="append", help="only this one (may be repeated)"
+    )
+    parser.add_argument(
+        "--database", choices=["postgresql", "sqlite"], default="postgresql", help="for the rows"
+    )
+    parser.add_argument(
+        "--profile", type=Path, metavar="FILE", help="instead, profile one thread over HTTP; for pstats"
+    )
+
+
+def run(options: argparse.Namespace) -> Report:
+    """Measure."""
+    with ExitStack() as stack:
+        room = options.sessions * 8_000_000
+        home = stack.enter_context(folder(in_memory=True, needed=2 * room))
+        upstream = stack.enter_context(serving(home))
+        if options.database == "postgresql":
+            server = stack.enter_context(postgresql())
+            database, version = server.database, server.version
+        else:
+            import sqlite3
+
+            rows = stack.enter_context(folder())
+            database, version = sqlite(rows / "database.sqlite3"), f"SQLite {sqlite3.sqlite_version}"
+        project = Project(database=database, archive=str(home / "archive"))
+        project.set_up()
+        sessions.migrate()
+        report = Report("Archive: whole sessions per second")
+        report.versions = {"nginx": upstream.version.removeprefix("nginx "), version: ""}
+        if options.profile:
+            _profile(project, upstream, options.sessions, options.profile)
+            report.notes.append(f"The profile is in {options.profile}: python -m pstats {options.profile}")
+            return report
+        networks = options.network or list(NETWORKS)
+        contestants = [
+            contestant
+            for network in networks
+            for contestant in _contestants(project, upstream, network, options.sessions, home)
+        ]
+        results = _rounds(contestants, options.rounds)
+    _fill(report, upstream, networks, contestants, results)
+    return report
+
+
+def _contestants(
+    project: Project, upstream: Upstream, network: str, count: int, home: Path
+) -> list[Contestant]:
+    def engine(processes: int, concurrency: int) -> Callable[[], Result]:
+        there = replace(
+            project,
+            api_url=upstream.address(network),
+            authorities=upstream.authorities if network == "https" else "",
+            concurrency=concurrency,
+        )
+        return lambda: archive(there, upstream, count, processes=processes)
+
+    def curl(parallel: int) -> Callable[[], Result]:
+        return lambda: _with_folder(
+            home, lambda place: rivals.curl(upstream, network, count, place, parallel=parallel)
+        )
+
+    def loop() -> Result:
+        return _with_folder(home, lambda place: _loop(upstream, network, place))
+
+    found = {
+        "requests loop": loop,
+        "curl, one after the other": curl(1),
+        "curl, 32 at once": curl(32),
+        "engine, 1 process": engine(1, CONCURRENCY),
+        "engine, 2 processes": engine(2, CONCURRENCY),
+    }
+    if network == "delayed":
+        # One after the other is the loop's speed again.
+        del found["curl, one after the other"]
+        found[f"engine, 1 process, CONCURRENCY {MANY}"] = engine(1, MANY)
+    return [Contestant(name, network, action) for name, action in found.items()]
+
+
+def archive(
+    project: Project, upstream: Upstream, count: int, *, processes: int = 1, profile: Path | None = None
+) -> dict[str, float]:
+    """Let fresh engine processes archive *count* sessions; checked, and removed again."""
+    sessions.start(count)
+    arguments = [str(profile)] if profile else []
+    workers = [Worker("benchmarks.engine", arguments, project.environment()) for _ in range(processes)]
+    try:
+        for worker in workers:
+            worker.wait_ready()
+        started = time.monotonic()
+        for worker in workers:
+            worker.go()
+        results: list[dict[str, float]] = [json.loads(worker.result()) for worker in workers]
+        seconds = time.monotonic() - started
+    finally:
+        for worker in workers:
+            worker.stop()
+    sessions.verify(count, upstream.hashes, project.archive)
+    sessions.remove(project.archive)
+    return {
+        "sessions": count,
+        "seconds": seconds,
+        "cpu": sum(result["cpu"] for result in results),
+        "memory": max(result["memory"] or 0 for result in results),
+    }
+
+
+def _loop(upstream: Upstream, network: str, place: Path) -> Result:
+    import os
+
+    arguments = [upstream.address(network), upstream.authorities if network == "https" else ""]
+    worker = Worker(
+        "benchmarks.rivals", [*arguments, str(LOOP_SESSIONS[network]), str(place)], dict(os.environ)
+    )
+    try:
+        worker.wait_ready()
+        worker.go()
+        result: dict[str, float] = json.loads(worker.result())
+        return result
+    finally:
+        worker.stop()
+
+
+def _with_folder(home: Path, action: Callable[[Path], Result]) -> Result:
+    place = home / "fetched"
+    place.mkdir()
+    try:
+        return action(place)
+    finally:
+        shutil.rmtree(place)
+
+
+def _rounds(contestants: Sequence[Contestant], rounds: int) -> dict[Contestant, list[Result]]:
+    results: dict[Contestant, list[Result]] = {contestant: [] for contestant in contestants}
+    order = random.Random(1)
+    for number in range(rounds):
+        shuffled = list(contestants)
+        order.shuffle(shuffled)
+        for contestant in shuffled:
+            result = contestant.run()
+            results[contestant].append(result)
+            speed = result["sessions"] / result["seconds"]
+            print(
+                f"round {number + 1}/{rounds}  {contestant.network:8}{contestant.name:36}{speed:8.1f}/s",
+                flush=True,
+            )
+    return results
+
+
+def _profile(project: Project, upstream: Upstream, count: int, path: Path) -> None:
+    archive(replace(project, api_url=upstream.http, concurrency=1), upstream, count, profile=path.resolve())
+
+
+def _fill(
+    report: Report,
+    upstream: Upstream,
+    networks: Sequence[str],
+    contestants: Sequence[Contestant],
+    results: Mapping[Contestant, Sequence[Result]],
+) -> None:
+    speeds: dict[tuple[str, str], list[float]] = {
+        (one.network, one.name): [item["sessions"] / item["seconds"] for item in results[one]]
+        for one in contestants
+    }
+    for network in networks:
+        rows = []
+        for one in contestants:
+            if one.network != network:
+                continue
+            speed = Spread.of(speeds[network, one.name])
+            cpu = Spread.of([1000 * item["cpu"] / item["sessions"] for item in results[one]])
+            rows.append(
+                [one.name, str(speed), f"{speed.median * upstream.session_bytes / 1e6:.0f}", str(cpu)]
+            )
+        report.table(
+            f"{NETWORKS[network]}: medians of {len(results[contestants[0]])} rounds (least–most)",
+            ["", "sessions/s", "MB/s", "client CPU, ms/session"],
+            rows,
+        )
+        report.goals += _goals(
+            network, {name: value for (at, name), value in speeds.items() if at == network}
+        )
+    report.figures = {
+        f"{one.network}: {one.name}": [dict(item) for item in results[one]] for one in contestants
+    }
+    mb = upstream.session_bytes / 1e6
+    report.notes.append(
+        f"A session: 2 answers with card pictures, 3 small ones, a film of 3 MB, 5 pictures; {mb:.2f} MB in all.\n"
+        "curl only GETs the large answers and the files; the loop asks what it must to find them. Every run of\n"
+        "the engine was checked: each file decrypts and has the hash of what was served."
+    )
+
+
+def _goals(network: str, speeds: Mapping[str, Sequence[float]]) -> list[Goal]:
+    best = max(
+        (name for name in speeds if name.startswith("curl")), key=lambda name: Spread.of(speeds[name]).median
+    )
+    goals: list[tuple[str, str, str, float]] = {
+        "http": [
+            ("engine, 1 process", best, "best curl", 0.25),
+            ("engine, 2 processes", best, "best curl", 0.45),
+            ("engine, 1 process", "requests loop", "requests loop", 1.6),
+        ],
+        "https": [
+            ("engine, 1 process", best, "best curl", 0.40),
+            ("engine, 1 process", "requests loop", "requests loop", 12.0),
+        ],
+        "delayed": [
+            ("engine, 1 process", "requests loop", "requests loop", 25.0),
+            (f"engine, 1 process, CONCURRENCY {MANY}", "requests loop", "requests loop", 25.0),
+        ],
+    }[network]
+    words = {"http": "HTTP", "https": "TLS", "delayed": "50 ms"}[network]
+    return [
+        Goal(
+            f"{words}: {one} / {name}",
+            Spread.of([mine / theirs for mine, theirs in zip(speeds[one], speeds[other], strict=True)]),
+            at_least=least,
+        )
+        for one, other, name, least in goals
+    ]
+
+
+def main(options: argparse.Namespace) -> Any:
+    """For :mod:`.__main__`."""
+    return run(options)

@@ -1,0 +1,61 @@
+"""The Django project that a benchmark runs in, for its own process and for those that it starts."""
+
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import asdict, dataclass, field
+from typing import Any, Self
+
+VARIABLE = "FACEPRINT_BENCHMARK"
+#: The product's default.
+CONCURRENCY = 8
+
+
+@dataclass(frozen=True)
+class Project:
+    """What differs between one run and another.
+
+    ``database`` is an entry of Django's DATABASES, ``archive`` the folder of the encrypted files. ``authorities``
+    is a file of certificates in place of certifi's; "" leaves that.
+    """
+
+    database: dict[str, Any]
+    archive: str
+    api_url: str = "http://127.0.0.1:9"
+    authorities: str = ""
+    concurrency: int = CONCURRENCY
+    broker: str = "memory://"
+    more: dict[str, Any] = field(default_factory=dict)
+
+    @classmethod
+    def from_environment(cls) -> Self:
+        """The project that the starting process has described."""
+        return cls(**json.loads(os.environ[VARIABLE]))
+
+    def environment(self) -> dict[str, str]:
+        """Environment variables for a process of this project."""
+        return {
+            **os.environ,
+            VARIABLE: json.dumps(asdict(self)),
+            "DJANGO_SETTINGS_MODULE": "benchmarks.settings",
+        }
+
+    def set_up(self) -> None:
+        """Make this process one of the project."""
+        os.environ.update(self.environment())
+        set_up()
+
+
+def set_up() -> None:
+    """Make this process one of the project that the environment describes."""
+    project = Project.from_environment()
+    if project.authorities:
+        # Before requests is imported, which asks once. No setting of the product lessens TLS, so that
+        # trusting the benchmark's own authority takes replacing the list itself.
+        import certifi
+
+        certifi.where = lambda: project.authorities
+    import django
+
+    django.setup()

@@ -1,0 +1,160 @@
+"""Database servers and a broker for one benchmark: private, in a temporary folder, on free ports."""
+
+from __future__ import annotations
+
+import os
+import pwd
+import shutil
+import subprocess
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from .workspace import Missing, folder, free_port, listens, program, server
+
+_POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
+DATABASE = "faceprint"
+
+
+@dataclass(frozen=True)
+class DatabaseServer:
+    """A running server: its entry in Django's DATABASES, what it is, and where it writes what it does."""
+
+    database: dict[str, Any]
+    version: str
+    log: Path
+
+
+@contextmanager
+def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseServer]:
+    """PostgreSQL as it is installed, with an empty database. *settings* are its parameters."""
+    install = "Debian, Ubuntu: apt install postgresql"
+    postgres = program("postgres", install=install, folders=_POSTGRES_FOLDERS)
+    initdb = program("initdb", install=install, folders=_POSTGRES_FOLDERS)
+    with folder() as home:
+        data, port = home / "data", free_port()
+        as_user = _unprivileged("postgres", home)
+        _run([initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"], as_user)
+        parameters = {
+            "listen_addresses": "127.0.0.1",
+            "port": str(port),
+            "unix_socket_directories": str(home),
+            "shared_buffers": "256MB",
+            "max_wal_size": "4GB",
+            **(settings or {}),
+        }
+        command = [postgres, "-D", str(data)]
+        for name, value in parameters.items():
+            command += ["-c", f"{name}={value}"]
+        log = home / "log"
+        connection = {"host": "127.0.0.1", "port": port, "user": "postgres", "autocommit": True}
+
+        def answers() -> bool:
+            import psycopg
+
+            try:
+                with psycopg.connect(dbname="postgres", **connection):
+                    return True
+            except psycopg.OperationalError:
+                return False
+
+        with server(command, log=log, ready=answers, **as_user):
+            import psycopg
+
+            with psycopg.connect(dbname="postgres", **connection) as admin:
+                admin.execute(f"CREATE DATABASE {DATABASE}")
+                row = admin.execute("SHOW server_version").fetchone()
+            version = f"PostgreSQL {str(row[0]).split()[0]}" if row else "PostgreSQL"
+            entry = {
+                "ENGINE": "django.db.backends.postgresql",
+                "NAME": DATABASE,
+                "USER": "postgres",
+                "HOST": "127.0.0.1",
+                "PORT": port,
+            }
+            yield DatabaseServer(entry, version, log)
+
+
+@contextmanager
+def mariadb() -> Iterator[DatabaseServer]:
+    """MariaDB as it is installed, with an empty database."""
+    install = "Debian, Ubuntu: apt install mariadb-server"
+    daemon = program("mariadbd", "mysqld", install=install)
+    installer = program("mariadb-install-db", "mysql_install_db", install=install)
+    with folder() as home:
+        data, port, socket = home / "data", free_port(), home / "socket"
+        as_user = _unprivileged("mysql", home)
+        _run(
+            [
+                *(installer, "--no-defaults", f"--datadir={data}", "--skip-test-db"),
+                "--auth-root-authentication-method=normal",
+            ],
+            as_user,
+        )
+        command = [
+            *(daemon, "--no-defaults", f"--datadir={data}", f"--socket={socket}", f"--port={port}"),
+            *("--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}", "--innodb-buffer-pool-size=512M"),
+            *("--innodb-log-file-size=512M", "--character-set-server=utf8mb4"),
+        ]
+        log = home / "log"
+        with server(command, log=log, ready=lambda: socket.exists() and listens(port), **as_user):
+            import MySQLdb
+
+            admin = MySQLdb.connect(unix_socket=str(socket), user="root")
+            cursor = admin.cursor()
+            cursor.execute(f"CREATE DATABASE {DATABASE} CHARACTER SET utf8mb4")
+            cursor.execute("SELECT version()")
+            version = f"MariaDB {cursor.fetchone()[0].partition('-')[0]}"
+            admin.close()
+            entry = {
+                "ENGINE": "django.db.backends.mysql",
+                "NAME": DATABASE,
+                "USER": "root",
+                "HOST": str(socket),
+                "OPTIONS": {"charset": "utf8mb4", "isolation_level": "read committed"},
+            }
+            yield DatabaseServer(entry, version, log)
+
+
+@contextmanager
+def redis() -> Iterator[str]:
+    """A Redis that forgets; its URL."""
+    daemon = program("redis-server", "valkey-server", install="Debian, Ubuntu: apt install redis-server")
+    with folder() as home:
+        port = free_port()
+        command = [daemon, "--port", str(port), "--bind", "127.0.0.1", "--save", "", "--dir", str(home)]
+        with server(command, log=home / "log", ready=lambda: listens(port)):
+            yield f"redis://127.0.0.1:{port}/0"
+
+
+def sqlite(path: Path) -> dict[str, Any]:
+    """An entry of DATABASES: a file with the options that the documentation recommends."""
+    return {
+        "ENGINE": "django.db.backends.sqlite3",
+        "NAME": str(path),
+        "OPTIONS": {
+            "init_command": "PRAGMA journal_mode=WAL; PRAGMA synchronous=NORMAL",
+            "transaction_mode": "IMMEDIATE",
+            "timeout": 20,
+        },
+    }
+
+
+def _unprivileged(name: str, home: Path) -> dict[str, Any]:
+    """Options that start a process as somebody else, where we are root and the server refuses to be."""
+    if os.geteuid() != 0:
+        return {}
+    try:
+        user = pwd.getpwnam(name)
+    except KeyError:
+        raise Missing(f"There is no user {name}, and as root the server does not start.") from None
+    shutil.chown(home, user.pw_uid, user.pw_gid)
+    return {"user": user.pw_uid, "group": user.pw_gid, "extra_groups": [], "cwd": home}
+
+
+def _run(command: Sequence[str], options: Mapping[str, Any]) -> None:
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120, **options)
+    if done.returncode:
+        raise Missing(f"{command[0]} fails:\n{done.stderr[-2000:]}")

@@ -1,0 +1,134 @@
+"""Rows for the engine to work on, and the proof afterwards that it did."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import Counter
+from collections.abc import Sequence
+from datetime import timedelta
+from pathlib import Path
+
+AGE = timedelta(minutes=5)
+
+
+def migrate() -> None:
+    """Make the tables."""
+    from django.core.management import call_command
+
+    call_command("migrate", verbosity=0)
+
+
+def start(count: int) -> None:
+    """Sessions whose person has just passed and come back: all of it is still to be asked and fetched."""
+    from django_faceprint.clock import now
+    from django_faceprint.models import VerificationSession
+    from django_faceprint.privacy.blind_index import blind_index
+    from django_faceprint.services.deadlines import pending_ladder, session_deadlines
+
+    moment = now()
+    issued_at = moment - AGE
+    until = session_deadlines(issued_at, issued_at)
+    ladder = pending_ladder(
+        requested_at=issued_at,
+        media_deadline=until.media_deadline,
+        results_deadline=until.results_deadline,
+        records_video=True,
+        moment=moment,
+    )
+    plan = _plan()
+    first = VerificationSession.objects.count()
+    rows = []
+    for number in range(first, first + count):
+        token = f"benchmarkToken{number:010d}"
+        rows.append(
+            VerificationSession(
+                environment=VerificationSession.Environment.SANDBOX,
+                plan=plan,
+                application="default",
+                verify_token=token,
+                verify_token_index=blind_index("verify_token", token),
+                reference=f"benchmark-{number}",
+                created_at=issued_at,
+                token_requested_at=issued_at,
+                token_answered_at=issued_at,
+                returned_at=moment,
+                expires_at=until.expires_at,
+                media_deadline=until.media_deadline,
+                results_deadline=until.results_deadline,
+                media_latest=until.media_latest,
+                results_latest=until.results_latest,
+                ready_deadline=ladder.next_deadline,
+                **ladder.columns(),
+            )
+        )
+    VerificationSession.objects.bulk_create(rows, batch_size=500)
+
+
+def _plan():  # type: ignore[no-untyped-def]
+    from django_faceprint.models import Plan
+
+    return Plan.objects.get_or_create(
+        plan_id="25001",
+        defaults={
+            "name": "Benchmark",
+            "identity_entry": Plan.IdentityEntry.OCR,
+            "card_sides": Plan.CardSides.BOTH,
+            "liveness": Plan.Liveness.ACTION,
+            "records_video": True,
+        },
+    )[0]
+
+
+def verify(count: int, hashes: Sequence[str], archive: str) -> None:
+    """Raise unless exactly *count* sessions are complete and each has exactly these files, which decrypt.
+
+    Every file is read back. Nothing else may lie in the folder of the archive.
+    """
+    from django_faceprint.models import MediaAsset, UploadIntent, VerificationSession
+    from django_faceprint.services.archive import open_stored
+
+    complete = VerificationSession.objects.filter(archive_state=VerificationSession.ArchiveState.COMPLETE)
+    _require(complete.count() == count, f"{complete.count()} of {count} sessions are complete")
+    per_session: dict[int, list[str]] = {}
+    for asset in MediaAsset.objects.filter(state=MediaAsset.State.STORED).iterator():
+        digest = hashlib.sha256()
+        with open_stored(asset) as reader:
+            while chunk := reader.read(1 << 20):
+                digest.update(chunk)
+        _require(digest.hexdigest() == asset.sha256, "a file has another hash than its row")
+        per_session.setdefault(asset.session_id, []).append(asset.sha256)
+    expected = Counter(hashes)
+    _require(len(per_session) == count, "a session has no files")
+    _require(
+        all(Counter(found) == expected for found in per_session.values()),
+        "a session has other files than sent",
+    )
+    files = sum(1 for path in Path(archive).rglob("*") if path.is_file())
+    _require(files == count * len(hashes), f"{files} files instead of {count * len(hashes)}")
+    _require(not UploadIntent.objects.exists(), "an upload was not settled")
+
+
+def remove(archive: str) -> None:
+    """Forget all sessions and their files."""
+    import shutil
+
+    from django_faceprint.models import (
+        MediaAsset,
+        UploadIntent,
+        UpstreamAnswer,
+        UpstreamCall,
+        VerificationAttempt,
+        VerificationSession,
+    )
+
+    for model in (
+        *(UploadIntent, UpstreamCall, UpstreamAnswer, VerificationAttempt, MediaAsset, VerificationSession),
+    ):
+        rows = model._default_manager.all()
+        rows._raw_delete(rows.db)
+    shutil.rmtree(archive, ignore_errors=True)
+
+
+def _require(condition: bool, problem: str) -> None:
+    if not condition:
+        raise AssertionError(f"The archive is not what was served: {problem}.")

@@ -1,0 +1,152 @@
+"""Folders, programs, ports and processes of a benchmark, all of which are gone when it ends."""
+
+from __future__ import annotations
+
+import glob
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+ROOT = Path(__file__).resolve().parent.parent
+MEMORY = Path("/dev/shm")  # noqa: S108  (the folder is made by tempfile)
+
+
+class Missing(Exception):
+    """Something that the benchmark needs is not on this machine; the text says what and how to get it."""
+
+
+def program(*names: str, install: str, folders: Sequence[str] = ()) -> str:
+    """The path of the first of these programs that is installed. *folders* may hold wildcards."""
+    found = [folder for pattern in folders for folder in sorted(glob.glob(pattern), reverse=True)]
+    path = os.pathsep.join([*found, os.environ.get("PATH", ""), "/usr/sbin", "/usr/local/sbin"])
+    for name in names:
+        if place := shutil.which(name, path=path):
+            return place
+    raise Missing(f"{names[0]} is not installed ({install}).")
+
+
+@contextmanager
+def folder(*, in_memory: bool = False, needed: int = 0) -> Iterator[Path]:
+    """A fresh folder that others may read, removed at the end.
+
+    In memory where that is wanted and there is room for *needed* bytes, so that the disk is not measured.
+    """
+    parent = None
+    if in_memory and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed:
+        parent = MEMORY
+    elif needed and shutil.disk_usage(tempfile.gettempdir()).free < needed:
+        raise Missing(f"{tempfile.gettempdir()} has less than {needed // 1_000_000} MB free.")
+    path = Path(tempfile.mkdtemp(prefix="faceprint-benchmark-", dir=parent))
+    # A server that gives up root's rights reads in it.
+    path.chmod(0o755)
+    try:
+        yield path
+    finally:
+        shutil.rmtree(path, ignore_errors=True)
+
+
+def free_port() -> int:
+    """A port that nobody listens on at this moment."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def listens(port: int) -> bool:
+    """Whether somebody accepts connections there."""
+    try:
+        with socket.create_connection(("127.0.0.1", port), timeout=1):
+            return True
+    except OSError:
+        return False
+
+
+@contextmanager
+def server(
+    command: Sequence[str], *, log: Path, ready: Callable[[], bool], patience: float = 30.0, **options: Any
+) -> Iterator[subprocess.Popen[bytes]]:
+    """A server in a process group of its own, stopped at the end; *log* takes what it says."""
+    with log.open("wb") as output:
+        process = subprocess.Popen(
+            command,
+            stdin=subprocess.DEVNULL,
+            stdout=output,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            **options,
+        )
+    try:
+        give_up_at = time.monotonic() + patience
+        while not ready():
+            if process.poll() is not None or time.monotonic() > give_up_at:
+                said = log.read_text(encoding="utf-8", errors="replace")[-2000:]
+                raise Missing(f"{command[0]} does not start:\n{said}")
+            time.sleep(0.05)
+        yield process
+    finally:
+        stop(process)
+
+
+def stop(process: subprocess.Popen[Any], *, patience: float = 20.0) -> None:
+    """End a process: politely, then not."""
+    if process.poll() is None:
+        process.send_signal(signal.SIGTERM)
+        try:
+            process.wait(patience)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+
+
+class Worker:
+    """A Python process of ours that says "ready", waits for "go", works, and answers with one line of JSON."""
+
+    def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
+        self._name = module
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", module, *arguments],
+            cwd=ROOT,
+            env=environment,
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def wait_ready(self) -> None:
+        """Return when it has imported and connected what it needs."""
+        self._read("ready")
+
+    def go(self) -> None:
+        """Let it begin."""
+        assert self._process.stdin is not None
+        self._process.stdin.write("go\n")
+        self._process.stdin.flush()
+
+    def result(self) -> str:
+        """What it answers; returns when it has."""
+        return self._read("")
+
+    def _read(self, expected: str) -> str:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline().strip()
+        if not line or (expected and line != expected):
+            self.stop()
+            raise RuntimeError(f"{self._name} broke off (exit status {self._process.returncode}).")
+        return line
+
+    def stop(self) -> None:
+        """End it, if it has not ended."""
+        stop(self._process)
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                pipe.close()
