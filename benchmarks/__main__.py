@@ -1,6 +1,7 @@
-"""``python -m benchmarks COMMAND``: measure, print a table, write the figures as JSON where that is wanted.
+"""``python -m benchmarks COMMAND``: measure and print a table; with ``--json`` write every figure, too.
 
-Exit status: 0, also when a goal is missed; 1 when something is missing on this machine; 2 for wrong arguments.
+Exit status: 0, also when a goal is missed; 1 when something is missing on this machine; 2 for wrong
+arguments.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from pathlib import Path
 from .workspace import Missing
 
 COMMANDS = {
-    "archive": "sessions per second against curl and a requests loop",
+    "archive": "whole sessions per second against curl and a requests loop",
+    "statements": "SQL statements per archived session on PostgreSQL",
 }
 
 

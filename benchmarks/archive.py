@@ -1,7 +1,7 @@
-"""``archive``: sessions per second from the first question to the last row, against curl and a hand-written loop.
+"""``archive``: whole sessions per second, against curl and the loop that projects write by hand.
 
-Rivals are interleaved: each round runs all of them one after the other in shuffled order, and ratios are taken
-within a round, so that other load on the machine falls on both sides.
+Rivals are interleaved: each round runs all of them one after the other in shuffled order, and ratios are
+taken within a round, so that other load on the machine falls on both sides.
 """
 
 from __future__ import annotations
@@ -15,7 +15,6 @@ from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any
 
 from . import rivals, sessions
 from .project import CONCURRENCY, Project
@@ -126,15 +125,26 @@ def _contestants(
 
 
 def archive(
-    project: Project, upstream: Upstream, count: int, *, processes: int = 1, profile: Path | None = None
+    project: Project,
+    upstream: Upstream,
+    count: int,
+    *,
+    processes: int = 1,
+    profile: Path | None = None,
+    before: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Let fresh engine processes archive *count* sessions; checked, and removed again."""
+    """Let fresh engine processes archive *count* sessions; checked, and removed again.
+
+    *before* is called when they are ready and have not begun.
+    """
     sessions.start(count)
     arguments = [str(profile)] if profile else []
     workers = [Worker("benchmarks.engine", arguments, project.environment()) for _ in range(processes)]
     try:
         for worker in workers:
             worker.wait_ready()
+        if before is not None:
+            before()
         started = time.monotonic()
         for worker in workers:
             worker.go()
@@ -233,9 +243,9 @@ def _fill(
     }
     mb = upstream.session_bytes / 1e6
     report.notes.append(
-        f"A session: 2 answers with card pictures, 3 small ones, a film of 3 MB, 5 pictures; {mb:.2f} MB in all.\n"
-        "curl only GETs the large answers and the files; the loop asks what it must to find them. Every run of\n"
-        "the engine was checked: each file decrypts and has the hash of what was served."
+        f"A session: 2 answers with card pictures, 3 small ones, a film of 3 MB, 5 pictures; {mb:.2f} MB.\n"
+        "curl only GETs the large answers and the files; the loop asks what it must to find them. Every run\n"
+        "of the engine was checked: each file decrypts and has the hash of what was served."
     )
 
 
@@ -267,8 +277,3 @@ def _goals(network: str, speeds: Mapping[str, Sequence[float]]) -> list[Goal]:
         )
         for one, other, name, least in goals
     ]
-
-
-def main(options: argparse.Namespace) -> Any:
-    """For :mod:`.__main__`."""
-    return run(options)

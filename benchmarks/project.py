@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import os
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from typing import Any, Self
 
 VARIABLE = "FACEPRINT_BENCHMARK"
@@ -16,8 +16,8 @@ CONCURRENCY = 8
 class Project:
     """What differs between one run and another.
 
-    ``database`` is an entry of Django's DATABASES, ``archive`` the folder of the encrypted files. ``authorities``
-    is a file of certificates in place of certifi's; "" leaves that.
+    ``database`` is an entry of Django's DATABASES, ``archive`` the folder of the encrypted files.
+    ``authorities`` is a file of certificates in place of certifi's; "" leaves that.
     """
 
     database: dict[str, Any]
@@ -26,7 +26,6 @@ class Project:
     authorities: str = ""
     concurrency: int = CONCURRENCY
     broker: str = "memory://"
-    more: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def from_environment(cls) -> Self:

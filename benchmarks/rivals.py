@@ -1,6 +1,7 @@
-"""What the engine is compared with: curl, and the loop around ``requests.get`` that projects write by hand.
+"""What the engine is compared with: curl, and the loop around ``requests.get`` that is written by hand.
 
-``python -m benchmarks.rivals ADDRESS AUTHORITIES SESSIONS FOLDER`` is the loop; see :class:`.workspace.Worker`.
+``python -m benchmarks.rivals ADDRESS AUTHORITIES SESSIONS FOLDER`` is the loop, started as a
+:class:`.workspace.Worker`.
 """
 
 from __future__ import annotations
@@ -45,15 +46,17 @@ def curl(upstream: Upstream, network: str, sessions: int, folder: Path, *, paral
         command += ["--parallel", "--parallel-max", str(parallel)]
     before = resource.getrusage(resource.RUSAGE_CHILDREN)
     started = time.monotonic()
-    subprocess.run(command, check=True)
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
     seconds = time.monotonic() - started
     after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    if done.returncode:
+        raise RuntimeError(f"curl fails: {done.stderr[-500:]}")
     cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
     return {"sessions": sessions, "seconds": seconds, "cpu": cpu}
 
 
 def loop(address: str, authorities: str, sessions: int, folder: Path) -> int:
-    """One session after the other: ask, decode, get, write. No Session object, no checks, no rows, no cipher."""
+    """One session after the other: ask, decode, get, write. No checks, no rows, no cipher."""
     import base64
 
     import requests

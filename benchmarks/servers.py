@@ -49,13 +49,13 @@ def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseSe
         for name, value in parameters.items():
             command += ["-c", f"{name}={value}"]
         log = home / "log"
-        connection = {"host": "127.0.0.1", "port": port, "user": "postgres", "autocommit": True}
+        address = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
 
         def answers() -> bool:
             import psycopg
 
             try:
-                with psycopg.connect(dbname="postgres", **connection):
+                with psycopg.connect(address, autocommit=True):
                     return True
             except psycopg.OperationalError:
                 return False
@@ -63,7 +63,7 @@ def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseSe
         with server(command, log=log, ready=answers, **as_user):
             import psycopg
 
-            with psycopg.connect(dbname="postgres", **connection) as admin:
+            with psycopg.connect(address, autocommit=True) as admin:
                 admin.execute(f"CREATE DATABASE {DATABASE}")
                 row = admin.execute("SHOW server_version").fetchone()
             version = f"PostgreSQL {str(row[0]).split()[0]}" if row else "PostgreSQL"
@@ -100,7 +100,7 @@ def mariadb() -> Iterator[DatabaseServer]:
         ]
         log = home / "log"
         with server(command, log=log, ready=lambda: socket.exists() and listens(port), **as_user):
-            import MySQLdb
+            import MySQLdb  # type: ignore[import-untyped]
 
             admin = MySQLdb.connect(unix_socket=str(socket), user="root")
             cursor = admin.cursor()

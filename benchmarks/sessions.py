@@ -7,6 +7,10 @@ from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from django_faceprint.models import Plan
 
 AGE = timedelta(minutes=5)
 
@@ -64,7 +68,7 @@ def start(count: int) -> None:
     VerificationSession.objects.bulk_create(rows, batch_size=500)
 
 
-def _plan():  # type: ignore[no-untyped-def]
+def _plan() -> Plan:
     from django_faceprint.models import Plan
 
     return Plan.objects.get_or_create(

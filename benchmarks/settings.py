@@ -1,4 +1,4 @@
-"""Settings of a benchmark's processes: a production host in all but ``DEBUG``, without which loopback is refused.
+"""Settings of a benchmark's processes: production in all but ``DEBUG``, without which loopback is refused.
 
 What differs between runs is in the environment variable ``FACEPRINT_BENCHMARK``; see :mod:`.project`.
 """

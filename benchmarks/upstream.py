@@ -45,7 +45,7 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Upstream:
-    """A running upstream: three addresses, the file of trusted certificates, and what an archive must hold."""
+    """A running upstream: its addresses, the file of trusted certificates, what an archive must hold."""
 
     http: str
     https: str

@@ -109,7 +109,7 @@ def stop(process: subprocess.Popen[Any], *, patience: float = 20.0) -> None:
 
 
 class Worker:
-    """A Python process of ours that says "ready", waits for "go", works, and answers with one line of JSON."""
+    """A Python process of ours: says "ready", waits for "go", works, answers with one line of JSON."""
 
     def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._name = module
