@@ -17,6 +17,7 @@ from .workspace import Missing
 COMMANDS = {
     "archive": "whole sessions per second against curl and a requests loop",
     "statements": "SQL statements per archived session on PostgreSQL",
+    "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 
 

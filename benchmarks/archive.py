@@ -64,7 +64,7 @@ def run(options: argparse.Namespace) -> Report:
         upstream = stack.enter_context(serving(home))
         if options.database == "postgresql":
             server = stack.enter_context(postgresql())
-            database, version = server.database, server.version
+            database, version = server.create(), server.version
         else:
             import sqlite3
 

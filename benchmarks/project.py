@@ -46,6 +46,15 @@ class Project:
         set_up()
 
 
+def use_database(entry: dict[str, Any]) -> None:
+    """Work on another database from now on, also one of another kind."""
+    from django.db import DEFAULT_DB_ALIAS, connections
+
+    connections.close_all()
+    connections.settings = connections.configure_settings({DEFAULT_DB_ALIAS: dict(entry)})
+    del connections[DEFAULT_DB_ALIAS]
+
+
 def set_up() -> None:
     """Make this process one of the project that the environment describes."""
     project = Project.from_environment()

@@ -39,7 +39,7 @@ def start(count: int) -> None:
         records_video=True,
         moment=moment,
     )
-    plan = _plan()
+    kind = plan()
     first = VerificationSession.objects.count()
     rows = []
     for number in range(first, first + count):
@@ -47,7 +47,7 @@ def start(count: int) -> None:
         rows.append(
             VerificationSession(
                 environment=VerificationSession.Environment.SANDBOX,
-                plan=plan,
+                plan=kind,
                 application="default",
                 verify_token=token,
                 verify_token_index=blind_index("verify_token", token),
@@ -68,7 +68,7 @@ def start(count: int) -> None:
     VerificationSession.objects.bulk_create(rows, batch_size=500)
 
 
-def _plan() -> Plan:
+def plan() -> Plan:
     from django_faceprint.models import Plan
 
     return Plan.objects.get_or_create(

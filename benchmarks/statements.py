@@ -43,10 +43,10 @@ def run(options: argparse.Namespace) -> Report:
         home = stack.enter_context(folder(in_memory=True, needed=options.sessions * 16_000_000))
         upstream = stack.enter_context(serving(home))
         server = stack.enter_context(postgresql({"log_statement": "all", "log_line_prefix": "%a|"}))
-        project = Project(database=server.database, archive=str(home / "archive"))
+        project = Project(database=server.create(), archive=str(home / "archive"))
         project.set_up()
         sessions.migrate()
-        engine = replace(project, database=_named(server.database), api_url=upstream.http)
+        engine = replace(project, database=_named(project.database), api_url=upstream.http)
         start = [0]
 
         def before() -> None:

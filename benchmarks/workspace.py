@@ -43,8 +43,8 @@ def folder(*, in_memory: bool = False, needed: int = 0) -> Iterator[Path]:
     parent = None
     if in_memory and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed:
         parent = MEMORY
-    elif needed and shutil.disk_usage(tempfile.gettempdir()).free < needed:
-        raise Missing(f"{tempfile.gettempdir()} has less than {needed // 1_000_000} MB free.")
+    else:
+        require_space(needed)
     path = Path(tempfile.mkdtemp(prefix="faceprint-benchmark-", dir=parent))
     # A server that gives up root's rights reads in it.
     path.chmod(0o755)
@@ -52,6 +52,13 @@ def folder(*, in_memory: bool = False, needed: int = 0) -> Iterator[Path]:
         yield path
     finally:
         shutil.rmtree(path, ignore_errors=True)
+
+
+def require_space(needed: int) -> None:
+    """Raise :class:`Missing` unless the temporary folder has room for so many bytes."""
+    place = tempfile.gettempdir()
+    if shutil.disk_usage(place).free < needed:
+        raise Missing(f"{place} has less than {needed // 1_000_000} MB free.")
 
 
 def free_port() -> int:

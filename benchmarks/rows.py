@@ -1,0 +1,122 @@
+"""Millions of sessions, written by the database itself: only what the engine's queue looks at is filled."""
+
+from __future__ import annotations
+
+import re
+from datetime import datetime, timedelta
+from enum import Enum
+from typing import Any
+
+TABLE = "faceprint_verificationsession"
+#: Each session's time is so far from that of the next.
+STEP = timedelta(milliseconds=50)
+
+#: The indexes that the engine's queue stands on.
+QUEUE = ("faceprint_session_wake", "faceprint_session_ready", "faceprint_session_next")
+
+_TEXTS = (
+    *("request_digest", "purpose", "error_class", "error_code", "error_message", "error_log_id"),
+    *("name_index", "number_index"),
+)
+
+
+class State(Enum):
+    """What the engine's queue says of the sessions."""
+
+    WAITING = "waiting"
+    DUE = "due"
+    #: Every second one of the two.
+    MIXED = "mixed"
+
+
+def fill(count: int, state: State, *, moment: datetime) -> None:
+    """*count* sessions under one plan: ready to be claimed, or asleep until the day after *moment*.
+
+    Their keys follow the order in which they began, their deadlines do not: neighbours in the queue are far
+    from each other in the table. The table keeps its unique indexes and those of the queue.
+    """
+    from django.db import connection
+
+    from .sessions import plan
+
+    on_postgres = connection.vendor == "postgresql"
+
+    def at(start: str, step: str) -> str:
+        """The moment *start* and so many steps, as SQL."""
+        microseconds = f"({step}) * {STEP // timedelta(microseconds=1)}"
+        if on_postgres:
+            return f"CAST(%({start})s AS timestamptz) + {microseconds} * INTERVAL '1 microsecond'"
+        return f"%({start})s + INTERVAL {microseconds} MICROSECOND"
+
+    # A step that shares no divisor with the count: every place once, far from its neighbours'.
+    place = f"MOD(seq * 7919, {count})"
+    is_due = {State.WAITING: "FALSE", State.DUE: "TRUE", State.MIXED: "MOD(seq, 2) = 0"}[state]
+    values: dict[str, str] = dict.fromkeys(_TEXTS, "''") | {
+        "id": "seq",
+        "public_id": "CAST(LPAD(TO_HEX(seq), 32, '0') AS uuid)" if on_postgres else "UUID()",
+        "environment": "'sandbox'",
+        "application": "'default'",
+        "reference": "CONCAT('order-', seq)",
+        "verdict": "'pending'",
+        "archive_state": "'waiting'",
+        "created_at": at("began", "seq"),
+        "token_requested_at": at("began", "seq"),
+        "token_answered_at": at("began", "seq"),
+        "lease_epoch": "0",
+        "poked": "FALSE",
+        "poll_count": "0",
+        "failure_count": "0",
+        "stages_done": "'{}'",
+        "plan_id": "%(plan)s",
+        "results_latest": at("latest", place),
+        "next_deadline": at("safe", place),
+        "last_deadline": at("last", place),
+        "wake_at": f"CASE WHEN {is_due} THEN NULL ELSE {at('wake', place)} END",
+        "ready_deadline": f"CASE WHEN {is_due} THEN {at('safe', place)} END",
+    }
+    parameters: dict[str, Any] = {
+        "plan": plan().pk,
+        "began": moment - timedelta(minutes=30) - count * STEP,
+        "safe": moment + timedelta(hours=1),
+        "last": moment + timedelta(hours=100),
+        "latest": moment + timedelta(hours=200),
+        "wake": moment + timedelta(hours=24),
+    }
+    series = (
+        f"generate_series(CAST(1 AS bigint), {count}) AS series(seq)" if on_postgres else f"seq_1_to_{count}"
+    )
+    names, expressions = ", ".join(values), ", ".join(values.values())
+    queue = _drop_indexes()
+    sql = f"INSERT INTO {TABLE} ({names}) SELECT {expressions} FROM {series}"  # noqa: S608  (all ours)
+    with connection.cursor() as cursor:
+        cursor.execute(sql, parameters)
+        for statement in queue:
+            cursor.execute(statement)
+        cursor.execute(f"VACUUM ANALYZE {TABLE}" if on_postgres else f"ANALYZE TABLE {TABLE}")
+
+
+def _drop_indexes() -> list[str]:
+    """Drop what slows down the filling; returns the statements that make the queue's indexes anew.
+
+    The others serve lists and searches, and no question of the engine's.
+    """
+    from django.db import connection
+
+    restore = []
+    with connection.cursor() as cursor:
+        if connection.vendor == "postgresql":
+            cursor.execute("SELECT indexname, indexdef FROM pg_indexes WHERE tablename = %s", [TABLE])
+            for name, definition in cursor.fetchall():
+                if "UNIQUE" in definition:
+                    continue
+                cursor.execute(f'DROP INDEX "{name}"')
+                if name in QUEUE:
+                    restore.append(definition)
+            return restore
+        cursor.execute(f"SHOW CREATE TABLE {TABLE}")
+        keys = dict(re.findall(r"^  KEY `(\w+)` (\(.*\)),?$", cursor.fetchone()[1], re.MULTILINE))
+        # Foreign keys do not let theirs go.
+        dropped = [name for name in keys if "_fk_" not in name and not name.endswith("_owner")]
+        cursor.execute(f"ALTER TABLE {TABLE} " + ", ".join(f"DROP KEY `{name}`" for name in dropped))
+        added = ", ".join(f"ADD KEY `{name}` {keys[name]}" for name in QUEUE)
+        return [f"ALTER TABLE {TABLE} {added}"]
