@@ -47,7 +47,7 @@ _limits: dict[str, Any] = {
 def tick() -> None:
     """Wake what is due and work on it, when there is anything."""
     statistics.beat("tick")
-    if schedule.promote(now()) or VerificationSession.objects.ready().exists():
+    if schedule.promote(now()) or schedule.is_anything_ready():
         _work()
 
 

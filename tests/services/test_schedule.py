@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import itertools
+import re
 import threading
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.db import connection
+from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import schedule
@@ -157,6 +159,22 @@ def test_a_claim_is_stale_when_a_visit_would_outlast_it(clock: Any) -> None:
     assert not schedule.is_stale(lease, clock())
     clock.advance(seconds=1)
     assert schedule.is_stale(lease, clock())
+
+
+def test_every_question_to_the_queue_goes_by_its_index(clock: Any) -> None:
+    """Without an order, a database with much due reads the table until it meets a due session."""
+    make_session(wake_at=clock())
+    make_session(ready_deadline=clock(), next_deadline=clock())
+    with CaptureQueriesContext(connection) as queries:
+        assert schedule.is_anything_ready()
+        assert schedule.promote(clock()) == 1
+        assert len(schedule.claim(clock(), limit=8)) == 2
+        assert not schedule.is_anything_ready()
+    questions = [
+        query["sql"] for query in queries if re.match(r"SELECT .*faceprint_verificationsession", query["sql"])
+    ]
+    assert len(questions) >= 4
+    assert [sql for sql in questions if " ORDER BY " not in sql] == []
 
 
 def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
