@@ -17,6 +17,7 @@ from .workspace import Missing
 COMMANDS = {
     "archive": "whole sessions per second against curl and a requests loop",
     "statements": "SQL statements per archived session on PostgreSQL",
+    "memory": "peak memory with a long film",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 
