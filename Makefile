@@ -4,7 +4,7 @@
 # DATABASE=postgres://... or mysql://... is where the tests make their database instead of in a file.
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test lint screenshots
+.PHONY: help .venv demo test bench lint screenshots
 
 PYTHON ?=
 ARGS ?=
@@ -37,6 +37,10 @@ demo: ## run the whole life of face verifications on this machine (ARGS=--once: 
 test: ## run the tests with what is on this machine
 	$(call setup,example test $(DRIVER))
 	@$(if $(DATABASE),FACEPRINT_TEST_DATABASE='$(DATABASE)') $(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
+
+bench: ## compare the engine with curl and a requests loop (ARGS: archive, memory, celery …, --help)
+	$(call setup,example postgres mysql redis)
+	@$(VENV_PYTHON) -m benchmarks $(or $(ARGS),archive)
 
 lint: ## check style and types
 	$(call setup,example test lint)

@@ -18,6 +18,7 @@ COMMANDS = {
     "archive": "whole sessions per second against curl and a requests loop",
     "statements": "SQL statements per archived session on PostgreSQL",
     "memory": "peak memory with a long film",
+    "celery": "messages per session, and the share of the CPU",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 
