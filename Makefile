@@ -39,7 +39,7 @@ test: ## run the tests with what is on this machine
 	@$(if $(DATABASE),FACEPRINT_TEST_DATABASE='$(DATABASE)') $(VENV_PYTHON) -m pytest -n 2 --dist loadfile $(ARGS)
 
 bench: ## compare the engine with curl and a requests loop (ARGS: archive, memory, celery …, --help)
-	$(call setup,example postgres mysql redis)
+	$(call setup,example postgres redis $(if $(findstring claims,$(ARGS)),mysql))
 	@$(VENV_PYTHON) -m benchmarks $(or $(ARGS),archive)
 
 lint: ## check style and types

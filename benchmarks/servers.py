@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import importlib
 import os
 import pwd
 import shutil
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -38,6 +39,7 @@ def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseSe
     """PostgreSQL as it is installed, without a database. *settings* are its parameters."""
     install = "Debian, Ubuntu: apt install postgresql"
     postgres = program("postgres", install=install, folders=_POSTGRES_FOLDERS)
+    psycopg = _driver("psycopg", "postgres")
     initdb = program("initdb", install=install, folders=_POSTGRES_FOLDERS)
     with folder() as home:
         data, port = home / "data", free_port()
@@ -58,8 +60,6 @@ def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseSe
         address = f"host=127.0.0.1 port={port} user=postgres dbname=postgres"
 
         def answers() -> bool:
-            import psycopg
-
             try:
                 with psycopg.connect(address, autocommit=True):
                     return True
@@ -67,7 +67,6 @@ def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseSe
                 return False
 
         with server(command, log=log, ready=answers, **as_user):
-            import psycopg
 
             def execute(sql: str) -> None:
                 with psycopg.connect(address, autocommit=True) as admin:
@@ -90,6 +89,7 @@ def mariadb() -> Iterator[DatabaseServer]:
     """MariaDB as it is installed, without a database."""
     install = "Debian, Ubuntu: apt install mariadb-server"
     daemon = program("mariadbd", "mysqld", install=install)
+    mysql = _driver("MySQLdb", "mysql")
     installer = program("mariadb-install-db", "mysql_install_db", install=install)
     with folder() as home:
         data, port, socket = home / "data", free_port(), home / "socket"
@@ -113,9 +113,7 @@ def mariadb() -> Iterator[DatabaseServer]:
             ExitStack() as stack,
             server(command, log=log, ready=lambda: socket.exists() and listens(port), **as_user),
         ):
-            import MySQLdb  # type: ignore[import-untyped]
-
-            admin = MySQLdb.connect(unix_socket=str(socket), user="root")
+            admin = mysql.connect(unix_socket=str(socket), user="root")
             stack.callback(admin.close)
             version = f"MariaDB {admin.get_server_info().partition('-')[0]}"
             entry = {
@@ -149,6 +147,13 @@ def sqlite(path: Path) -> dict[str, Any]:
             "timeout": 20,
         },
     }
+
+
+def _driver(module: str, extra: str) -> Any:
+    """The database's driver. Raises :class:`Missing` with the extra that brings it."""
+    with suppress(ImportError):
+        return importlib.import_module(module)
+    raise Missing(f"The Python package {module} is not installed (pip install 'django-faceprint[{extra}]').")
 
 
 def _unprivileged(name: str, home: Path) -> dict[str, Any]:
