@@ -7,6 +7,7 @@ import binascii
 import hashlib
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass
 from typing import Any
 
 from django_faceprint.clock import now
@@ -31,13 +32,15 @@ def make_answer(
     parsed: bool = True,
     oddities: tuple[str, ...] = (),
     pictures: Mapping[str, str] | None = None,
+    held: Mapping[str, bytes] | None = None,
 ) -> UpstreamAnswer:
     """The row that keeps *raw* for *session*; one per distinct content, told by its ``body_index``.
 
     *document* is *raw* read as JSON, if somebody has read it already. *pictures* maps the SHA-256 of a
-    picture's bytes to the id of the asset that holds it.
+    picture's bytes to the id of the asset that holds it; *held* are bytes of pictures by their SHA-256, which
+    spare decoding what is the same.
     """
-    text, readable = _without_pictures(raw or b"", document, pictures or {})
+    text, readable = _without_pictures(raw or b"", document, _Scissors(pictures or {}, held or {}))
     return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
@@ -77,29 +80,39 @@ def content_index(body: str, log_id: str = "") -> str:
     return fingerprint("answer", content.encode("utf-8", "surrogatepass"))
 
 
-def _without_pictures(raw: bytes, document: Any, pictures: Mapping[str, str]) -> tuple[str, bool]:
+def _without_pictures(raw: bytes, document: Any, scissors: _Scissors) -> tuple[str, bool]:
     try:
         if document is None:
             document = json.loads(raw)
-        return json.dumps(_cut(document, pictures), ensure_ascii=False, allow_nan=True), True
+        return json.dumps(scissors.cut(document), ensure_ascii=False, allow_nan=True), True
     except (ValueError, RecursionError):
         return raw[:MAX_KEPT].decode("utf-8", "backslashreplace").replace("\x00", "\\x00"), False
 
 
-def _cut(value: Any, pictures: Mapping[str, str], key: str = "") -> Any:
-    if isinstance(value, dict):
-        return {name: _cut(item, pictures, name) for name, item in value.items()}
-    if isinstance(value, list):
-        return [_cut(item, pictures, key) for item in value]
-    if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > LONGEST_TEXT):
-        digest = _picture_digest(value)
-        return {"removed": "picture", "sha256": digest, "asset": pictures.get(digest)}
-    return value
+@dataclass(frozen=True)
+class _Scissors:
+    """Cut pictures out of a document: ``pictures`` and ``held`` as of :func:`make_answer`."""
 
+    pictures: Mapping[str, str]
+    held: Mapping[str, bytes]
 
-def _picture_digest(text: str) -> str:
-    try:
-        data = base64.b64decode(text, validate=True)
-    except (ValueError, binascii.Error):
-        data = text.encode("utf-8", "surrogatepass")
-    return hashlib.sha256(data).hexdigest()
+    def cut(self, value: Any, key: str = "") -> Any:
+        if isinstance(value, dict):
+            return {name: self.cut(item, name) for name, item in value.items()}
+        if isinstance(value, list):
+            return [self.cut(item, key) for item in value]
+        if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > LONGEST_TEXT):
+            digest = self._digest(value)
+            return {"removed": "picture", "sha256": digest, "asset": self.pictures.get(digest)}
+        return value
+
+    def _digest(self, text: str) -> str:
+        for digest, data in self.held.items():
+            # Takes less than half of the time of decoding, which checks every letter, and hashing.
+            if len(text) == 4 * -(-len(data) // 3) and base64.b64encode(data).decode("ascii") == text:
+                return digest
+        try:
+            data = base64.b64decode(text, validate=True)
+        except (ValueError, binascii.Error):
+            data = text.encode("utf-8", "surrogatepass")
+        return hashlib.sha256(data).hexdigest()

@@ -141,6 +141,7 @@ class Visit:
             code=code,
             oddities=oddities,
             pictures=self.pictures,
+            held=self._held_pictures(),
         )
         self._keep(row)
 
@@ -229,6 +230,11 @@ class Visit:
         self.pictures[digest] = str(asset.public_id)
         if asset.state == State.WANTED and asset.sha256 != digest:
             self.change(asset, sha256=digest)
+
+    def _held_pictures(self) -> dict[str, bytes]:
+        """SHA-256 → bytes of the card pictures that this visit holds."""
+        assets = {digest: UUID(asset_id) for digest, asset_id in self.pictures.items()}
+        return {digest: self.data[pk] for digest, pk in assets.items() if pk in self.data}
 
     def done(self, stage: str) -> bool:
         """Whether *stage* has been answered for good."""
