@@ -380,6 +380,7 @@ class Record:
                 words.STATUS_TONES[session.status],
             ),
             (session.archived_at, gettext("Archive complete"), "good"),
+            (session.erased_at, gettext("Identity and evidence erased"), "neutral"),
         ]
         return [Event(at, text, tone) for at, text, tone in moments if at is not None]
 

@@ -71,6 +71,7 @@ REASONS: dict[str, Promise] = {
     "upload_cut_off": _("the upload was cut off"),
     "demoted": _("the browser fell back to recorded video"),
     "retention": _("the retention period is over"),
+    "erased": _("erased on request"),
 }
 
 ASSET_ERRORS: dict[str, Promise] = {

@@ -7,6 +7,7 @@ from .answer import UpstreamAnswer
 from .asset import MediaAsset, UploadIntent
 from .attempt import VerificationAttempt
 from .call import AccessToken, Heartbeat, UpstreamBudget, UpstreamCall
+from .erasure import Erasure
 from .plan import Plan
 from .session import VerificationSession
 
@@ -15,6 +16,7 @@ __all__ = [
     "AccessToken",
     "Alert",
     "AlertRule",
+    "Erasure",
     "Heartbeat",
     "MediaAsset",
     "Plan",

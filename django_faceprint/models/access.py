@@ -16,6 +16,7 @@ class AccessLog(models.Model):
         VIEW_MEDIA = "view_media", _("viewed file")
         REFRESH = "refresh", _("asked Baidu again")
         ARCHIVE_AGAIN = "archive_again", _("archived again")
+        ERASE = "erase", _("erased record")
 
     at = models.DateTimeField(_("time"), default=now, db_index=True)
     actor_id = models.CharField(_("actor ID"), max_length=64)

@@ -163,6 +163,7 @@ class VerificationSession(models.Model):
     verified_at = models.DateTimeField(_("verified"), null=True)
     decided_at = models.DateTimeField(_("decided"), null=True)
     archived_at = models.DateTimeField(_("archived"), null=True)
+    erased_at = models.DateTimeField(_("erased"), null=True)
     retain_until = models.DateTimeField(_("kept until"), null=True, db_index=True)
 
     media_deadline = models.DateTimeField(_("media deadline"), null=True)

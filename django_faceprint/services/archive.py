@@ -149,6 +149,15 @@ def delete_file(name: str) -> bool:
     return True
 
 
+def is_gone(name: str) -> bool:
+    """Whether storage says that there is no such file; False too when it cannot say."""
+    try:
+        return not storage().exists(name)
+    except Exception as error:  # noqa: BLE001  (storages raise what they like)
+        logger.warning("faceprint: storage cannot say whether a file is gone: %s", type(error).__name__)
+        return False
+
+
 def open_stored(asset: MediaAsset) -> DecryptingReader:
     """Read a stored asset's plaintext, any part of it.
 

@@ -6,18 +6,15 @@ from dataclasses import dataclass
 from datetime import timedelta
 
 from django.db import transaction
-from django.db.models import F
 
 from django_faceprint.clock import now
 from django_faceprint.models import (
-    MediaAsset,
     UploadIntent,
-    UpstreamAnswer,
     UpstreamCall,
     VerificationSession,
 )
 
-from . import archive, statistics
+from . import archive, erasure, statistics
 
 CALLS_KEPT = timedelta(days=30)
 BATCH = 500
@@ -48,6 +45,7 @@ def retain() -> RetentionReport:
     report = RetentionReport()
     _purge_sessions(report)
     _discard_uncommitted(report)
+    erasure.verify_erasures()
     _forget_calls(report)
     statistics.beat("retain")
     return report
@@ -64,23 +62,9 @@ def _discard_uncommitted(report: RetentionReport) -> None:
 
 
 def _discard(intent: UploadIntent, report: RetentionReport) -> bool:
-    """Delete the file behind *intent*; on failure it is tried again after ``INTENT_LIFE``.
-
-    The intent is made ours first: an upload that is still under way after all can then no longer be
-    committed, and a file that cannot be deleted goes to the end of the queue. Nor is a file deleted that a
-    row refers to: its commit may have been repeated after the database had gone away.
-    """
-    ours = UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at)
-    if not ours.update(abandoned=True, created_at=now()):
-        return False
-    if MediaAsset.objects.filter(session=intent.session_id, stored_name=intent.name).exists():
-        intent.delete()
-        return False
-    if archive.delete_file(intent.name):
-        intent.delete()
-        return True
-    report.failures += 1
-    return False
+    gone = erasure.discard(intent)
+    report.failures += gone is False
+    return bool(gone)
 
 
 def _forget_calls(report: RetentionReport) -> None:
@@ -98,48 +82,13 @@ def _purge_sessions(report: RetentionReport) -> None:
 
 def _purge(session_pk: int, report: RetentionReport) -> None:
     """Purge one session: its rows together, then its files, each with an intent until it is gone."""
+    purged = erasure.Purged()
     with transaction.atomic():
-        # The epoch ends every lease: a worker in mid-download can no longer write.
-        purged = VerificationSession.objects.filter(pk=session_pk, retain_until__lt=now()).update(
-            retain_until=None,
-            lease_epoch=F("lease_epoch") + 1,
-            lease_until=None,
-            poked=False,
-            wake_at=None,
-            ready_deadline=None,
-            next_deadline=None,
-            later_deadline=None,
-            last_deadline=None,
-            verify_token=None,
-            verify_token_index=None,
-            identity_name=None,
-            identity_number=None,
-            name_index="",
-            number_index="",
-            ocr=None,
-            confirmed=None,
-            consent=None,
-            return_url=None,
-            # The digest was made from the identity, and a key means nothing without its digest.
-            idempotency_key=None,
-            request_digest="",
-        )
-        if not purged:
+        if not erasure.purge_rows(session_pk, "retention", purged, retain_until__lt=now()):
             return
-        UpstreamAnswer.objects.filter(session=session_pk).delete()
-        assets = MediaAsset.objects.filter(session=session_pk)
-        files = list(assets.stored().values_list("stored_name", flat=True))
-        # Without its key a file is noise, whatever becomes of the file itself. What was lost or never
-        # provided keeps saying so.
-        assets.filter(state__in=(MediaAsset.State.STORED, MediaAsset.State.WANTED)).update(
-            state=MediaAsset.State.ERASED, wrapped_key=None, stored_name="", sha256="", reason="retention"
-        )
-        intents = [
-            UploadIntent.objects.create(name=name, session_id=session_pk, created_at=now()) for name in files
-        ]
     report.sessions += 1
-    report.files += len(files)
-    for intent in intents:
+    report.files += purged.files
+    for intent in purged.intents:
         if report.storage_is_down:
             return
         _discard(intent, report)
