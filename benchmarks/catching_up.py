@@ -1,0 +1,540 @@
+"""The engine after an outage, in simulated time: its own claims and order; only time and network are replaced.
+
+Sessions are claimed, given back and written by the runs of ``services.collect`` themselves, on the real tables
+(:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
+``schedule.aim`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
+
+- *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come evenly
+  spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who has waited
+  for ten seconds gives up, as in ``services.budget``.
+- *Time.* A run lasts as long as in a Celery worker and its end is followed by the next tick. Waking 500 sessions
+  takes a fixed time.
+"""
+
+from __future__ import annotations
+
+import heapq
+import itertools
+import random
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from types import SimpleNamespace
+from typing import Any, Protocol
+from unittest.mock import patch
+
+from django_faceprint.clock import now
+from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.services import budget, collect, deadlines, schedule
+from django_faceprint.services.commit import Changes, commit
+from django_faceprint.services.schedule import Lease
+from django_faceprint.services.visit import Visit
+from django_faceprint.tasks import RUN_BUDGET, TICK_SECONDS
+from tests.clock import START, clock
+
+from .outage import Story
+
+#: Seconds for which waking one batch of sessions counts: a rather slow database.
+BATCH_WOKEN_IN = 0.02
+#: Seconds of a visit that finds that the person has not finished.
+POLL_SECONDS = 0.2
+
+Order = Callable[[Any, datetime], Any]
+
+
+@dataclass
+class Cost:
+    """Real seconds in the scheduling's statements, by function, and how often each was called."""
+
+    seconds: Counter[str] = field(default_factory=Counter)
+    calls: Counter[str] = field(default_factory=Counter)
+
+    @contextmanager
+    def of(self, name: str) -> Iterator[None]:
+        """Count what happens inside as a call of *name*."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.seconds[name] += time.perf_counter() - began
+            self.calls[name] += 1
+
+
+class Table(Protocol):
+    """Where sessions wait for their turn."""
+
+    cost: Cost
+
+    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
+        """Make a row of each; returns the stories by primary key."""
+
+    def replaced(self) -> ExitStack:
+        """Inside, the engine's runs work on this table."""
+
+    def poke(self, pk: int) -> None:
+        """The person's browser has come back."""
+
+
+def _columns(story: Story) -> dict[str, Any]:
+    """The row as :func:`~django_faceprint.services.sessions.start_session` leaves it."""
+    issued = START + timedelta(seconds=story.started_at)
+    dates = deadlines.session_deadlines(issued, issued)
+    ladder = deadlines.pending_ladder(
+        requested_at=issued,
+        media_deadline=dates.media_deadline,
+        results_deadline=dates.results_deadline,
+        records_video=story.records,
+        moment=issued,
+    )
+    returned = None
+    if story.returned_at is not None and story.returned_at <= 0:
+        returned = START + timedelta(seconds=story.returned_at)
+    return {
+        "token_requested_at": issued,
+        "token_answered_at": issued,
+        "expires_at": dates.expires_at,
+        "media_deadline": dates.media_deadline,
+        "results_deadline": dates.results_deadline,
+        "media_latest": dates.media_latest,
+        "results_latest": dates.results_latest,
+        "wake_at": returned or schedule.first_poll_at(issued),
+        "returned_at": returned,
+        **ladder.columns(),
+    }
+
+
+class _Replaced:
+    """Stands in for the module ``schedule`` within ``collect``."""
+
+    def __init__(self) -> None:
+        self.cost = Cost()
+        #: Simulated seconds that were spent on waking.
+        self.spent = 0.0
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(schedule, name)
+
+    def promote(self, moment: datetime, **more: Any) -> int:
+        with self.cost.of("promote"):
+            woken = self._promote(moment, **more)
+        self.spent += BATCH_WOKEN_IN if woken else 0.0
+        return woken
+
+    def _promote(self, moment: datetime, **more: Any) -> int:
+        raise NotImplementedError
+
+
+class DatabaseTable(_Replaced):
+    """The real tables: production's functions, with a stop-watch."""
+
+    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
+        recorded, plain = (
+            Plan.objects.create(plan_id=f"9000{number}", name="simulated", records_video=number == 1)
+            for number in (1, 2)
+        )
+        rows = [
+            VerificationSession(
+                environment=VerificationSession.Environment.SANDBOX,
+                application="default",
+                plan=recorded if story.records else plain,
+                created_at=START + timedelta(seconds=story.started_at),
+                **_columns(story),
+            )
+            for story in stories
+        ]
+        VerificationSession.objects.bulk_create(rows, batch_size=2000)
+        pks = VerificationSession.objects.order_by("pk").values_list("pk", flat=True)
+        return dict(zip(pks, stories, strict=True))
+
+    def replaced(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(patch.object(collect, "schedule", self))
+        stack.enter_context(patch.object(collect, "commit", self.commit))
+        return stack
+
+    def _promote(self, moment: datetime, **more: Any) -> int:
+        return schedule.promote(moment, **more)
+
+    def claim(self, moment: datetime, **more: Any) -> list[Lease]:
+        with self.cost.of("claim"):
+            return schedule.claim(moment, **more)
+
+    def give_back(self, leases: Sequence[Lease]) -> None:
+        with self.cost.of("give_back"):
+            schedule.give_back(leases)
+
+    def commit(self, batch: Sequence[Changes]) -> list[Changes]:
+        with self.cost.of("commit"):
+            return commit(batch)
+
+    def poke(self, pk: int) -> None:
+        VerificationSession.objects.filter(pk=pk).update(returned_at=now())
+        schedule.poke(pk)
+
+
+class MemoryTable(_Replaced):
+    """Rows in memory: what the statements of ``schedule`` do, ordered by *order* (``schedule.aim``: as ours)."""
+
+    def __init__(self, order: Order | None = None) -> None:
+        super().__init__()
+        self._order = order
+        self._rows: dict[int, Any] = {}
+        # Entries of rows that have moved on since are skipped when they come up.
+        self._ready: list[tuple[Any, int, int]] = []
+        self._asleep: list[tuple[datetime, int, int]] = []
+
+    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
+        for pk, story in enumerate(stories, start=1):
+            self._rows[pk] = SimpleNamespace(
+                pk=pk,
+                **_columns(story),
+                ready_deadline=None,
+                lease_epoch=0,
+                lease_until=None,
+                poked=False,
+                poll_count=0,
+                moved=0,
+                due_since=None,
+            )
+            self._sleep(self._rows[pk])
+        return dict(enumerate(stories, start=1))
+
+    def replaced(self) -> ExitStack:
+        stack = ExitStack()
+        stack.enter_context(patch.object(collect, "schedule", self))
+        stack.enter_context(patch.object(collect, "commit", self.commit))
+        stack.enter_context(patch.object(collect, "prefetch_related_objects", lambda *_: None))
+        return stack
+
+    def _aim(self, row: Any, moment: datetime) -> Any:
+        if self._order is not None:
+            return self._order(row, moment)
+        return schedule.aim(
+            moment,
+            next_deadline=row.next_deadline,
+            later_deadline=row.later_deadline,
+            last_deadline=row.last_deadline,
+            results_latest=row.results_latest,
+            wake_at=row.wake_at,
+        )
+
+    def _make_ready(self, row: Any, moment: datetime) -> None:
+        if row.ready_deadline is None:
+            row.due_since = row.wake_at
+        row.ready_deadline = self._aim(row, moment)
+        row.wake_at = None
+        row.moved += 1
+        heapq.heappush(self._ready, (row.ready_deadline, row.pk, row.moved))
+
+    def _sleep(self, row: Any) -> None:
+        row.moved += 1
+        heapq.heappush(self._asleep, (row.wake_at, row.pk, row.moved))
+
+    def _first(self, heap: list[Any]) -> Any | None:
+        """The row on top of *heap*."""
+        while heap:
+            row = self._rows[heap[0][1]]
+            if row.moved == heap[0][2]:
+                return row
+            heapq.heappop(heap)
+        return None
+
+    def _aim_anew(self, moment: datetime, limit: int) -> int:
+        if self._order is not None:
+            return 0
+        due = []
+        while len(due) < limit and (row := self._first(self._ready)):
+            if row.ready_deadline > moment + schedule.REACH:
+                break
+            heapq.heappop(self._ready)
+            due.append(row)
+        for row in due:
+            self._make_ready(row, moment)
+        return len(due)
+
+    def _promote(self, moment: datetime, *, limit: int = schedule.PROMOTE_BATCH) -> int:
+        self._aim_anew(moment, limit)
+        woken = 0
+        while woken < limit and (row := self._first(self._asleep)) and row.wake_at <= moment:
+            heapq.heappop(self._asleep)
+            self._make_ready(row, moment)
+            woken += 1
+        return woken
+
+    def claim(self, moment: datetime, *, limit: int = 1, session_pk: int | None = None) -> list[Lease]:
+        rows: list[Any] = []
+        if session_pk is not None:
+            rows = [row for row in [self._rows[session_pk]] if row.ready_deadline is not None]
+        else:
+            while len(rows) < limit and (row := self._first(self._ready)):
+                heapq.heappop(self._ready)
+                rows.append(row)
+        for row in rows:
+            row.lease_epoch += 1
+            row.lease_until = row.wake_at = moment + schedule.LEASE
+            row.ready_deadline = None
+            row.poked = False
+            self._sleep(row)
+        return [Lease(row.pk, row.lease_epoch, row.lease_until, row) for row in rows]
+
+    def give_back(self, leases: Sequence[Lease]) -> None:
+        for lease in leases:
+            row = self._rows[lease.session_pk]
+            if row.lease_epoch == lease.epoch:
+                row.lease_until = None
+                row.poked = False
+                # As a statement would: by the time of the lease's end only where there is nothing else.
+                self._make_ready(row, now())
+
+    def commit(self, batch: Sequence[Changes]) -> list[Changes]:
+        lost = []
+        for changes in batch:
+            row = self._rows[changes.lease.session_pk]
+            if row.lease_epoch != changes.lease.epoch:
+                lost.append(changes)
+                continue
+            release = changes.release
+            assert release is not None
+            row.wake_at = now() if row.poked else release.wake_at
+            row.lease_until = None
+            row.poked = False
+            for name, value in release.ladder.columns().items():
+                setattr(row, name, value)
+            if row.wake_at is None:
+                row.moved += 1
+            else:
+                self._sleep(row)
+        return lost
+
+    def poke(self, pk: int) -> None:
+        row = self._rows[pk]
+        row.returned_at = now()
+        if row.lease_until is not None and row.lease_until > now():
+            row.poked = True
+        elif row.wake_at is not None:
+            self._make_ready(row, now())
+
+
+def first_come(row: Any, moment: datetime) -> datetime:
+    """First come, first served: by when the session became due."""
+    return row.due_since
+
+
+def by_lot(seed: int) -> Order:
+    """In random order."""
+    chance = random.Random(seed)
+    return lambda row, moment: chance.random()
+
+
+@dataclass(frozen=True)
+class Setting:
+    """What the engine is given to work with: turns in a second, seconds of downloads, workers."""
+
+    rate: float
+    visit_seconds: float = 2.0
+    processes: int = 1
+    concurrency: int = 8
+
+    @classmethod
+    def sized(cls, rate: float, visit_seconds: float = 2.0) -> Setting:
+        """As many places as an operator would have for this rate: each visit takes its downloads and a wait."""
+        places = max(1, round(rate * (visit_seconds + 3.0)))
+        concurrency = min(places, 8)
+        return cls(rate, visit_seconds, -(-places // concurrency), concurrency)
+
+
+@dataclass
+class Outcome:
+    """What became of it: sessions by the kind of evidence that was kept, turns by what they were used for."""
+
+    kept: Counter[str] = field(default_factory=Counter)
+    turns: Counter[str] = field(default_factory=Counter)
+    gave_up: int = 0
+    stolen: int = 0
+    hours: float = 0.0
+    cost: Cost = field(default_factory=Cost)
+
+
+@dataclass(eq=False)
+class _Place:
+    """A visit under way: who makes it and since when it waits for its turn."""
+
+    worker: _Worker
+    visit: Visit
+    asked_at: float
+    waiting: bool = True
+
+
+@dataclass(eq=False)
+class _Worker:
+    """One worker process: a run of the engine, then the next."""
+
+    simulation: CatchingUp
+    run: Any = None
+    active: int = 0
+
+    def begin(self, hint: int | None = None) -> None:
+        monotonic = self.simulation.monotonic
+        started = monotonic()
+        self.run = collect._Run(
+            stop_at=started + RUN_BUDGET.total_seconds(),
+            downloads_until=started + schedule.DOWNLOADS_BEGIN_WITHIN,
+            monotonic=monotonic,
+            hint=hint,
+            limit=None,
+            concurrency=self.simulation.setting.concurrency,
+            progress=None,
+            stop=None,
+        )
+        self.run._promote()
+        self.hand_out()
+
+    def hand_out(self) -> None:
+        while self.active < self.simulation.setting.concurrency and (lease := self.run._next()):
+            self.active += 1
+            self.simulation.ask(_Place(self, Visit(lease, lease.row, None), self.simulation.seconds))
+        if not self.active:
+            self.run._commit()
+            collect.schedule.give_back(self.run.claimed)
+            self.run = None
+
+    def end(self, place: _Place) -> None:
+        self.active -= 1
+        self.run._take(place.visit)
+        self.hand_out()
+
+
+class CatchingUp:
+    """One simulation, from the end of the outage until nothing is outstanding."""
+
+    def __init__(self, stories: Sequence[Story], table: Any, setting: Setting, *, seed: int = 7) -> None:
+        self.setting = setting
+        self.seconds = 0.0
+        self.outcome = Outcome(cost=table.cost)
+        self._table = table
+        self._chance = random.Random(seed)
+        self._stories = table.fill(stories)
+        self._outstanding = len(self._stories)
+        self._workers = [_Worker(self) for _ in range(setting.processes)]
+        self._events: list[tuple[float, int, Callable[[], None]]] = []
+        self._number = itertools.count()
+        self._urgent: list[_Place] = []
+        self._waiting: list[_Place] = []
+        self._turn = 0
+        self._turn_is_coming = False
+        self._booked: _Place | None = None
+
+    def monotonic(self) -> float:
+        """Seconds as the engine's runs count them."""
+        return float(self.seconds + self._table.spent)
+
+    def run(self) -> Outcome:
+        """Simulate; returns what was kept."""
+        # Settings are read before, not at each of millions of looks at the clock.
+        with self._table.replaced(), patch.object(schedule._jitter, "uniform", self._chance.uniform):
+            for pk, story in self._stories.items():
+                if story.returned_at is not None and story.returned_at > 0:
+                    self._at(story.returned_at, lambda pk=pk: self._come_back(pk))
+            self._at(0.0, self._tick)
+            while self._outstanding:
+                self.seconds, _, event = heapq.heappop(self._events)
+                clock.set(START + timedelta(seconds=self.seconds))
+                event()
+        clock.set(START)
+        self.outcome.hours = self.seconds / 3600
+        return self.outcome
+
+    def _at(self, seconds: float, event: Callable[[], None]) -> None:
+        heapq.heappush(self._events, (seconds, next(self._number), event))
+
+    def _tick(self) -> None:
+        """Beat's message reaches one free worker, if there is one."""
+        for worker in self._workers:
+            if worker.run is None:
+                worker.begin()
+                break
+        self._at(self.seconds + TICK_SECONDS, self._tick)
+
+    def _come_back(self, pk: int) -> None:
+        self._table.poke(pk)
+        for worker in self._workers:
+            if worker.run is None:
+                worker.begin(hint=pk)
+                break
+
+    # --- turns --------------------------------------------------------------------------------------
+
+    def ask(self, place: _Place) -> None:
+        """A visit begins: it waits for a turn."""
+        if self._booked is None:
+            self._book(place)
+            return
+        urgent = collect._is_urgent(place.visit.session)
+        (self._urgent if urgent else self._waiting).append(place)
+        self._at(self.seconds + budget.LONGEST_WAIT, lambda: self._give_up(place))
+
+    def _book(self, place: _Place) -> None:
+        place.waiting = False
+        self._booked = place
+        self._turn = max(self._turn + 1, -int(-self.seconds * self.setting.rate // 1))
+        self._at(self._turn / self.setting.rate, self._take_turn)
+
+    def _take_turn(self) -> None:
+        place, self._booked = self._booked, None
+        assert place is not None
+        waiting = self._urgent or self._waiting
+        if waiting:
+            number = 0 if waiting is self._urgent else self._chance.randrange(len(waiting))
+            self._book(waiting.pop(number))
+        self._visit(place)
+
+    def _give_up(self, place: _Place) -> None:
+        if not place.waiting:
+            return
+        (self._urgent if place in self._urgent else self._waiting).remove(place)
+        self.outcome.gave_up += 1
+        row = place.visit.session
+        ladder = deadlines.Ladder(row.next_deadline, row.later_deadline, row.last_deadline)
+        place.visit.release(schedule.turn_at(now(), 0.5 / self.setting.rate), ladder)
+        place.worker.end(place)
+
+    # --- visits -------------------------------------------------------------------------------------
+
+    def _visit(self, place: _Place) -> None:
+        story = self._stories[place.visit.lease.session_pk]
+        if story.finished_at is None or story.finished_at > self.seconds:
+            self.outcome.turns["poll"] += 1
+            self._at(self.seconds + POLL_SECONDS, lambda: self._end_poll(place, story))
+            return
+        done_at = self.seconds + self.setting.visit_seconds
+        kept = [kind for kind, gone_at in story.gone.items() if done_at <= gone_at]
+        self._at(done_at, lambda: self._end_visit(place, kept))
+
+    def _end_poll(self, place: _Place, story: Story) -> None:
+        row = place.visit.session
+        moment = now()
+        closes_at = deadlines.window_closes_at(row)
+        assert closes_at is not None
+        if moment >= closes_at:
+            self._outstanding -= 1
+            place.visit.release(None)
+        else:
+            ladder = deadlines.pending_ladder(
+                requested_at=row.token_requested_at,
+                media_deadline=row.media_deadline,
+                results_deadline=row.results_deadline,
+                records_video=story.records,
+                moment=moment,
+            )
+            place.visit.release(schedule.next_poll_at(row, moment), ladder)
+        place.worker.end(place)
+
+    def _end_visit(self, place: _Place, kept: list[str]) -> None:
+        self._outstanding -= 1
+        self.outcome.kept.update(kept)
+        self.outcome.turns["media" if "media" in kept else "results" if kept else "nothing"] += 1
+        place.visit.release(None)
+        place.worker.end(place)
