@@ -1,14 +1,14 @@
-"""The engine after an outage, in simulated time: its own claims and order; only time and network are replaced.
+"""The engine after an outage, in simulated time: only time and network are replaced.
 
-Sessions are claimed, given back and written by the runs of ``services.collect`` themselves, on the real tables
-(:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
+Sessions are claimed, given back and written by the runs of ``services.collect`` themselves, on the real
+tables (:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
 ``schedule.aim`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
 
-- *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come evenly
-  spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who has waited
-  for ten seconds gives up, as in ``services.budget``.
-- *Time.* A run lasts as long as in a Celery worker and its end is followed by the next tick. Waking 500 sessions
-  takes a fixed time.
+- *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come
+  evenly spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who
+  has waited for ten seconds gives up, as in ``services.budget``.
+- *Time.* A run lasts as long as in a Celery worker and is followed by the next one at once when its time was
+  up, else by the next tick. Waking 500 sessions takes a fixed time.
 """
 
 from __future__ import annotations
@@ -176,7 +176,7 @@ class DatabaseTable(_Replaced):
 
 
 class MemoryTable(_Replaced):
-    """Rows in memory: what the statements of ``schedule`` do, ordered by *order* (``schedule.aim``: as ours)."""
+    """Rows in memory: what the statements of ``schedule`` do, in its order or in another."""
 
     def __init__(self, order: Order | None = None) -> None:
         super().__init__()
@@ -212,14 +212,7 @@ class MemoryTable(_Replaced):
     def _aim(self, row: Any, moment: datetime) -> Any:
         if self._order is not None:
             return self._order(row, moment)
-        return schedule.aim(
-            moment,
-            next_deadline=row.next_deadline,
-            later_deadline=row.later_deadline,
-            last_deadline=row.last_deadline,
-            results_latest=row.results_latest,
-            wake_at=row.wake_at,
-        )
+        return schedule.aim_of(row, moment)
 
     def _make_ready(self, row: Any, moment: datetime) -> None:
         if row.ready_deadline is None:
@@ -242,21 +235,13 @@ class MemoryTable(_Replaced):
             heapq.heappop(heap)
         return None
 
-    def _aim_anew(self, moment: datetime, limit: int) -> int:
-        if self._order is not None:
-            return 0
-        due = []
-        while len(due) < limit and (row := self._first(self._ready)):
-            if row.ready_deadline > moment + schedule.REACH:
-                break
+    def _aim_anew(self, moment: datetime) -> None:
+        soon = moment + schedule.REACH
+        while (row := self._first(self._ready)) and row.ready_deadline <= soon:
             heapq.heappop(self._ready)
-            due.append(row)
-        for row in due:
             self._make_ready(row, moment)
-        return len(due)
 
     def _promote(self, moment: datetime, *, limit: int = schedule.PROMOTE_BATCH) -> int:
-        self._aim_anew(moment, limit)
         woken = 0
         while woken < limit and (row := self._first(self._asleep)) and row.wake_at <= moment:
             heapq.heappop(self._asleep)
@@ -269,6 +254,8 @@ class MemoryTable(_Replaced):
         if session_pk is not None:
             rows = [row for row in [self._rows[session_pk]] if row.ready_deadline is not None]
         else:
+            if self._order is None:
+                self._aim_anew(moment)
             while len(rows) < limit and (row := self._first(self._ready)):
                 heapq.heappop(self._ready)
                 rows.append(row)
@@ -279,6 +266,9 @@ class MemoryTable(_Replaced):
             row.poked = False
             self._sleep(row)
         return [Lease(row.pk, row.lease_epoch, row.lease_until, row) for row in rows]
+
+    def is_overtaken(self, lease: Lease, moment: datetime) -> bool:
+        return self._order is None and schedule.is_overtaken(lease, moment)
 
     def give_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -340,7 +330,7 @@ class Setting:
 
     @classmethod
     def sized(cls, rate: float, visit_seconds: float = 2.0) -> Setting:
-        """As many places as an operator would have for this rate: each visit takes its downloads and a wait."""
+        """As many places as an operator would have for this rate: for downloads and a short wait."""
         places = max(1, round(rate * (visit_seconds + 3.0)))
         concurrency = min(places, 8)
         return cls(rate, visit_seconds, -(-places // concurrency), concurrency)
@@ -399,7 +389,11 @@ class _Worker:
         if not self.active:
             self.run._commit()
             collect.schedule.give_back(self.run.claimed)
+            time_is_up = self.simulation.monotonic() >= self.run.stop_at
             self.run = None
+            if time_is_up:
+                # It has sent a message to whoever is free.
+                self.begin()
 
     def end(self, place: _Place) -> None:
         self.active -= 1

@@ -48,5 +48,5 @@ def most_in_turns(jobs: Iterable[tuple[float, float]], turns: Sequence[float]) -
 
 
 def least_rate(deadlines: Iterable[float]) -> float:
-    """The lowest rate (jobs in a unit of time, from 0 on) at which jobs of one length meet all *deadlines*."""
+    """The lowest rate (jobs in a unit of time, from 0 on) at which jobs of one length meet *deadlines*."""
     return max(place / deadline for place, deadline in enumerate(sorted(deadlines), start=1))

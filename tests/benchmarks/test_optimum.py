@@ -44,9 +44,7 @@ def test_moore_and_hodgson_are_never_beaten(jobs: list[tuple[int, int]]) -> None
     assert moore_hodgson(jobs) == most_by_trying(jobs)
 
 
-@given(
-    st.lists(st.tuples(times, times), max_size=5), st.lists(times, max_size=5, unique=True).map(sorted)
-)
+@given(st.lists(st.tuples(times, times), max_size=5), st.lists(times, max_size=5, unique=True).map(sorted))
 def test_turns_are_given_out_as_well_as_can_be(jobs: list[tuple[int, int]], turns: list[int]) -> None:
     assert most_in_turns(jobs, turns) == most_turns_by_trying(jobs, turns)
 
