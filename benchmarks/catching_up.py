@@ -17,11 +17,13 @@ import heapq
 import itertools
 import random
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
+from copy import copy
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import partial
 from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
@@ -49,7 +51,7 @@ Order = Callable[[Any, datetime], Any]
 class Cost:
     """Real seconds in the scheduling's statements, by function, and how often each was called."""
 
-    seconds: Counter[str] = field(default_factory=Counter)
+    seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     calls: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
@@ -87,11 +89,13 @@ def _columns(story: Story) -> dict[str, Any]:
         media_deadline=dates.media_deadline,
         results_deadline=dates.results_deadline,
         records_video=story.records,
-        moment=issued,
+        moment=issued if story.wakes_at is None else START,
     )
-    returned = None
+    returned = wake_at = None
     if story.returned_at is not None and story.returned_at <= 0:
-        returned = START + timedelta(seconds=story.returned_at)
+        returned = wake_at = START + timedelta(seconds=story.returned_at)
+    if story.wakes_at is not None:
+        wake_at = START + timedelta(seconds=story.wakes_at)
     return {
         "token_requested_at": issued,
         "token_answered_at": issued,
@@ -100,7 +104,7 @@ def _columns(story: Story) -> dict[str, Any]:
         "results_deadline": dates.results_deadline,
         "media_latest": dates.media_latest,
         "results_latest": dates.results_latest,
-        "wake_at": returned or schedule.first_poll_at(issued),
+        "wake_at": wake_at or schedule.first_poll_at(issued),
         "returned_at": returned,
         **ladder.columns(),
     }
@@ -112,7 +116,7 @@ class _Replaced:
     def __init__(self) -> None:
         self.cost = Cost()
         #: Simulated seconds that were spent on waking.
-        self.spent = 0.0
+        self.spent: float = 0.0
 
     def __getattr__(self, name: str) -> Any:
         return getattr(schedule, name)
@@ -241,7 +245,8 @@ class MemoryTable(_Replaced):
             heapq.heappop(self._ready)
             self._make_ready(row, moment)
 
-    def _promote(self, moment: datetime, *, limit: int = schedule.PROMOTE_BATCH) -> int:
+    def _promote(self, moment: datetime, **more: Any) -> int:
+        limit = more.get("limit", schedule.PROMOTE_BATCH)
         woken = 0
         while woken < limit and (row := self._first(self._asleep)) and row.wake_at <= moment:
             heapq.heappop(self._asleep)
@@ -265,7 +270,8 @@ class MemoryTable(_Replaced):
             row.ready_deadline = None
             row.poked = False
             self._sleep(row)
-        return [Lease(row.pk, row.lease_epoch, row.lease_until, row) for row in rows]
+        # What a worker has read does not change under it.
+        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row)) for row in rows]
 
     def is_overtaken(self, lease: Lease, moment: datetime) -> bool:
         return self._order is None and schedule.is_overtaken(lease, moment)
@@ -343,7 +349,6 @@ class Outcome:
     kept: Counter[str] = field(default_factory=Counter)
     turns: Counter[str] = field(default_factory=Counter)
     gave_up: int = 0
-    stolen: int = 0
     hours: float = 0.0
     cost: Cost = field(default_factory=Cost)
 
@@ -388,7 +393,7 @@ class _Worker:
             self.simulation.ask(_Place(self, Visit(lease, lease.row, None), self.simulation.seconds))
         if not self.active:
             self.run._commit()
-            collect.schedule.give_back(self.run.claimed)
+            self.simulation.table.give_back(self.run.claimed)
             time_is_up = self.simulation.monotonic() >= self.run.stop_at
             self.run = None
             if time_is_up:
@@ -408,10 +413,10 @@ class CatchingUp:
         self.setting = setting
         self.seconds = 0.0
         self.outcome = Outcome(cost=table.cost)
-        self._table = table
+        self.table = table
         self._chance = random.Random(seed)
         self._stories = table.fill(stories)
-        self._outstanding = len(self._stories)
+        self._outstanding = set(self._stories)
         self._workers = [_Worker(self) for _ in range(setting.processes)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
@@ -423,15 +428,15 @@ class CatchingUp:
 
     def monotonic(self) -> float:
         """Seconds as the engine's runs count them."""
-        return float(self.seconds + self._table.spent)
+        return float(self.seconds + self.table.spent)
 
     def run(self) -> Outcome:
         """Simulate; returns what was kept."""
         # Settings are read before, not at each of millions of looks at the clock.
-        with self._table.replaced(), patch.object(schedule._jitter, "uniform", self._chance.uniform):
+        with self.table.replaced(), patch.object(schedule._jitter, "uniform", self._chance.uniform):
             for pk, story in self._stories.items():
                 if story.returned_at is not None and story.returned_at > 0:
-                    self._at(story.returned_at, lambda pk=pk: self._come_back(pk))
+                    self._at(story.returned_at, partial(self._come_back, pk))
             self._at(0.0, self._tick)
             while self._outstanding:
                 self.seconds, _, event = heapq.heappop(self._events)
@@ -453,7 +458,7 @@ class CatchingUp:
         self._at(self.seconds + TICK_SECONDS, self._tick)
 
     def _come_back(self, pk: int) -> None:
-        self._table.poke(pk)
+        self.table.poke(pk)
         for worker in self._workers:
             if worker.run is None:
                 worker.begin(hint=pk)
@@ -513,7 +518,7 @@ class CatchingUp:
         closes_at = deadlines.window_closes_at(row)
         assert closes_at is not None
         if moment >= closes_at:
-            self._outstanding -= 1
+            self._outstanding.discard(row.pk)
             place.visit.release(None)
         else:
             ladder = deadlines.pending_ladder(
@@ -527,8 +532,10 @@ class CatchingUp:
         place.worker.end(place)
 
     def _end_visit(self, place: _Place, kept: list[str]) -> None:
-        self._outstanding -= 1
-        self.outcome.kept.update(kept)
+        if place.visit.session.pk in self._outstanding:
+            # Not for the second time, after a lease that ended in mid-visit.
+            self._outstanding.discard(place.visit.session.pk)
+            self.outcome.kept.update(kept)
         self.outcome.turns["media" if "media" in kept else "results" if kept else "nothing"] += 1
         place.visit.release(None)
         place.worker.end(place)

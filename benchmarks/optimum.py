@@ -47,6 +47,57 @@ def most_in_turns(jobs: Iterable[tuple[float, float]], turns: Sequence[float]) -
     return done
 
 
+def no_more_than(jobs: Sequence[tuple[float, Sequence[float]]], rate: float, levels: int = 3) -> int:
+    """A bound for jobs that yield several pieces: no schedule of evenly spaced turns keeps more of them.
+
+    A job is (first moment, the moment until which each of its pieces is there). Weak duality: let every turn
+    have a price that falls in steps of one; whatever the schedule, each job gains at most what the best turn
+    for it yields above its price, and all turns together cost at most the sum of their prices. Any steps
+    give a bound; those that give about the least are looked for.
+    """
+    steps = [0.0] * levels
+    best = _bound(jobs, rate, steps)
+    # Roughly on some of the jobs, then on all.
+    sample = [*jobs[:: max(1, len(jobs) // 1000)]]
+    share = len(sample) / max(1, len(jobs))
+    end = max((lasts[-1] for _, lasts in jobs if lasts), default=0.0)
+    for chosen, chosen_rate, widths in (
+        (sample, rate * share, (end / 8, end / 32, end / 128, end / 512)),
+        (jobs, rate, (end / 512, end / 4096)),
+    ):
+        least = _bound(chosen, chosen_rate, steps)
+        for width in widths:
+            improved = True
+            while improved:
+                improved = False
+                for number in range(levels):
+                    for change in (-width, width):
+                        tried = sorted(
+                            [*steps[:number], max(0.0, steps[number] + change), *steps[number + 1 :]]
+                        )
+                        bound = _bound(chosen, chosen_rate, tried)
+                        if bound < least:
+                            least, steps, improved = bound, tried, True
+    return min(best, _bound(jobs, rate, steps))
+
+
+def _bound(jobs: Sequence[tuple[float, Sequence[float]]], rate: float, steps: Sequence[float]) -> int:
+    """The bound for prices that fall by one after each of *steps* (ascending), to 0 after the last."""
+    prices = sum(int(step * rate) for step in steps)
+    starts = [0.0, *steps]
+    gains = 0
+    for first, lasts in jobs:
+        gain = 0
+        for number, start in enumerate(starts):
+            if number < len(steps) and first > steps[number]:
+                continue
+            moment = max(first, start)
+            there = sum(last >= moment for last in lasts)
+            gain = max(gain, there - (len(steps) - number))
+        gains += gain
+    return prices + gains
+
+
 def least_rate(deadlines: Iterable[float]) -> float:
     """The lowest rate (jobs in a unit of time, from 0 on) at which jobs of one length meet *deadlines*."""
     return max(place / deadline for place, deadline in enumerate(sorted(deadlines), start=1))

@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import random
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
+from django_faceprint.services import schedule
 from django_faceprint.services.deadlines import FACE_LIFE_WORST_CASE, MEDIA_LIFE, RESULTS_LIFE
+from tests.clock import START
 
-from .optimum import least_rate, most_in_turns
+from .optimum import least_rate, most_in_turns, no_more_than
 
 OUTAGE = timedelta(hours=20).total_seconds()
 DAY = timedelta(days=1).total_seconds()
@@ -36,7 +38,8 @@ OUTAGE_BEGINS_AT = 8
 class Story:
     """One person: when the token was issued, the person was done and the browser came back (None: never).
 
-    ``gone`` says when each piece of evidence is gone upstream.
+    ``gone`` says when each piece of evidence is gone upstream. ``wakes_at`` is set where the engine has been
+    asking in vain: when it will do so again.
     """
 
     started_at: float
@@ -44,6 +47,7 @@ class Story:
     returned_at: float | None
     records: bool
     gone: dict[str, float] = field(default_factory=dict)
+    wakes_at: float | None = None
 
 
 def backlog(count: int, *, seed: int = 1, verify_within: float = 0.0) -> list[Story]:
@@ -57,6 +61,26 @@ def backlog(count: int, *, seed: int = 1, verify_within: float = 0.0) -> list[St
         _story(chance, -OUTAGE + 3600 * (hour + chance.random()), verify_within=verify_within)
         for hour in starts
     ]
+
+
+def asked_in_vain(
+    count: int, *, seed: int = 3, left: tuple[float, float] = (1800.0, DAY - OUTAGE)
+) -> list[Story]:
+    """Sessions of the last hours before Baidu failed; the engine has been trying again and again since.
+
+    Their media have so many seconds *left*, half an hour to four hours; each session sleeps until its next
+    try.
+    """
+    chance = random.Random(seed)
+    stories = []
+    for start in sorted(chance.uniform(left[0] - DAY, left[1] - DAY) for _ in range(count)):
+        story = _story(chance, start, verify_within=0.0)
+        deadline = START + timedelta(seconds=min(at for at in story.gone.values() if at > 0))
+        moment = START - timedelta(minutes=20)
+        while moment < START:
+            moment = schedule.retry_at(moment, 20, deadline)
+        stories.append(replace(story, wakes_at=(moment - START).total_seconds()))
+    return stories
 
 
 def arrivals(
@@ -87,13 +111,14 @@ def _story(chance: random.Random, start: float, *, away: float = 120.0, verify_w
 
 def enough(stories: Sequence[Story], visit_seconds: float) -> float:
     """The least rate (sessions a second) at which all media of a backlog can be kept."""
-    return least_rate(story.gone["media"] - visit_seconds for story in stories if story.records)
+    return least_rate(story.gone["media"] - visit_seconds for story in stories if "media" in story.gone)
 
 
 def most(stories: Sequence[Story], kind: str, *, rate: float, visit_seconds: float) -> int:
     """Of how many sessions evidence of *kind* can be kept at most, by whoever knows all in advance.
 
-    Each session needs one turn, from when the person is done until so long before the evidence is gone.
+    Each session needs one turn, from when the person is done until so long before the evidence is gone. For
+    a backlog that is all there from the beginning this is Moore and Hodgson's number.
     """
     jobs = [
         (max(story.finished_at, 0.0), story.gone[kind] - visit_seconds)
@@ -102,3 +127,18 @@ def most(stories: Sequence[Story], kind: str, *, rate: float, visit_seconds: flo
     ]
     last = max((job[1] for job in jobs), default=0.0)
     return most_in_turns(jobs, [turn / rate for turn in range(1, int(last * rate) + 1)])
+
+
+def most_together(
+    stories: Sequence[Story], kinds: Sequence[str], *, rate: float, visit_seconds: float
+) -> int:
+    """No schedule keeps more pieces of these *kinds* in all: one visit yields all that is still there."""
+    jobs = [
+        (
+            max(story.finished_at, 0.0),
+            sorted(at - visit_seconds for kind, at in story.gone.items() if kind in kinds),
+        )
+        for story in stories
+        if story.finished_at is not None
+    ]
+    return no_more_than(jobs, rate, levels=len(kinds))

@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from hypothesis import given
 from hypothesis import strategies as st
 
-from benchmarks.optimum import least_rate, moore_hodgson, most_in_turns
+from benchmarks.optimum import least_rate, moore_hodgson, most_in_turns, no_more_than
 
 times = st.integers(0, 12)
 
@@ -65,3 +65,31 @@ def test_at_the_least_rate_all_is_kept_and_below_it_something_is_lost(deadlines:
     needed = range(1, len(deadlines) + 1)
     assert all(count >= least - 1e-9 for count, least in zip(done, needed, strict=True))
     assert any(0.999 * count < least for count, least in zip(done, needed, strict=True))
+
+
+def most_pieces_by_trying(jobs: Sequence[tuple[int, list[int]]], turns: Sequence[int]) -> int:
+    """Every choice of a job, or none, for every turn, where a job yields what is still there."""
+    if not turns:
+        return 0
+    best = most_pieces_by_trying(jobs, turns[1:])
+    for number, (first, lasts) in enumerate(jobs):
+        if first <= turns[0]:
+            there = sum(last >= turns[0] for last in lasts)
+            rest = [*jobs[:number], *jobs[number + 1 :]]
+            best = max(best, there + most_pieces_by_trying(rest, turns[1:]))
+    return best
+
+
+pieces = st.lists(times, min_size=1, max_size=3).map(sorted)
+
+
+@given(st.lists(st.tuples(times, pieces), max_size=4))
+def test_no_schedule_beats_the_bound(jobs: list[tuple[int, list[int]]]) -> None:
+    assert no_more_than(jobs, 0.5) >= most_pieces_by_trying(jobs, range(2, 13, 2))
+
+
+def test_the_bound_is_close_where_time_is_short() -> None:
+    """Forty sessions with two pieces each, one turn a second, the first pieces all gone after ten."""
+    assert no_more_than([(0.0, [10.0, 100.0])] * 40, 1.0) == 40 + 10
+    # One session in two comes too late for the first piece.
+    assert no_more_than([(0.0, [10.0, 100.0]), (11.0, [100.0])] * 20, 1.0) == 40 + 10

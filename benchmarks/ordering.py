@@ -1,0 +1,221 @@
+"""How much evidence the engine's order of work saves after an outage: ``python -m benchmarks.ordering``.
+
+Media live for 24 hours, nothing could be fetched for 20, and then the account's rate of requests leaves
+barely, not quite or far too little time. A session is one job: a visit asks each
+interface once, so that it takes one turn of the rate, and some seconds for the downloads after it. A piece of
+evidence is kept when that is over before Baidu deletes it. Baidu deletes as early as it may: media 24 hours
+and results 72 hours after the token was issued.
+
+What is compared with what
+--------------------------
+A session has several deadlines, and one visit saves all that is still there. So the optimum is not about
+sessions but about pieces, and it is given twice:
+
+- For each kind alone, the most sessions whose piece of that kind any schedule can save (Moore and Hodgson,
+  for jobs of equal length; Glover's form of it where sessions are not all there from the beginning). No
+  schedule can be better for any kind, and it knows all in advance.
+- For the pieces together, a bound from linear programming duality that no schedule passes.
+
+Both are for schedules that care for nothing else. The engine also cares for the face of result/simple, which
+may last for two hours or for three days: Baidu's documents disagree. It takes two hours, so that young
+sessions come first. Whether it is right to do so is not for a simulation to say; the tables have the kept
+faces in a column of their own, as if Baidu did delete after two hours.
+
+First come, first served and random order go through the same simulator, with the same claims.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+import time
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from .catching_up import Outcome
+    from .outage import Story
+
+VISIT_SECONDS = 2.0
+PROCESSES, CONCURRENCY = 2, 4
+ENOUGH = (("barely enough", 1.001), ("not quite enough", 0.95), ("far too little", 0.4))
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Simulate and print tables in Markdown."""
+    parser = argparse.ArgumentParser(
+        prog="python -m benchmarks.ordering", description=__doc__.splitlines()[0]
+    )
+    parser.add_argument("--sessions", type=int, default=100_000, help="sessions in memory (100000)")
+    parser.add_argument("--million", action="store_true", help="also simulate 1,000,000 sessions in memory")
+    parser.add_argument(
+        "--rows", type=int, nargs="*", default=[], help="also on a real database, with so many sessions each"
+    )
+    parser.add_argument(
+        "--database",
+        default="",
+        help="where: postgres://… or mysql://…; SQLite in a temporary file by default",
+    )
+    parser.add_argument("--no-memory", action="store_true", help="only what --rows and --million say")
+    options = parser.parse_args(arguments)
+    set_up(options.database)
+    if not options.no_memory:
+        compare_orders(options.sessions)
+    if options.million:
+        print_million()
+    if options.rows:
+        compare_costs(options.rows)
+
+
+def set_up(database: str) -> None:
+    """Make this process one of a project whose clock the simulation moves."""
+    if database:
+        os.environ["FACEPRINT_TEST_DATABASE"] = database
+    os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
+    import django
+
+    django.setup()
+    from django.conf import settings
+
+    settings.FACEPRINT = {**settings.FACEPRINT, "CLOCK": "tests.clock.now"}
+
+
+# --- orders ---------------------------------------------------------------------------------------
+
+
+def compare_orders(count: int) -> None:
+    """Our order, first come first served and random, in each scenario."""
+    for title, stories, least in scenarios(count):
+        print(f"\n{title}\n")
+        print(
+            "| time | order | media kept | of the optimum | results | faces "
+            "| media and results, of the bound | with faces, of the bound |"
+        )
+        print("|---|---|---:|---:|---:|---:|---:|---:|")
+        for words, factor in ENOUGH:
+            compare_at(stories, words, least * factor)
+
+
+def scenarios(count: int) -> list[tuple[str, list[Story], float]]:
+    """Title, sessions and the rate at which all their media can just be kept."""
+    from . import outage
+
+    down = outage.asked_in_vain(count)
+    idle = outage.backlog(count)
+    busy = outage.backlog(count * 3 // 4) + outage.arrivals(count // 4)
+    unsure = outage.backlog(count, verify_within=3600.0)
+    return [
+        (
+            f"Baidu was down: {count:,} sessions from the hours before, 30 minutes to 4 hours left",
+            down,
+            outage.enough(down, VISIT_SECONDS),
+        ),
+        (
+            f"Our workers were down: {count:,} sessions from all 20 hours, 4 to 24 hours left",
+            idle,
+            outage.enough(idle, VISIT_SECONDS),
+        ),
+        (
+            f"The same, and sessions go on starting: {len(busy):,}, a quarter of them afterwards",
+            busy,
+            outage.enough(busy, VISIT_SECONDS),
+        ),
+        (
+            f"Our workers were down, and people took up to an hour: {count:,} sessions",
+            unsure,
+            outage.enough(unsure, VISIT_SECONDS),
+        ),
+    ]
+
+
+def compare_at(stories: Sequence[Story], words: str, rate: float) -> None:
+    """The rows of one rate."""
+    from . import outage
+    from .catching_up import MemoryTable, by_lot, first_come
+
+    limit: dict[str, Any] = {"rate": rate, "visit_seconds": VISIT_SECONDS}
+    best = outage.most(stories, "media", **limit)
+    sure = outage.most_together(stories, outage.SURE, **limit)
+    together = outage.most_together(stories, (*outage.SURE, "face"), **limit)
+    for name, order in (("ours", None), ("first come", first_come), ("random", by_lot(5))):
+        kept = simulate(stories, MemoryTable(order), rate).kept
+        certain = kept["media"] + kept["results"]
+        print(
+            f"| {words} ({rate:.2f}/s) | {name} | {kept['media']:,} | {percent(kept['media'], best)} "
+            f"| {kept['results']:,} | {kept['face']:,} | {percent(certain, sure)} "
+            f"| {percent(certain + kept['face'], together)} |",
+            flush=True,
+        )
+
+
+def simulate(stories: Sequence[Story], table: Any, rate: float) -> Outcome:
+    """Catch up at *rate* with the workers of this benchmark."""
+    from .catching_up import CatchingUp, Setting
+
+    # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
+    concurrency = max(CONCURRENCY, round(rate * (VISIT_SECONDS + 3) / PROCESSES))
+    return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, PROCESSES, concurrency)).run()
+
+
+def print_million() -> None:
+    """A million sessions with not quite enough time."""
+    from . import outage
+    from .catching_up import MemoryTable
+
+    stories = outage.backlog(1_000_000)
+    rate = outage.enough(stories, VISIT_SECONDS) * 0.95
+    began = time.perf_counter()
+    kept = simulate(stories, MemoryTable(), rate).kept
+    seconds = time.perf_counter() - began
+    best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
+    print(
+        f"\n1,000,000 sessions in memory, not quite enough time ({rate:.2f}/s): media of {kept['media']:,} "
+        f"kept, {percent(kept['media'], best)} of the optimum; {seconds:.0f} s"
+    )
+
+
+def percent(part: int, whole: int) -> str:
+    """With two decimals, rounded down: 100 % is only what is all."""
+    return f"{int(10_000 * part / whole) / 100:.2f} %" if whole else "-"
+
+
+# --- costs ----------------------------------------------------------------------------------------
+
+
+def compare_costs(counts: Sequence[int]) -> None:
+    """The same through the real tables, and what the statements of the scheduling take."""
+    from django.db import connection
+
+    print(f"\nThrough the real claims on {connection.vendor}, not quite enough time\n")
+    print("| sessions | media, of the optimum | waking | claiming | writing | all, per session |")
+    print("|---:|---:|---:|---:|---:|---:|")
+    for count in counts:
+        name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
+        try:
+            print_cost(count)
+        finally:
+            connection.creation.destroy_test_db(name, verbosity=0)
+
+
+def print_cost(count: int) -> None:
+    """One row, in milliseconds of database time for each session."""
+    from . import outage
+    from .catching_up import DatabaseTable
+
+    stories = outage.backlog(count)
+    rate = outage.enough(stories, VISIT_SECONDS) * 0.95
+    outcome = simulate(stories, DatabaseTable(), rate)
+    best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
+    spent = outcome.cost.seconds
+    each = [1000 * seconds / count for seconds in (spent["promote"], spent["claim"], spent["commit"])]
+    print(
+        f"| {count:,} | {percent(outcome.kept['media'], best)} | "
+        + " | ".join(f"{value:.2f} ms" for value in each)
+        + f" | {1000 * sum(spent.values()) / count:.2f} ms |",
+        flush=True,
+    )
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
