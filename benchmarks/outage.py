@@ -141,4 +141,5 @@ def most_together(
         for story in stories
         if story.finished_at is not None
     ]
-    return no_more_than(jobs, rate, levels=len(kinds))
+    each = sum(most(stories, kind, rate=rate, visit_seconds=visit_seconds) for kind in kinds)
+    return min(each, no_more_than(jobs, rate, levels=len(kinds)))
