@@ -48,9 +48,9 @@ LONGEST_VISIT = timedelta(seconds=120)
 PROMOTE_BATCH = 500
 REAIM_BATCHES = 20
 #: A deadline nearer than this is not counted on any more: a session that has been claimed waits for its turn,
-#: and asking and fetching take their time. Generous: work that would have been in time loses no more than its
-#: place, but work that comes too late has taken the place of other work.
-REACH = timedelta(seconds=30)
+#: and asking and fetching take their time. Too long a reach costs what could be done in it, once; too short a
+#: one spends turn after turn on work that comes too late, for as long as there is not enough time.
+REACH = timedelta(seconds=15)
 #: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
 #: upstream may keep longest comes last.
 BEHIND = timedelta(days=36_525)
