@@ -198,8 +198,8 @@ def print_cost(count: int) -> None:
     from . import outage
     from .catching_up import DatabaseTable
 
-    # So that, for any number of sessions, some four a second would be enough.
-    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / 4))
+    # So that, for any number of sessions, some four a second would be enough; 100,000 have four hours left.
+    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / 4.2))
     rate = outage.enough(stories, VISIT_SECONDS) * 0.95
     outcome = simulate(stories, DatabaseTable(), rate)
     best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
