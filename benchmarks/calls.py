@@ -208,6 +208,10 @@ def outcomes_of(plan: Plan) -> list[str]:
 
 def measure(bench: Bench, plan_id: str, outcome: str) -> Cell:
     """Let one session of this plan end like that; what it cost until nothing was outstanding."""
+    from django_faceprint.services import schedule
+
+    # Waits after a failure are drawn by lot: the same each time.
+    schedule._jitter.seed(plan_id)
     before = bench.counts()
     session = bench.start(plan_id)
     OUTCOMES[outcome](bench, session)
