@@ -39,7 +39,11 @@ if TYPE_CHECKING:
     from .outage import Story
 
 VISIT_SECONDS = 2.0
-PROCESSES, CONCURRENCY = 2, 4
+#: How long a visit waits for its turn when all places are taken: none is free when a turn comes up.
+SPARE_SECONDS = 5.0
+PROCESSES, CONCURRENCY = 3, 3
+#: Sessions a second that would be just enough in the runs on a database.
+DATABASE_RATE = 20.0
 ENOUGH = (("barely enough", 1.001), ("not quite enough", 0.95), ("far too little", 0.4))
 
 
@@ -48,7 +52,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(
         prog="python -m benchmarks.ordering", description=__doc__.splitlines()[0]
     )
-    parser.add_argument("--sessions", type=int, default=100_000, help="sessions in memory (100000)")
+    parser.add_argument("--sessions", type=int, default=50_000, help="sessions in memory (50000)")
     parser.add_argument("--million", action="store_true", help="also simulate 1,000,000 sessions in memory")
     parser.add_argument(
         "--rows", type=int, nargs="*", default=[], help="also on a real database, with so many sessions each"
@@ -149,7 +153,7 @@ def simulate(stories: Sequence[Story], table: Any, rate: float) -> Outcome:
     from .catching_up import CatchingUp, Setting
 
     # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
-    concurrency = max(CONCURRENCY, round(rate * (VISIT_SECONDS + 3) / PROCESSES))
+    concurrency = max(CONCURRENCY, round(rate * (VISIT_SECONDS + SPARE_SECONDS) / PROCESSES))
     return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, PROCESSES, concurrency)).run()
 
 
@@ -158,7 +162,7 @@ def print_million() -> None:
     from . import outage
     from .catching_up import MemoryTable
 
-    stories = outage.backlog(1_000_000)
+    stories = outage.asked_in_vain(1_000_000)
     rate = outage.enough(stories, VISIT_SECONDS) * 0.95
     began = time.perf_counter()
     kept = simulate(stories, MemoryTable(), rate).kept
@@ -183,8 +187,8 @@ def compare_costs(counts: Sequence[int]) -> None:
     from django.db import connection
 
     print(f"\nThrough the real claims on {connection.vendor}, not quite enough time\n")
-    print("| sessions | media, of the optimum | waking | claiming | writing | all, per session |")
-    print("|---:|---:|---:|---:|---:|---:|")
+    print("| sessions | media kept | optimum | waking | claiming | writing | all, per session |")
+    print("|---:|---:|---:|---:|---:|---:|---:|")
     for count in counts:
         name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
         try:
@@ -198,15 +202,15 @@ def print_cost(count: int) -> None:
     from . import outage
     from .catching_up import DatabaseTable
 
-    # So that, for any number of sessions, some four a second would be enough; 100,000 have four hours left.
-    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / 4.2))
+    # So that, for any number of sessions, about the same rate would be enough.
+    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / DATABASE_RATE))
     rate = outage.enough(stories, VISIT_SECONDS) * 0.95
     outcome = simulate(stories, DatabaseTable(), rate)
     best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
     spent = outcome.cost.seconds
     each = [1000 * seconds / count for seconds in (spent["promote"], spent["claim"], spent["commit"])]
     print(
-        f"| {count:,} | {percent(outcome.kept['media'], best)} | "
+        f"| {count:,} | {outcome.kept['media']:,} | {best:,} | "
         + " | ".join(f"{value:.2f} ms" for value in each)
         + f" | {1000 * sum(spent.values()) / count:.2f} ms |",
         flush=True,
