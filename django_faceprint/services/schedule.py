@@ -47,9 +47,9 @@ LONGEST_VISIT = timedelta(seconds=120)
 
 PROMOTE_BATCH = 500
 REAIM_BATCHES = 20
-#: A deadline nearer than this is not counted on any more: a visit waits for its turn, for ten seconds at most,
-#: and asking and fetching take their time. Too long a reach costs what could be done in it, once; too short a
-#: one spends turn after turn on work that comes too late, for as long as there is not enough time.
+#: A deadline nearer than this is not counted on any more: a visit waits for its turn, for ten seconds at
+#: most, and asking and fetching take their time. Too long a reach costs what could be done in it, once; too
+#: short a one spends turn after turn on work that comes too late, for as long as there is not enough time.
 REACH = timedelta(seconds=12)
 #: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
 #: upstream may keep longest comes last.
