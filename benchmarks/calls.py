@@ -257,7 +257,8 @@ def bench_of_our_own() -> Iterator[Bench]:
     from django_faceprint.services.plans import copy_sandbox_plans
     from tests.clock import clock
 
-    name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
+    name = connection.settings_dict["NAME"]
+    connection.creation.create_test_db(verbosity=0, autoclobber=True)
     try:
         with SandboxServer(clock=SandboxClock(base=clock), video_size=100_000, image_size=10_000) as server:
             settings.FACEPRINT = {

@@ -190,7 +190,8 @@ def compare_costs(counts: Sequence[int]) -> None:
     print("| sessions | media kept | optimum | waking | claiming | writing | all, per session |")
     print("|---:|---:|---:|---:|---:|---:|---:|")
     for count in counts:
-        name = connection.creation.create_test_db(verbosity=0, autoclobber=True)
+        name = connection.settings_dict["NAME"]
+        connection.creation.create_test_db(verbosity=0, autoclobber=True)
         try:
             print_cost(count)
         finally:
