@@ -210,7 +210,8 @@ class MediaBody(ClosedOnLeaving):
             yield chunk
         if self.content_length is not None and received != self.content_length:
             raise Unreachable("Media download: body cut short.")
-        self._whole = True
+        # http.client takes an answer of no bytes for unread, and its connection for busy.
+        self._whole = received > 0
 
 
 @dataclass(frozen=True)

@@ -105,6 +105,15 @@ def test_empty_body(media: Script, downloader: Downloader) -> None:
     assert read(downloader, f"{media.url}/a") == b""
 
 
+def test_a_file_after_an_empty_one_is_whole(media: Script, downloader: Downloader) -> None:
+    media.then("/a", Respond(b"first"), Respond(b""), Respond(b"third"))
+    contents = []
+    for _ in range(3):
+        with downloader.download(f"{media.url}/a") as body:
+            contents.append(b"".join(body.chunks()))
+    assert contents == [b"first", b"", b"third"]
+
+
 @pytest.mark.parametrize(
     "claimed", ["", "x", "text", "text/ht\x01ml", "a/" + "b" * 100, "image/jpeg, text/html"]
 )
