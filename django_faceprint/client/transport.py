@@ -360,10 +360,27 @@ def _bounded_int(digits: str) -> int:
 def parse_json(raw: bytes) -> Any:
     """Strict JSON: UTF-8 (a BOM is tolerated), no NaN or Infinity, no endless integers or nesting.
 
+    Nor an object that says something twice at the top: of two verdicts none would be worth believing.
     Raises :class:`ValueError` without particulars.
     """
+    says_twice = False
+
+    def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        # Called for the outermost object last.
+        nonlocal says_twice
+        document = dict(pairs)
+        says_twice = len(document) != len(pairs)
+        return document
+
     try:
-        return json.loads(raw.decode("utf-8-sig"), parse_constant=_refuse_constant, parse_int=_bounded_int)
+        document = json.loads(
+            raw.decode("utf-8-sig"),
+            parse_constant=_refuse_constant,
+            parse_int=_bounded_int,
+            object_pairs_hook=take,
+        )
+        if not says_twice:
+            return document
     except (ValueError, RecursionError):
         pass
     raise ValueError("not JSON")

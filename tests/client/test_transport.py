@@ -374,6 +374,22 @@ def test_api_url_must_be_one(url: str) -> None:
         FaceprintClient(api_key="a", secret_key="b", api_url=url)
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        b'{"success": false, "success": true, "result": {}}',
+        b'{"success": true, "result": {"a": {}}, "result": {"a": 1}}',
+    ],
+)
+def test_an_answer_that_says_something_twice_is_not_believed(body: bytes) -> None:
+    with pytest.raises(ValueError, match="not JSON"):
+        parse_json(body)
+
+
+def test_what_is_said_twice_inside_is_what_was_said_last() -> None:
+    assert parse_json(b'{"success": true, "result": {"a": 1, "a": 2}}')["result"] == {"a": 2}
+
+
 def test_json_of_forty_digits_is_a_number() -> None:
     assert parse_json(b'{"a": ' + b"1" * 40 + b"}") == {"a": int("1" * 40)}
     with pytest.raises(ValueError, match="not JSON"):
