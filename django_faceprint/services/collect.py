@@ -480,12 +480,14 @@ def _settle(visit: Visit) -> None:
     if session.verdict == Verdict.PENDING:
         _settle_pending(visit, moment)
         return
+    over = session.results_latest is not None and moment >= session.results_latest
+    decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
+    if decided and over:
+        _want_what_was_never_named(visit)
     if not visit.cut_short:
         _mark_lost(visit, moment)
     _give_up_broken_uploads(visit)
     wanted = visit.wanted()
-    over = session.results_latest is not None and moment >= session.results_latest
-    decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
     unasked = [stage for stage in STEPS if not visit.done(stage)] if decided and not over else []
     if wanted or unasked:
         # What has not been asked about may bring assets of which nothing is known yet.
@@ -529,6 +531,17 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
     )
     visit.update(failure_count=failures)
     visit.release(poll_at, ladder)
+
+
+def _want_what_was_never_named(visit: Visit) -> None:
+    """Baidu's time is over, and it never told what there was: that is a loss like any other."""
+    items = evidence.never_named(
+        visit.session.plan, attempts=visit.done("getall"), recordings=visit.done("media")
+    )
+    known = {(asset.kind, asset.attempt_order) for asset in visit.assets.values()}
+    for item in items:
+        if (item.kind, item.attempt_order) not in known:
+            visit.want(item)
 
 
 def _mark_lost(visit: Visit, moment: datetime) -> None:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
@@ -61,3 +63,31 @@ def _recordings(plan: Plan) -> list[ExpectedAsset]:
     if plan.is_real_time:
         recordings += [ExpectedAsset(Kind.FRAME, Source.MEDIA, position=number) for number in range(FRAMES)]
     return recordings
+
+
+def never_named(plan: Plan, *, attempts: bool, recordings: bool) -> list[ExpectedAsset]:
+    """What a decided session must have had whose *attempts* or *recordings* upstream never told.
+
+    A person who passed or failed has tried, and a plan that records has recorded it.
+    """
+    missing = [] if attempts else [ExpectedAsset(Kind.ATTEMPT_FACE, Source.GETALL, attempt_order=1)]
+    if not recordings and plan.records_video:
+        missing += _recordings(plan)[:1]
+    return missing
+
+
+#: Where an answer names evidence: URLs, pictures, and what holds them.
+_NAMES_EVIDENCE = re.compile(
+    r"\.(?:image|images|video|processVideo|face_image|verify_detail|verify_result\[[0-9]+\])$|"
+    r"\bidcard_images\b"
+)
+
+
+def is_unread(oddities: Iterable[str]) -> bool:
+    """Whether, by the paths of what could not be read, an answer may name evidence that we do not see."""
+    return any(_NAMES_EVIDENCE.search(path) for path in oddities)
+
+
+def is_card_unread(oddities: Iterable[str], side: str) -> bool:
+    """The same for one side (``front``, ``back``) of the ID card."""
+    return any(path.endswith((".idcard_images", f".{side}_base64")) for path in oddities)

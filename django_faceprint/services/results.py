@@ -65,7 +65,14 @@ def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
     visit.record(everything, oddities=result.oddities)
     if result.attempts:
         _take_last_attempt(visit, result.attempts[-1])
-    visit.mark("getall")
+    # Whoever passed has an attempt that did.
+    contradicts = visit.session.verdict == Verdict.PASSED and not any(item.passed for item in result.attempts)
+    if evidence.is_unread(result.oddities) or (
+        contradicts and visit.session.failure_count < REFUSALS_BEFORE_GIVING_UP
+    ):
+        visit.note_unreadable(everything)
+    else:
+        visit.mark("getall")
 
 
 def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
@@ -78,10 +85,12 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
         if data is None:
             continue
         digest = hashlib.sha256(data).hexdigest()
-        known = next((asset for asset in visit.out_of_reach(Source.DETAIL) if asset.sha256 == digest), None)
-        if known is not None:
-            # result/detail brought it before, and it could not be stored then.
-            visit.hold(known, data)
+        for known in visit.out_of_reach(Source.DETAIL):
+            unread = attempt.passed and known.kind == kind and not known.sha256
+            if unread or known.sha256 == digest:
+                # result/detail brought it before, and it could not be stored or read then.
+                visit.hold(known, data)
+                break
         if digest in visit.pictures:
             continue
         item = evidence.ExpectedAsset(kind, Source.GETALL, attempt_order=attempt.order)
@@ -163,9 +172,13 @@ def ask_simple(visit: Visit) -> None:
         _ask_face_of_failure(visit)
         return
     answer = visit.client.result_simple(visit.token)
-    if answer.result is None or not answer.result.face_url:
+    if answer.result is None:
         visit.failed = True
         visit.say(answer.error)
+        return
+    if not answer.result.face_url:
+        visit.record(answer, oddities=answer.result.oddities)
+        visit.note_unreadable(answer)
         return
     if not visit.done("simple"):
         visit.record(answer)
@@ -207,7 +220,11 @@ def ask_media(visit: Visit) -> None:
             visit.failed = True
         return
     result = media.result
-    if not visit.done("media"):
+    unread = evidence.is_unread(result.oddities)
+    if unread:
+        visit.record(media, oddities=result.oddities)
+        visit.note_unreadable(media)
+    elif not visit.done("media"):
         visit.record(media, oddities=result.oddities)
         visit.mark("media")
     given = _given_media(result)
@@ -215,7 +232,8 @@ def ask_media(visit: Visit) -> None:
         asset = visit.want(evidence.ExpectedAsset(kind, Source.MEDIA, position=position))
         if asset.state == State.WANTED:
             visit.urls[asset.public_id] = url
-    _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
+    if not unread:
+        _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
 
 
 def _may_be_a_mistake(visit: Visit, refusal: Rejected | SessionGone) -> bool:
@@ -335,6 +353,8 @@ def ask_detail_again(visit: Visit) -> None:
     detail = visit.client.result_detail(visit.token)
     if detail.result is not None:
         record_detail(visit, detail)
+        if visit.out_of_reach(Source.DETAIL):
+            visit.note_unreadable(detail)
     else:
         visit.failed = True
         visit.say(detail.error)

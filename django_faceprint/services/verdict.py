@@ -126,8 +126,8 @@ def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
         expected=evidence.expected_assets(
             session.plan,
             Verdict.PASSED,
-            with_id_front=result.front_image is not None,
-            with_id_back=result.back_image is not None,
+            with_id_front=result.front_image is not None or evidence.is_card_unread(result.oddities, "front"),
+            with_id_back=result.back_image is not None or evidence.is_card_unread(result.oddities, "back"),
         ),
     )
     record_detail(visit, detail)

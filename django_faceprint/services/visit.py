@@ -299,6 +299,18 @@ class Visit:
         if error is not None:
             self.write_problem(columns_of(error))
 
+    def note_unreadable(self, answer: Answer[Any]) -> None:
+        """Upstream said that it succeeded, and what it says of evidence cannot be read: it is asked again."""
+        self.failed = True
+        self.write_problem(
+            {
+                "error_class": ErrorClass.UNKNOWN.value,
+                "error_code": "unreadable_result",
+                "error_message": "",
+                "error_log_id": answer.log_id[:40],
+            }
+        )
+
     def write_problem(self, values: dict[str, str]) -> None:
         """Write on the session what went wrong, unless the columns tell why the person failed."""
         self.trouble = ": ".join(filter(None, (values["error_class"], values["error_code"])))

@@ -196,6 +196,47 @@ def test_the_film_of_a_failure_is_not_given_up_for_one_answer_that_explains_noth
     assert_archived(session)
 
 
+def test_what_baidu_never_named_is_a_loss_like_any_other(
+    story: Story, clock: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Whoever passed has tried: where result/getall was down until the end, the face of that is gone."""
+    passed, failed = story.start("25001"), story.start("25001")
+    story.finish(passed)
+    story.finish(failed, "fail", code="223120")
+    story.fault("result_getall", "http_500")
+    story.fault("result_media_query", "http_500", match={"verify_token": failed.verify_token})
+    story.back(passed)
+    story.back(failed)
+    clock.set(passed.results_latest - timedelta(minutes=1))
+    story.work()
+    assert story.fresh(passed).has_outstanding_work
+    clock.advance(minutes=20)
+    story.work()
+    passed, failed = story.fresh(passed), story.fresh(failed)
+    assert (passed.has_outstanding_work, passed.archive_state) == (False, "partial")
+    assert (passed.error_class, passed.error_code) == ("retry", "http_error")
+    (face,) = passed.assets.filter(state=State.LOST)
+    assert (face.kind, face.error) == ("attempt_face", "retry: http_error")
+    assert sorted(failed.assets.filter(state=State.LOST).values_list("kind", flat=True)) == [
+        "attempt_face",
+        "process_video",
+    ]
+    assert "was not archived in time" in caplog.text
+
+
+def test_attempts_without_the_one_that_passed_are_asked_for_again(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    with monkeypatch.context() as patch:
+        patch.setattr(story.sandbox.sandbox, "_getall", lambda *arguments: {"verify_result": []})
+        session = story.back(session)
+    assert (session.archive_state, session.error_code) == ("collecting", "unreadable_result")
+    session = later(story, clock, session)
+    assert_archived(session)
+
+
 @pytest.mark.parametrize("answer", [{"code": 987654}, {"code": 216100}], ids=["unpublished", "refused"])
 def test_recordings_of_a_failure_that_baidu_always_refuses_are_waited_for_by_nobody(
     story: Story, clock: Any, answer: dict[str, Any]
