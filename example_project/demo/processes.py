@@ -63,6 +63,11 @@ class Process:
                 start_new_session=True,
             )
 
+    @property
+    def pid(self) -> int | None:
+        """Of the child process, until it is ended here."""
+        return None if self._child is None else self._child.pid
+
     def require_alive(self) -> None:
         """Raise :class:`DemoFailed` with the end of the log when it has ended."""
         if self._child is not None and self._child.poll() is not None:

@@ -1,0 +1,134 @@
+"""``python -m chaos``: the fault suite and its counter-run, and whether both ended as they must."""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+import tempfile
+import time
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from .fleet import ROOT, Fleet, free_port
+from .servers import Broker, Missing, Postgres
+
+# What a run must not inherit: settings of a site that the shell may be set up for.
+PRIVATE = ("FACEPRINT_", "CHAOS_", "DATABASE_URL", "CACHE_URL", "EMAIL_URL", "CELERY_", "DJANGO_", "DEBUG", "SECRET_KEY")
+
+
+def main() -> int:
+    """Exit code 0: the verdict holds."""
+    parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
+    parser.add_argument("--sessions", type=int, default=5000, help="people of the run (5000)")
+    parser.add_argument("--counter-sessions", type=int, default=1200, help="people of the counter-run (1200)")
+    parser.add_argument("--json", type=Path, help="write all figures to this file")
+    parser.add_argument("--seed", type=int, default=1, help="of the people and the kills (1)")
+    parser.add_argument("--keep", action="store_true", help="keep the folders with logs and files")
+    parser.add_argument("--order", choices=("deadline", "arrival"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        if options.order:
+            return _one_run(options)
+        return _both(options)
+    except Missing as missing:
+        print(missing, file=sys.stderr)
+        return 1
+    except KeyboardInterrupt:
+        print("Stopped.", file=sys.stderr)
+        return 130
+
+
+def _both(options: argparse.Namespace) -> int:
+    began = time.monotonic()
+    results = []
+    for order, people in (("deadline", options.sessions), ("arrival", options.counter_sessions)):
+        results.append(_run_apart(order, people, options))
+        if results[-1] is None:
+            return 1
+    print(json.dumps(results, indent=1))
+    print(f"{time.monotonic() - began:.0f} s")
+    return 0
+
+
+def _run_apart(order: str, people: int, options: argparse.Namespace) -> dict[str, Any] | None:
+    """One run in a process, with settings, servers and folders of its own."""
+    folder = Path(tempfile.mkdtemp(prefix=f"faceprint-chaos-{order}-"))
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
+    environment = kept | {
+        "DJANGO_SETTINGS_MODULE": "chaos.settings",
+        "PYTHONPATH": str(ROOT),
+        "PYTHONUNBUFFERED": "1",
+        "LOG_LEVEL": "WARNING",
+        "FACEPRINT_ENV_FILE": "",
+        "FACEPRINT_VAR": str(folder),
+        "FACEPRINT_CLOCK_FILE": str(folder / "clock"),
+        "FACEPRINT_QPS": "1000",
+        "CHAOS_ORDER": order,
+    }
+    out = folder / "figures.json"
+    command = [sys.executable, "-m", "chaos", "--order", order, "--sessions", str(people)]
+    command += ["--seed", str(options.seed), "--json", str(out)]
+    child = subprocess.Popen(command, env=environment, cwd=ROOT)
+    try:
+        child.wait()
+        if child.returncode:
+            print(f"The run by {order} could not be made; its logs lie in {folder}/logs.", file=sys.stderr)
+            options.keep = True
+            return None
+        figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
+        return figures
+    finally:
+        if child.poll() is None:
+            child.terminate()
+            child.wait()
+        if not options.keep:
+            shutil.rmtree(folder, ignore_errors=True)
+
+
+def _one_run(options: argparse.Namespace) -> int:
+    postgres, broker = Postgres(), Broker()
+    port = free_port()
+    os.environ |= {
+        "DATABASE_URL": postgres.url,
+        "CELERY_BROKER_URL": broker.url,
+        "FACEPRINT_API_URL": f"http://127.0.0.1:{port}",
+    }
+    folder = Path(os.environ["FACEPRINT_VAR"])
+    fleet = None
+    try:
+        postgres.start()
+        broker.start()
+        import django
+
+        django.setup()
+        from .run import Run, say
+
+        fleet = Fleet(folder, os.environ, port)
+        started = time.monotonic()
+
+        def tell(text: str) -> None:
+            say(f"[{options.order} {time.monotonic() - started:4.0f} s] {text}")
+
+        figures = Run(options.sessions, options.order, options.seed, tell).go(postgres, broker, fleet)
+        options.json.write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
+    finally:
+        if fleet is not None:
+            fleet.stop()
+        broker.stop()
+        postgres.stop()
+    return 0
+
+
+def _interrupt(number: int, frame: Any) -> None:
+    raise KeyboardInterrupt
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,67 @@
+"""The one clock of all processes, and the rules by which it goes faster than the machine's."""
+
+from __future__ import annotations
+
+import threading
+from collections.abc import Callable
+from datetime import datetime
+from pathlib import Path
+
+from django_faceprint.sandbox.clock import SandboxClock
+
+STEP = 0.2
+
+
+class PacedClock:
+    """Moves the clock file that workers and sandbox read.
+
+    It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each answer
+    of the upstream: so many answers per minute are then all that anybody can get, on every machine. When
+    nothing is under way, ``when_idle`` seconds go by in each step instead of being waited for.
+    """
+
+    def __init__(
+        self, file: Path, *, answers: Callable[[], int], idle: Callable[[], bool]
+    ) -> None:
+        self._clock = SandboxClock(file)
+        self._answers = answers
+        self._idle = idle
+        self.per_answer = 0.0
+        self.when_idle = 0.0
+        self._stopping = threading.Event()
+        self._thread: threading.Thread | None = None
+        self.failure: BaseException | None = None
+
+    def now(self) -> datetime:
+        """The present moment of the run."""
+        return self._clock.now()
+
+    def jump(self, seconds: float) -> None:
+        """Let so much time have gone by."""
+        self._clock.advance(seconds)
+
+    def start(self) -> None:
+        """Begin to follow the answers."""
+        self._thread = threading.Thread(target=self._follow, name="clock", daemon=True)
+        self._thread.start()
+
+    def stop(self) -> None:
+        """Go as the machine's clock does from now on."""
+        self._stopping.set()
+        if self._thread is not None:
+            self._thread.join()
+
+    def _follow(self) -> None:
+        try:
+            seen = self._answers()
+            quiet = 0
+            while not self._stopping.wait(STEP):
+                answers = self._answers()
+                fresh, seen = answers - seen, answers
+                quiet = 0 if fresh else quiet + 1
+                if fresh and self.per_answer:
+                    self.jump(fresh * self.per_answer)
+                elif quiet > 3 and self.when_idle and self._idle():
+                    self.jump(self.when_idle)
+        except Exception as error:  # noqa: BLE001  (raised again by the run)
+            self.failure = error

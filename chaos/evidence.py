@@ -1,0 +1,58 @@
+"""Reading back what was archived, as the product itself reads it: decrypted, checked, hashed."""
+
+from __future__ import annotations
+
+import hashlib
+from collections import defaultdict
+from pathlib import Path
+
+from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession
+from django_faceprint.privacy.files import SealBroken
+from django_faceprint.services.archive import StorageFailed, open_stored
+
+from .verdict import Kept, StoredFile
+
+
+def read_everything() -> dict[str, Kept]:
+    """verify_token → what is kept of that session. Sessions that never got one are left out."""
+    files: dict[int, list[StoredFile]] = defaultdict(list)
+    for asset in MediaAsset.objects.stored().iterator():
+        files[asset.session_id].append(
+            StoredFile(
+                asset.kind, asset.attempt_order, asset.position, asset.stored_name, asset.sha256, _digest(asset)
+            )
+        )
+    attempts: dict[int, list[int]] = defaultdict(list)
+    for pk, order in VerificationAttempt.objects.values_list("session_id", "order"):
+        attempts[pk].append(order)
+    return {
+        session.verify_token: Kept(
+            reference=session.reference,
+            verdict=session.verdict,
+            archive_state=session.archive_state,
+            files=tuple(files[session.pk]),
+            attempts=tuple(sorted(attempts[session.pk])),
+            outstanding=session.wake_at is not None or session.ready_deadline is not None,
+        )
+        for session in VerificationSession.objects.iterator()
+        if session.verify_token is not None
+    }
+
+
+def names_on_disk(folder: Path) -> list[str]:
+    """The files of a storage, named as rows name them."""
+    return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
+
+
+def _digest(asset: MediaAsset) -> str | None:
+    """SHA-256 of the plaintext; None when the file is not there, not whole or not ours."""
+    digest = hashlib.sha256()
+    size = 0
+    try:
+        with open_stored(asset) as reader:
+            for chunk in reader.iter_range(0, asset.size or 0):
+                digest.update(chunk)
+                size += len(chunk)
+    except (SealBroken, StorageFailed):
+        return None
+    return digest.hexdigest() if size == asset.size else None

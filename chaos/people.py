@@ -1,0 +1,139 @@
+"""Thousands of people: what each does, and how they come in through the production services."""
+
+from __future__ import annotations
+
+import random
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from functools import cache
+from typing import TypeVar
+
+from django.db import InterfaceError, OperationalError, connection
+
+from django_faceprint.client import Identity, MatchImage
+from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
+from django_faceprint.models import VerificationSession
+from django_faceprint.services.archive import StorageFailed
+from django_faceprint.services.sessions import StartRequest, record_return, start_session
+from django_faceprint.tasks import wake_up
+from example_project.demo.people import MATCH_PLANS, RETRY_PLANS, SPECIFIED_PLANS, Person, match_image
+
+from .upstream import Sandbox
+
+T = TypeVar("T")
+
+#: How many people are on their way at once, and how long one goes on trying, in seconds.
+AT_ONCE = 6
+PATIENCE = 120.0
+
+#: plan → weight. Each has its own evidence: videos and frames live for a day, all else for three.
+ALL_PLANS = {"25001": 3, "25002": 2, "25003": 1, "25004": 3, "25005": 4, "25006": 2, "25007": 2}
+LONG_LIVED = {"25005": 1}
+RECORDED = {"25001": 5, "25002": 2, "25003": 1, "25004": 3, "25006": 3, "25007": 2}
+
+_FAILURES = ("223120", "223114", "222351", "223131")
+
+
+def crowd(name: str, count: int, plans: dict[str, int], chance: random.Random) -> list[Person]:
+    """*count* people with plans by weight: most pass, some fail, give up, never come or never come back."""
+    chosen = chance.choices(list(plans), list(plans.values()), k=count)
+    return [_person(f"{name}-{number:05}", plan, chance) for number, plan in enumerate(chosen, start=1)]
+
+
+def _person(reference: str, plan: str, chance: random.Random) -> Person:
+    returns = chance.random() < 0.8
+    fate = chance.random()
+    failure = chance.choice(_FAILURES)
+    if fate < 0.03:
+        return Person(reference, plan, (), "expired", opens=False, returns=False)
+    if fate < 0.06:
+        return Person(reference, plan, ("giveup",), "expired", returns=False)
+    if fate < 0.15:
+        return Person(reference, plan, (failure,), "failed", returns=returns)
+    if fate < 0.25 and plan in RETRY_PLANS:
+        return Person(reference, plan, (failure, "pass"), "passed", returns=returns)
+    if fate < 0.40 and plan == "25006":
+        return Person(reference, plan, ("demote",), "passed", returns=returns)
+    return Person(reference, plan, ("pass",), "passed", returns=returns)
+
+
+class Reception:
+    """Lets people in: a session through the services, the page at the sandbox, the browser's return."""
+
+    def __init__(self, sandbox_url: str) -> None:
+        self._sandbox_url = sandbox_url
+        self._lock = threading.Lock()
+        #: People who are through, and how often a step had to be repeated because something failed.
+        self.done = 0
+        self.repeated = 0
+
+    def receive(self, people: Sequence[Person]) -> None:
+        """All of *people*, some at once. Raises when one of them could not get in."""
+        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="people") as pool:
+            list(pool.map(self._receive_some, [people[part::AT_ONCE] for part in range(AT_ONCE)]))
+
+    def _receive_some(self, people: Sequence[Person]) -> None:
+        sandbox = Sandbox(self._sandbox_url)
+        try:
+            for person in people:
+                self._receive(person, sandbox)
+                with self._lock:
+                    self.done += 1
+        finally:
+            connection.close()
+
+    def _receive(self, person: Person, sandbox: Sandbox) -> None:
+        request = _request(person)
+        session = self._insist(lambda: start_session(request))
+        if not person.opens:
+            return
+        for outcome in person.tries:
+            sandbox.finish(session.verify_token or "", outcome)
+        if person.returns:
+            self._insist(lambda: _return(session))
+
+    def _insist(self, step: Callable[[], T]) -> T:
+        """Repeat *step*, as a host would, until it succeeds."""
+        until = time.monotonic() + PATIENCE
+        while True:
+            try:
+                return step()
+            except (
+                FaceprintError,
+                FaceprintConfigurationError,
+                StorageFailed,
+                OperationalError,
+                InterfaceError,
+            ):
+                if time.monotonic() > until:
+                    raise
+            with self._lock:
+                self.repeated += 1
+            connection.close_if_unusable_or_obsolete()
+            time.sleep(0.05)
+
+
+def _return(session: VerificationSession) -> None:
+    """What the view of the return address does."""
+    record_return(session)
+    wake_up(session)
+
+
+def _request(person: Person) -> StartRequest:
+    name, number, kind = person.identity
+    return StartRequest(
+        plan_id=person.plan,
+        reference=person.reference,
+        purpose="chaos",
+        identity=Identity.checked(name, number, kind) if person.plan in SPECIFIED_PLANS else None,
+        match_image=_match_image(sum(person.reference.encode()) % 8) if person.plan in MATCH_PLANS else None,
+        # A host that repeats the call after an accident gets the same session.
+        idempotency_key=person.reference,
+    )
+
+
+@cache
+def _match_image(number: int) -> MatchImage:
+    return MatchImage.checked(match_image(str(number)))

@@ -1,0 +1,351 @@
+"""One run: people, an ordinary day full of mishaps, an outage of nearly a day, the rescue, the verdict."""
+
+from __future__ import annotations
+
+import random
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass, field
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import Any
+
+from django.conf import settings
+from django.core.management import call_command
+from django.db import InterfaceError, OperationalError, connection
+
+from django_faceprint.models import UploadIntent, VerificationSession
+from django_faceprint.services.archive import INTENT_LIFE
+from django_faceprint.services.plans import copy_sandbox_plans
+from django_faceprint.services.retention import retain
+from example_project.demo.people import RETRY_PLANS, Person
+
+from . import storage
+from .clock import PacedClock
+from .evidence import names_on_disk, read_everything
+from .fleet import Fleet
+from .mishaps import Mishaps
+from .people import ALL_PLANS, LONG_LIVED, RECORDED, Reception, crowd
+from .servers import Broker, Postgres
+from .upstream import Sandbox, fault_rules
+from .verdict import UPLOADED, Findings, judge
+
+FAULT_SHARE = 0.2
+STORAGE_FAULT_SHARE = 0.05
+#: Parts of all people: who come on the ordinary day, and of those who come during the outage the ones whose
+#: evidence lives for three days. The others' recordings live for one.
+DAY_PART = 0.25
+LONG_LIVED_PART = 0.40
+#: During the outage people with recordings come in so many waves, so many minutes apart; when the workers are
+#: back, the first of them has so many minutes left. The last has less than half an hour.
+WAVES = 4
+WAVE_MINUTES = 3.0
+MINUTES_LEFT = 17.5
+URGENT = timedelta(minutes=30)
+#: Part of the time that is left which fetching all that is urgent takes, if nothing else is fetched.
+TIGHTNESS = 0.5
+#: Seconds of the run's clock that go by with each answer on the ordinary day, and in a step without work.
+DAY_PER_ANSWER = 0.05
+IDLE_STEP = 20.0
+#: Past the end of every verify_token and the grace after it; past the last moment recordings are asked for.
+PAST_THE_WINDOW = timedelta(hours=3, minutes=5)
+PAST_THE_RECORDINGS = timedelta(hours=4)
+#: Real seconds after which a phase that does not come to its end has failed.
+PHASE_SECONDS = 420.0
+
+
+class RunFailed(Exception):
+    """The run could not be made as it was meant; says nothing about the engine yet."""
+
+
+@dataclass
+class Figures:
+    """What a run measured; the verdict is made from these."""
+
+    order: str
+    people: int
+    seconds: float = 0.0
+    phases: dict[str, float] = field(default_factory=dict)
+    answers: int = 0
+    faults: int = 0
+    faults_by_kind: dict[str, int] = field(default_factory=dict)
+    throttled_by_us: int = 0
+    storage_faults: dict[str, int] = field(default_factory=dict)
+    kills: dict[str, int] = field(default_factory=dict)
+    broker_wipes: int = 0
+    messages_wiped: int = 0
+    database_restarts: int = 0
+    start_repeats: int = 0
+    left_after_outage: int = 0
+    urgent_after_outage: int = 0
+    urgent_minutes: float = 0.0
+    seconds_per_answer: float = 0.0
+    urgent_done_with_minutes_left: float = 0.0
+    uploads_swept: int = 0
+    findings: dict[str, Any] = field(default_factory=dict)
+
+
+class Run:
+    """Everything that one run needs, from the first server to the verdict."""
+
+    def __init__(self, people: int, order: str, seed: int, say: Callable[[str], None]) -> None:
+        self.figures = Figures(order, people)
+        self._say = say
+        self._chance = random.Random(seed)
+        self._started = time.monotonic()
+        self._phase_started = self._started
+        self._everybody: list[Person] = []
+
+    def go(self, postgres: Postgres, broker: Broker, fleet: Fleet) -> Figures:
+        """Make the run on servers that are up; the fleet is started here."""
+        self._postgres, self._broker, self._fleet = postgres, broker, fleet
+        call_command("migrate", verbosity=0)
+        fleet.start_sandbox()
+        self._sandbox = Sandbox(fleet.url)
+        copy_sandbox_plans()
+        self._reception = Reception(fleet.url)
+        self._mishaps = Mishaps(fleet, self._chance)
+        watching = Sandbox(fleet.url)
+        self._clock = PacedClock(
+            Path(settings.FACEPRINT_CLOCK_FILE),
+            answers=lambda: _total(watching.calls()),
+            idle=_nothing_ready,
+        )
+        self._sandbox.add_faults(fault_rules(FAULT_SHARE))
+        storage.set_share(settings.CHAOS_STORAGE_FAULTS, STORAGE_FAULT_SHARE)
+        self._clock.start()
+        fleet.start_beat()
+        try:
+            self._end_phase("start")
+            self._ordinary_day()
+            self._outage()
+            self._rescue()
+            self._aftermath()
+        finally:
+            self._mishaps.end()
+            self._clock.stop()
+        self._judge()
+        self.figures.seconds = time.monotonic() - self._started
+        return self.figures
+
+    # --- phases -------------------------------------------------------------------------------------
+
+    def _ordinary_day(self) -> None:
+        """People of all plans, workers that die, a broker that forgets, a database that restarts."""
+        people = self._crowd("day", DAY_PART, ALL_PLANS)
+        self._fleet.start_workers()
+        self._mishaps.begin()
+        self._clock.per_answer, self._clock.when_idle = DAY_PER_ANSWER, IDLE_STEP
+        half = len(people) // 2
+        self._reception.receive(people[:half])
+        self._broker.wipe()
+        self._postgres.restart("fast")
+        self._reception.receive(people[half:])
+        # Until all that can be known is known: the recordings of this day will not outlive the outage.
+        soon = [person.reference for person in people if not _waits_for_window(person)]
+        self._until(lambda: not _outstanding(soon), "day: archiving", lambda: f"{_outstanding(soon)} open")
+        self._clock.jump(PAST_THE_WINDOW.total_seconds())
+        everybody = [person.reference for person in people]
+        self._until(lambda: not _outstanding(everybody), "day: closing", lambda: f"{_outstanding(everybody)} open")
+        self._end_phase("day")
+
+    def _outage(self) -> None:
+        """All workers are gone; people keep coming."""
+        self._mishaps.end()
+        self._clock.per_answer = self._clock.when_idle = 0.0
+        self._fleet.lose_workers()
+        self._say("all workers are gone; people keep coming")
+        self._reception.receive(self._crowd("long", LONG_LIVED_PART, LONG_LIVED))
+        self._clock.jump(3600)
+        part = (1 - DAY_PART - LONG_LIVED_PART) / WAVES
+        for wave in range(1, WAVES + 1):
+            began = self._clock.now()
+            self._reception.receive(self._crowd(f"wave{wave}", part, RECORDED))
+            took = (self._clock.now() - began).total_seconds()
+            self._say(f"wave {wave} of {WAVES} has finished")
+            if wave < WAVES:
+                self._clock.jump(max(WAVE_MINUTES * 60 - took, 0))
+        first = min(until for until in self._left() if until - self._clock.now() < timedelta(hours=30))
+        self._clock.jump((first - self._clock.now()).total_seconds() - MINUTES_LEFT * 60)
+        self._end_phase("outage")
+
+    def _rescue(self) -> None:
+        """The workers are back, with half an hour left for much of what there is, and go on dying."""
+        entries = self._sandbox.ledger(hashes=False)["sessions"]
+        left = self._left(entries)
+        moment = self._clock.now()
+        urgent = [until for until in left if until - moment < URGENT]
+        self.figures.left_after_outage, self.figures.urgent_after_outage = len(left), len(urgent)
+        window = max(urgent) - moment
+        self.figures.urgent_minutes = window.total_seconds() / 60
+        per_answer = TIGHTNESS * window.total_seconds() / _answers_needed(entries, moment)
+        self.figures.seconds_per_answer = per_answer
+        self._say(
+            f"{len(urgent)} of {len(left)} files that are to be fetched have less than {URGENT} left; "
+            f"each answer takes {per_answer:.3f} s"
+        )
+        self._clock.per_answer, self._clock.when_idle = per_answer, IDLE_STEP
+        self._mishaps.urgent = True
+        self._fleet.start_workers()
+        self._mishaps.begin()
+        last = max(urgent)
+        upset = iter(
+            [
+                lambda: self._postgres.restart("immediate"),
+                self._broker.wipe,
+                lambda: self._postgres.restart("fast"),
+            ]
+        )
+        beginning = len(urgent)
+
+        def over() -> bool:
+            open_ones = self._urgent_left(last)
+            done = beginning - open_ones
+            for step, part in enumerate((0.25, 0.4, 0.6), start=1):
+                if done > beginning * part and upsets[0] < step:
+                    upsets[0] = step
+                    next(upset)()
+            return not open_ones or self._clock.now() >= last
+
+        upsets = [0]
+        self._until(over, "rescue", lambda: f"{self._urgent_left(last)} urgent files left")
+        self._mishaps.urgent = False
+        self.figures.urgent_done_with_minutes_left = (last - self._clock.now()).total_seconds() / 60
+        self._end_phase("rescue")
+
+    def _aftermath(self) -> None:
+        """What has time left, and what can be told only now."""
+        self._clock.jump(PAST_THE_RECORDINGS.total_seconds())
+        self._clock.per_answer = DAY_PER_ANSWER
+        everybody = [person.reference for person in self._everybody]
+        self._until(
+            lambda: not _outstanding(everybody), "aftermath", lambda: f"{_outstanding(everybody)} open"
+        )
+        self._mishaps.end()
+        self._note_upstream()
+        self._sandbox.clear_faults()
+        storage.set_share(settings.CHAOS_STORAGE_FAULTS, 0)
+        self._fleet.lose_workers()
+        # What killed workers had written without committing is named by its intents and removed by them.
+        while UploadIntent.objects.exists():
+            self._clock.jump(INTENT_LIFE.total_seconds() + 60)
+            self.figures.uploads_swept += retain().uncommitted_files
+        self._end_phase("aftermath")
+
+    def _judge(self) -> None:
+        ledger = self._sandbox.ledger()
+        folder = Path(settings.STORAGES["faceprint"]["OPTIONS"]["location"])
+        expected = {person.reference: person.verdict for person in self._everybody}
+        findings = judge(ledger, read_everything(), names_on_disk(folder), expected)
+        self.figures.findings = _findings(findings)
+        self._end_phase("verdict")
+
+    # --- what the phases use ------------------------------------------------------------------------
+
+    def _crowd(self, name: str, part: float, plans: dict[str, int]) -> list[Person]:
+        people = crowd(name, round(self.figures.people * part), plans, self._chance)
+        self._everybody += people
+        return people
+
+    def _left(self, entries: list[dict[str, Any]] | None = None) -> list[datetime]:
+        """Until when each file can be had that the sandbox has and never delivered whole."""
+        if entries is None:
+            entries = self._sandbox.ledger(hashes=False)["sessions"]
+        now = self._clock.now()
+        return [
+            until
+            for entry in entries
+            for item in entry["assets"]
+            if item["kind"] != UPLOADED
+            and not item["served"]
+            and (until := datetime.fromisoformat(item["available_until"])) > now
+        ]
+
+    def _urgent_left(self, last: datetime) -> int:
+        return sum(until <= last for until in self._left())
+
+    def _until(self, over: Callable[[], bool], what: str, progress: Callable[[], str]) -> None:
+        """Wait until it is over; raises when that takes too long or a process has ended."""
+        began = said = time.monotonic()
+        while True:
+            self._fleet.require_alive()
+            for failure in (self._clock.failure, self._mishaps.failure):
+                if failure is not None:
+                    raise failure
+            try:
+                if over():
+                    return
+                moment = time.monotonic()
+                if moment - said > 5:
+                    said = moment
+                    self._say(f"{what}: {progress()}, {self._mishaps.kills.total} kills")
+            except (OperationalError, InterfaceError):
+                connection.close()
+            if time.monotonic() - began > PHASE_SECONDS:
+                raise RunFailed(f"{what} was not over after {PHASE_SECONDS:.0f} s: {progress()}.")
+            time.sleep(0.5)
+
+    def _end_phase(self, name: str) -> None:
+        moment = time.monotonic()
+        self.figures.phases[name] = round(moment - self._phase_started, 1)
+        self._phase_started = moment
+        self._say(f"{name}: over after {self.figures.phases[name]:.0f} s")
+
+    def _note_upstream(self) -> None:
+        calls = self._sandbox.calls()
+        figures = self.figures
+        figures.answers = _total(calls)
+        figures.faults = sum(
+            count for outcomes in calls.values() for name, count in outcomes.items() if name.startswith("fault:")
+        )
+        figures.faults_by_kind = dict(sorted(self._sandbox.faults_by_kind().items()))
+        # The sandbox's own 18, beside those that are faults: said when we exceed its limit.
+        figures.throttled_by_us = sum(outcomes.get("18", 0) for outcomes in calls.values())
+        figures.storage_faults = dict(storage.happened(settings.CHAOS_STORAGE_FAULTS))
+        figures.kills = asdict(self._mishaps.kills)
+        figures.broker_wipes, figures.messages_wiped = self._broker.wipes, self._broker.messages_wiped
+        figures.database_restarts = self._postgres.restarts
+        figures.start_repeats = self._reception.repeated
+
+
+def _findings(findings: Findings) -> dict[str, Any]:
+    values = {name: value for name, value in vars(findings).items() if not name.startswith("_")}
+    return {**values, "broken": findings.broken}
+
+
+def _total(calls: dict[str, dict[str, int]]) -> int:
+    return sum(count for outcomes in calls.values() for count in outcomes.values())
+
+
+def _answers_needed(entries: list[dict[str, Any]], moment: datetime) -> float:
+    """Answers that all urgent files take: five about each session and one for each of its files, or more."""
+    needed = 0
+    for entry in entries:
+        files = [item for item in entry["assets"] if item["kind"] != UPLOADED]
+        if any(datetime.fromisoformat(item["available_until"]) - moment < URGENT for item in files):
+            needed += 5 + len(files)
+    return needed / (1 - FAULT_SHARE)
+
+
+def _waits_for_window(person: Person) -> bool:
+    """Decided only when the verify_token's time is over."""
+    return person.verdict == "expired" or (person.verdict == "failed" and person.plan in RETRY_PLANS)
+
+
+def _nothing_ready() -> bool:
+    try:
+        return not VerificationSession.objects.ready().exists()
+    except (OperationalError, InterfaceError):
+        connection.close()
+        return False
+
+
+def _outstanding(references: list[str]) -> int:
+    return VerificationSession.objects.outstanding().filter(reference__in=references).count()
+
+
+def say(text: str) -> None:
+    """Progress, at once."""
+    print(text, flush=True)
+    sys.stdout.flush()

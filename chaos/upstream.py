@@ -1,0 +1,139 @@
+"""What Baidu, here the sandbox, gets wrong, and what it says of itself."""
+
+from __future__ import annotations
+
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import requests
+
+QUERIES = ("result_simple", "result_detail", "result_stat", "result_media_query", "result_getall")
+SUBMISSIONS = ("oauth_token", "verify_token_generate", "idcard_submit", "upload_match_image")
+FILES = ("media", "simple_image")
+
+#: Kind of fault and its relative weight, by what is asked. 21 s outlast the client's patience of 20 s.
+_HTTP: tuple[tuple[dict[str, Any], float], ...] = (
+    ({"kind": "http_500"}, 1.5),
+    ({"kind": "http_502"}, 1.0),
+    ({"kind": "http_503"}, 1.5),
+    ({"kind": "http_504"}, 1.0),
+    ({"kind": "reset"}, 2.0),
+    ({"kind": "reset", "after_bytes": 100}, 1.0),
+    ({"kind": "hang", "seconds": 1.0}, 0.8),
+    ({"kind": "delay", "seconds": 0.3}, 1.0),
+    ({"kind": "truncate"}, 2.0),
+    ({"kind": "empty"}, 1.0),
+)
+_JSON: tuple[tuple[dict[str, Any], float], ...] = (
+    *_HTTP,
+    ({"kind": "drip", "seconds": 0.05, "chunk": 100}, 1.0),
+    ({"kind": "html"}, 1.0),
+    ({"kind": "malformed_json"}, 1.0),
+    ({"kind": "nan_json"}, 1.0),
+    ({"kind": "deep_json"}, 0.3),
+    ({"kind": "redirect"}, 0.5),
+    ({"kind": "gateway", "code": 2}, 0.7),
+    ({"kind": "gateway", "code": 17}, 0.3),
+    ({"kind": "gateway", "code": 18}, 0.5),
+    ({"kind": "gateway", "code": 110}, 1.0),
+    ({"kind": "service", "code": 283512}, 1.0),
+    # After the request was carried out, of which the caller knows nothing.
+    ({"kind": "reset", "after": True}, 1.0),
+)
+_NAMING: tuple[tuple[dict[str, Any], float], ...] = (
+    ({"kind": "foreign_url"}, 0.7),
+    ({"kind": "internal_url"}, 0.7),
+)
+_FILE: tuple[tuple[dict[str, Any], float], ...] = (
+    *_HTTP,
+    ({"kind": "drip", "seconds": 0.05, "chunk": 1000}, 1.0),
+    ({"kind": "reset", "after_bytes": 2000}, 1.5),
+    ({"kind": "expired_url"}, 3.0),
+    ({"kind": "http_404"}, 0.5),
+    ({"kind": "html"}, 0.7),
+    ({"kind": "not_image"}, 1.0),
+    ({"kind": "truncated_image"}, 2.0),
+    ({"kind": "wrong_range"}, 1.0),
+    ({"kind": "ignore_range"}, 1.0),
+    ({"kind": "wrong_content_type"}, 0.7),
+    ({"kind": "redirect"}, 0.5),
+    ({"kind": "huge", "size": 300_000}, 0.5),
+)
+#: Committed so often and then never again: each costs a worker's thread 20 s.
+_LONG_HANGS = 6
+
+
+def fault_rules(share: float) -> list[dict[str, Any]]:
+    """Rules of the sandbox by which *share* of all answers is a fault, of every kind it knows."""
+    rules: list[dict[str, Any]] = [
+        {"endpoint": endpoint, "kind": "hang", "seconds": 21, "skip": 40, "probability": 0.01, "count": 1}
+        for endpoint in (*QUERIES, FILES[0])[:_LONG_HANGS]
+    ]
+    for endpoint in (*QUERIES, *SUBMISSIONS, *FILES):
+        kinds = _FILE if endpoint in FILES else _JSON
+        if endpoint in ("result_simple", "result_media_query", "result_getall"):
+            kinds += _NAMING
+        rules += [{"endpoint": endpoint, **rule} for rule in _with_probabilities(kinds, share)]
+    return rules
+
+
+def _with_probabilities(
+    kinds: Sequence[tuple[Mapping[str, Any], float]], share: float
+) -> list[dict[str, Any]]:
+    """The sandbox tries one rule after the other: each gets its part of what those before have left."""
+    total = sum(weight for _, weight in kinds)
+    left = 1.0
+    rules = []
+    for fields, weight in kinds:
+        part = share * weight / total
+        rules.append({**fields, "probability": part / left})
+        left -= part
+    return rules
+
+
+class Sandbox:
+    """The sandbox's control API."""
+
+    def __init__(self, url: str) -> None:
+        self.url = url
+        self._http = requests.Session()
+        self._http.trust_env = False
+
+    def finish(self, verify_token: str, outcome: str) -> None:
+        """A person on the H5 page: ``pass``, ``demote``, ``giveup`` or the code of a failure."""
+        body: dict[str, Any] = {"verify_token": verify_token, "outcome": "fail", "code": outcome}
+        if outcome in ("pass", "giveup", "demote"):
+            body = {"verify_token": verify_token, "outcome": "pass" if outcome == "demote" else outcome}
+            body["demote"] = outcome == "demote"
+        self._call("POST", "finish", body)
+
+    def add_faults(self, rules: list[dict[str, Any]]) -> None:
+        self._call("POST", "faults", rules)
+
+    def clear_faults(self) -> None:
+        self._call("DELETE", "faults")
+
+    def faults_by_kind(self) -> Counter[str]:
+        """How often each fault was committed, gateway codes apart."""
+        hits: Counter[str] = Counter()
+        for rule in self._call("GET", "faults"):
+            name = {"http": f"http {rule['status']}", "gateway": f"code {rule['code']}"}.get(rule["kind"])
+            hits[name or rule["kind"]] += rule["hits"]
+        return hits
+
+    def calls(self) -> dict[str, dict[str, int]]:
+        """Answers so far: endpoint → outcome → number."""
+        # A token that nobody has: the answer is short.
+        calls: dict[str, dict[str, int]] = self._call("GET", "ledger?hashes=0&verify_token=none")["calls"]
+        return calls
+
+    def ledger(self, *, hashes: bool = True) -> dict[str, Any]:
+        """Everything that was issued, made and served."""
+        ledger: dict[str, Any] = self._call("GET", f"ledger?hashes={int(hashes)}")
+        return ledger
+
+    def _call(self, method: str, what: str, body: Any = None) -> Any:
+        reply = self._http.request(method, f"{self.url}/_sandbox/{what}", json=body, timeout=120)
+        reply.raise_for_status()
+        return reply.json()
