@@ -49,6 +49,8 @@ def _both(options: argparse.Namespace) -> int:
     began = time.monotonic()
     results = []
     for order, people in (("deadline", options.sessions), ("arrival", options.counter_sessions)):
+        if not people:
+            continue
         results.append(_run_apart(order, people, options))
         if results[-1] is None:
             return 1

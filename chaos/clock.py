@@ -17,12 +17,11 @@ class PacedClock:
 
     It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each answer
     of the upstream: so many answers per minute are then all that anybody can get, on every machine. When
-    nothing is under way, ``when_idle`` seconds go by in each step instead of being waited for.
+    nothing is due and no answer comes, up to ``when_idle`` seconds go by in each step instead of being waited
+    for, at first fewer.
     """
 
-    def __init__(
-        self, file: Path, *, answers: Callable[[], int], idle: Callable[[], bool]
-    ) -> None:
+    def __init__(self, file: Path, *, answers: Callable[[], int], idle: Callable[[], bool]) -> None:
         self._clock = SandboxClock(file)
         self._answers = answers
         self._idle = idle
@@ -61,7 +60,7 @@ class PacedClock:
                 quiet = 0 if fresh else quiet + 1
                 if fresh and self.per_answer:
                     self.jump(fresh * self.per_answer)
-                elif quiet > 3 and self.when_idle and self._idle():
-                    self.jump(self.when_idle)
+                elif quiet and self.when_idle and self._idle():
+                    self.jump(min(self.when_idle, 2.0**quiet))
         except Exception as error:  # noqa: BLE001  (raised again by the run)
             self.failure = error

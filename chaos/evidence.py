@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import hashlib
 from collections import defaultdict
+from datetime import datetime
 from pathlib import Path
 
-from django_faceprint.models import MediaAsset, VerificationAttempt, VerificationSession
+from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.files import SealBroken
 from django_faceprint.services.archive import StorageFailed, open_stored
 
@@ -37,6 +38,29 @@ def read_everything() -> dict[str, Kept]:
         for session in VerificationSession.objects.iterator()
         if session.verify_token is not None
     }
+
+
+def story(reference: str) -> str:
+    """What we know of our own work on a session, to find out why something of it was lost."""
+    session = VerificationSession.objects.get(reference=reference)
+    lines = [
+        f"{reference}: plan {session.plan.plan_id}, {session.verdict}, {session.lease_epoch} leases, "
+        f"{session.poll_count} visits ended, decided {_clock(session.decided_at)}"
+    ]
+    lines += [
+        f"  {_clock(call.at)} {call.endpoint}: {call.outcome} {call.code}".rstrip()
+        for call in UpstreamCall.objects.filter(session=session).order_by("at")
+    ]
+    lines += [
+        f"  {asset.kind} {asset.attempt_order}/{asset.position}: {asset.state}, {asset.tries} failures, until "
+        f"{_clock(asset.deadline)}, archived {_clock(asset.archived_at)} {asset.error}".rstrip()
+        for asset in session.assets.all()
+    ]
+    return "\n".join(lines)
+
+
+def _clock(moment: datetime | None) -> str:
+    return "-" if moment is None else f"{moment:%d %H:%M:%S}"
 
 
 def names_on_disk(folder: Path) -> list[str]:

@@ -25,7 +25,7 @@ from .upstream import Sandbox
 T = TypeVar("T")
 
 #: How many people are on their way at once, and how long one goes on trying, in seconds.
-AT_ONCE = 6
+AT_ONCE = 12
 PATIENCE = 120.0
 
 #: plan → weight. Each has its own evidence: videos and frames live for a day, all else for three.

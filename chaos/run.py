@@ -23,7 +23,7 @@ from example_project.demo.people import RETRY_PLANS, Person
 
 from . import storage
 from .clock import PacedClock
-from .evidence import names_on_disk, read_everything
+from .evidence import names_on_disk, read_everything, story
 from .fleet import Fleet
 from .mishaps import Mishaps
 from .people import ALL_PLANS, LONG_LIVED, RECORDED, Reception, crowd
@@ -47,10 +47,12 @@ URGENT = timedelta(minutes=30)
 TIGHTNESS = 0.5
 #: Seconds of the run's clock that go by with each answer on the ordinary day, and in a step without work.
 DAY_PER_ANSWER = 0.05
-IDLE_STEP = 20.0
+IDLE_STEP = 60.0
 #: Past the end of every verify_token and the grace after it; past the last moment recordings are asked for.
 PAST_THE_WINDOW = timedelta(hours=3, minutes=5)
 PAST_THE_RECORDINGS = timedelta(hours=4)
+#: Sessions that lost something of which the whole story is told.
+STORIES = 5
 #: Real seconds after which a phase that does not come to its end has failed.
 PHASE_SECONDS = 420.0
 
@@ -84,6 +86,7 @@ class Figures:
     urgent_done_with_minutes_left: float = 0.0
     uploads_swept: int = 0
     findings: dict[str, Any] = field(default_factory=dict)
+    stories: list[str] = field(default_factory=list)
 
 
 class Run:
@@ -153,7 +156,7 @@ class Run:
     def _outage(self) -> None:
         """All workers are gone; people keep coming."""
         self._mishaps.end()
-        self._clock.per_answer = self._clock.when_idle = 0.0
+        self._clock.when_idle = 0.0
         self._fleet.lose_workers()
         self._say("all workers are gone; people keep coming")
         self._reception.receive(self._crowd("long", LONG_LIVED_PART, LONG_LIVED))
@@ -168,6 +171,7 @@ class Run:
                 self._clock.jump(max(WAVE_MINUTES * 60 - took, 0))
         first = min(until for until in self._left() if until - self._clock.now() < timedelta(hours=30))
         self._clock.jump((first - self._clock.now()).total_seconds() - MINUTES_LEFT * 60)
+        self._clock.per_answer = 0.0
         self._end_phase("outage")
 
     def _rescue(self) -> None:
@@ -239,6 +243,7 @@ class Run:
         expected = {person.reference: person.verdict for person in self._everybody}
         findings = judge(ledger, read_everything(), names_on_disk(folder), expected)
         self.figures.findings = _findings(findings)
+        self.figures.stories = [story(reference) for reference in findings.losers[:STORIES]]
         self._end_phase("verdict")
 
     # --- what the phases use ------------------------------------------------------------------------

@@ -54,6 +54,8 @@ class Findings:
     tokens_never_received: int = 0
     served: int = 0
     examples: list[str] = field(default_factory=list)
+    #: References of sessions that lost something.
+    losers: list[str] = field(default_factory=list)
     _told: Counter[str] = field(default_factory=Counter)
 
     def add(self, what: str, words: str) -> None:
@@ -112,6 +114,8 @@ def _judge_session(entry: Mapping[str, Any], mine: Kept, findings: Findings) -> 
         found = whole.pop((item["kind"], item["sha256"]), 0)
         if not found:
             findings.add("lost", f"{mine.reference}: {item['kind']}, fetched {item['served']} times")
+            if mine.reference not in findings.losers[-1:]:
+                findings.losers.append(mine.reference)
         elif found > 1:
             findings.add("duplicates", f"{mine.reference}: {item['kind']} is stored {found} times")
     for kind, _ in whole:
