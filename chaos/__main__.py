@@ -15,11 +15,22 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from .fleet import ROOT, Fleet, free_port
-from .servers import Broker, Missing, Postgres
+from .fleet import ROOT, Fleet
+from .report import problems, table
+from .servers import Broker, Missing, Postgres, free_port
 
 # What a run must not inherit: settings of a site that the shell may be set up for.
-PRIVATE = ("FACEPRINT_", "CHAOS_", "DATABASE_URL", "CACHE_URL", "EMAIL_URL", "CELERY_", "DJANGO_", "DEBUG", "SECRET_KEY")
+PRIVATE = (
+    "FACEPRINT_",
+    "CHAOS_",
+    "DATABASE_URL",
+    "CACHE_URL",
+    "EMAIL_URL",
+    "CELERY_",
+    "DJANGO_",
+    "DEBUG",
+    "SECRET_KEY",
+)
 
 
 def main() -> int:
@@ -30,6 +41,7 @@ def main() -> int:
     parser.add_argument("--json", type=Path, help="write all figures to this file")
     parser.add_argument("--seed", type=int, default=1, help="of the people and the kills (1)")
     parser.add_argument("--keep", action="store_true", help="keep the folders with logs and files")
+    # For the process of one run.
     parser.add_argument("--order", choices=("deadline", "arrival"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     signal.signal(signal.SIGTERM, _interrupt)
@@ -46,17 +58,31 @@ def main() -> int:
 
 
 def _both(options: argparse.Namespace) -> int:
+    """The run and its counter-run, one after the other, and the verdict on both."""
     began = time.monotonic()
-    results = []
+    runs: list[dict[str, Any]] = []
     for order, people in (("deadline", options.sessions), ("arrival", options.counter_sessions)):
-        if not people:
-            continue
-        results.append(_run_apart(order, people, options))
-        if results[-1] is None:
+        figures = _run_apart(order, people, options)
+        if figures is None:
             return 1
-    print(json.dumps(results, indent=1))
-    print(f"{time.monotonic() - began:.0f} s")
-    return 0
+        runs.append(figures)
+    main_run, counter_run = runs
+    seconds = time.monotonic() - began
+    found = problems(main_run, counter_run)
+    print(table(main_run, counter_run))
+    print(f"Both runs took {seconds:.0f} s.")
+    for run in runs:
+        for example in run["findings"]["examples"]:
+            print(f"  {run['order']}: {example}")
+    for story in main_run["stories"]:
+        print(story)
+    for problem in found:
+        print(f"PROBLEM  {problem}", file=sys.stderr)
+    if options.json is not None:
+        document = {"holds": not found, "problems": found, "seconds": round(seconds, 1), "runs": runs}
+        options.json.write_text(json.dumps(document, indent=1, ensure_ascii=False), encoding="utf-8")
+    print("The verdict holds." if not found else "The verdict does not hold.")
+    return 1 if found else 0
 
 
 def _run_apart(order: str, people: int, options: argparse.Namespace) -> dict[str, Any] | None:
@@ -118,7 +144,7 @@ def _one_run(options: argparse.Namespace) -> int:
         def tell(text: str) -> None:
             say(f"[{options.order} {time.monotonic() - started:4.0f} s] {text}")
 
-        figures = Run(options.sessions, options.order, options.seed, tell).go(postgres, broker, fleet)
+        figures = Run(options.sessions, options.order, options.seed, folder, tell).go(postgres, broker, fleet)
         options.json.write_text(json.dumps(asdict(figures), indent=1), encoding="utf-8")
     finally:
         if fleet is not None:

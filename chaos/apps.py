@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import os
+
 from django.apps import AppConfig
-from django.conf import settings
 
 
 class ChaosConfig(AppConfig):
@@ -13,7 +14,7 @@ class ChaosConfig(AppConfig):
 
     def ready(self) -> None:
         """Replace the engine's order where the run asks for it."""
-        if settings.CHAOS_ORDER == "arrival":
+        if os.environ.get("CHAOS_ORDER") == "arrival":
             from .arrival import work_by_arrival
 
             work_by_arrival()

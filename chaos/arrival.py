@@ -14,7 +14,7 @@ from django_faceprint.services import schedule
 
 
 def aim(moment: datetime, **_: datetime | None) -> datetime:
-    """In place of :func:`schedule.aim`, which is asked for sessions that are collected anew: they come now."""
+    """In place of :func:`schedule.aim`, which is for sessions that are collected anew: they come now."""
     return moment + schedule.BEHIND
 
 

@@ -15,10 +15,10 @@ STEP = 0.2
 class PacedClock:
     """Moves the clock file that workers and sandbox read.
 
-    It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each answer
-    of the upstream: so many answers per minute are then all that anybody can get, on every machine. When
-    nothing is due and no answer comes, up to ``when_idle`` seconds go by in each step instead of being waited
-    for, at first fewer.
+    It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each
+    answer of the upstream: so many answers per minute are then all that anybody can get, on every machine.
+    When nothing is due and no answer comes, up to ``when_idle`` seconds go by in each step instead of being
+    waited for, at first fewer.
     """
 
     def __init__(self, file: Path, *, answers: Callable[[], int], idle: Callable[[], bool]) -> None:

@@ -8,7 +8,7 @@ from datetime import datetime
 from pathlib import Path
 
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
-from django_faceprint.privacy.files import SealBroken
+from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.services.archive import StorageFailed, open_stored
 
 from .verdict import Kept, StoredFile
@@ -20,7 +20,12 @@ def read_everything() -> dict[str, Kept]:
     for asset in MediaAsset.objects.stored().iterator():
         files[asset.session_id].append(
             StoredFile(
-                asset.kind, asset.attempt_order, asset.position, asset.stored_name, asset.sha256, _digest(asset)
+                asset.kind,
+                asset.attempt_order,
+                asset.position,
+                asset.stored_name,
+                asset.sha256,
+                _digest(asset),
             )
         )
     attempts: dict[int, list[int]] = defaultdict(list)
@@ -43,17 +48,15 @@ def read_everything() -> dict[str, Kept]:
 def story(reference: str) -> str:
     """What we know of our own work on a session, to find out why something of it was lost."""
     session = VerificationSession.objects.get(reference=reference)
-    lines = [
-        f"{reference}: plan {session.plan.plan_id}, {session.verdict}, {session.lease_epoch} leases, "
-        f"{session.poll_count} visits ended, decided {_clock(session.decided_at)}"
-    ]
+    told = f"{session.lease_epoch} leases, {session.poll_count} visits ended"
+    lines = [f"{reference}: plan {session.plan.plan_id}, {session.verdict}, {told}"]
     lines += [
         f"  {_clock(call.at)} {call.endpoint}: {call.outcome} {call.code}".rstrip()
         for call in UpstreamCall.objects.filter(session=session).order_by("at")
     ]
     lines += [
-        f"  {asset.kind} {asset.attempt_order}/{asset.position}: {asset.state}, {asset.tries} failures, until "
-        f"{_clock(asset.deadline)}, archived {_clock(asset.archived_at)} {asset.error}".rstrip()
+        f"  {asset.kind} {asset.attempt_order}/{asset.position}: {asset.state}, {asset.tries} failures, "
+        f"until {_clock(asset.deadline)}, archived {_clock(asset.archived_at)} {asset.error}".rstrip()
         for asset in session.assets.all()
     ]
     return "\n".join(lines)

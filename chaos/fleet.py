@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import os
+import re
 import signal
 import subprocess
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import suppress
 from pathlib import Path
 
@@ -15,7 +16,7 @@ import requests
 
 from example_project.demo.processes import Process
 
-from .servers import START_SECONDS, free_port
+from .servers import START_SECONDS
 
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
@@ -25,12 +26,16 @@ VIDEO_BYTES = 9_000
 IMAGE_BYTES = 4_000
 UPSTREAM_QPS = 1000
 
+_KILLED_AT_WORK = "Task handler raised error: WorkerLostError"
+_MISTAKE = re.compile(r"faceprint: .*: unexpected \w+ at ")
+
 
 class Worker:
     """One ``celery worker`` with one pool process: a supervisor and the child that does the work."""
 
     def __init__(self, number: int, folder: Path, env: Mapping[str, str]) -> None:
         self.name = f"worker {number}"
+        self.log = folder / f"worker-{number}.log"
         self._process = Process(
             self.name,
             [
@@ -38,7 +43,7 @@ class Worker:
                 *("--concurrency", "1", "--loglevel", "WARNING", "--hostname", f"chaos{number}@localhost"),
                 *("--without-gossip", "--without-mingle", "--without-heartbeat"),
             ],
-            folder / f"worker-{number}.log",
+            self.log,
             env,
         )
 
@@ -134,14 +139,26 @@ class Fleet:
         self._sandbox.require_alive()
         self._beat.require_alive()
 
+    def children_killed_at_work(self) -> int:
+        """How often a supervisor has noted that its child was killed in the middle of a task."""
+        return sum(_KILLED_AT_WORK in line for line in self._log_lines())
+
+    def mistakes(self) -> list[str]:
+        """What the engine has logged as a mistake of its own, without the dates."""
+        found = {line.partition("faceprint: ")[2] for line in self._log_lines() if _MISTAKE.search(line)}
+        return sorted(found)
+
+    def _log_lines(self) -> Iterator[str]:
+        for worker in self.workers:
+            if worker.log.exists():
+                with worker.log.open(encoding="utf-8", errors="replace") as lines:
+                    yield from lines
+
     def stop(self) -> None:
         """End everything."""
-        everything = (*self.workers, self._beat, self._sandbox)
+        everything: list[Worker | Process] = [*self.workers, self._beat, self._sandbox]
         for process in everything:
             process.ask_to_stop()
         until = time.monotonic() + STOP_SECONDS
         for process in everything:
             process.wait_or_kill(until)
-
-
-__all__ = ["ROOT", "Fleet", "Worker", "free_port"]

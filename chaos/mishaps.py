@@ -7,11 +7,6 @@ import threading
 from dataclasses import dataclass, field
 from itertools import cycle
 
-from django.db import InterfaceError, OperationalError, connection
-
-from django_faceprint.clock import now
-from django_faceprint.models import VerificationSession
-
 from .fleet import Fleet
 
 #: Seconds between two kills.
@@ -26,10 +21,6 @@ class Kills:
 
     children: int = 0
     whole: int = 0
-    #: With sessions in hand, at that moment, in all workers together.
-    at_work: int = 0
-    #: While evidence with less than half an hour left was still to be fetched.
-    urgent: int = 0
 
     @property
     def total(self) -> int:
@@ -43,7 +34,6 @@ class Mishaps:
     fleet: Fleet
     chance: random.Random
     kills: Kills = field(default_factory=Kills)
-    urgent: bool = False
     failure: BaseException | None = None
     _pause: threading.Event = field(default_factory=threading.Event)
     _thread: threading.Thread | None = None
@@ -66,27 +56,11 @@ class Mishaps:
             for number, worker in enumerate(cycle(self.fleet.workers), start=1):
                 if self._pause.wait(self.chance.uniform(*EVERY)):
                     break
-                held = sessions_in_hand()
                 if number % WHOLE_WORKER == 0:
                     worker.kill_all()
                     self.kills.whole += 1
                     worker.start()
                 elif worker.kill_child():
                     self.kills.children += 1
-                else:
-                    continue
-                self.kills.at_work += bool(held)
-                self.kills.urgent += bool(held and self.urgent)
         except Exception as error:  # noqa: BLE001  (raised again by the run)
             self.failure = error
-        finally:
-            connection.close()
-
-
-def sessions_in_hand() -> int:
-    """How many sessions are leased now; 0 while the database is away."""
-    try:
-        return VerificationSession.objects.filter(lease_until__gt=now()).count()
-    except (OperationalError, InterfaceError):
-        connection.close()
-        return 0

@@ -5,13 +5,13 @@ from __future__ import annotations
 import random
 import sys
 import time
+from collections import deque
 from collections.abc import Callable
 from dataclasses import asdict, dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from django.conf import settings
 from django.core.management import call_command
 from django.db import InterfaceError, OperationalError, connection
 
@@ -75,6 +75,9 @@ class Figures:
     throttled_by_us: int = 0
     storage_faults: dict[str, int] = field(default_factory=dict)
     kills: dict[str, int] = field(default_factory=dict)
+    kills_at_work: int = 0
+    urgent_kills_at_work: int = 0
+    mistakes: list[str] = field(default_factory=list)
     broker_wipes: int = 0
     messages_wiped: int = 0
     database_restarts: int = 0
@@ -83,7 +86,7 @@ class Figures:
     urgent_after_outage: int = 0
     urgent_minutes: float = 0.0
     seconds_per_answer: float = 0.0
-    urgent_done_with_minutes_left: float = 0.0
+    minutes_to_spare: float = 0.0
     uploads_swept: int = 0
     findings: dict[str, Any] = field(default_factory=dict)
     stories: list[str] = field(default_factory=list)
@@ -92,8 +95,10 @@ class Figures:
 class Run:
     """Everything that one run needs, from the first server to the verdict."""
 
-    def __init__(self, people: int, order: str, seed: int, say: Callable[[str], None]) -> None:
+    def __init__(self, people: int, order: str, seed: int, folder: Path, say: Callable[[str], None]) -> None:
         self.figures = Figures(order, people)
+        self._archive, self._storage_faults = folder / "archive", folder / "storage-faults"
+        self._clock_file = folder / "clock"
         self._say = say
         self._chance = random.Random(seed)
         self._started = time.monotonic()
@@ -111,12 +116,12 @@ class Run:
         self._mishaps = Mishaps(fleet, self._chance)
         watching = Sandbox(fleet.url)
         self._clock = PacedClock(
-            Path(settings.FACEPRINT_CLOCK_FILE),
+            self._clock_file,
             answers=lambda: _total(watching.calls()),
             idle=_nothing_ready,
         )
         self._sandbox.add_faults(fault_rules(FAULT_SHARE))
-        storage.set_share(settings.CHAOS_STORAGE_FAULTS, STORAGE_FAULT_SHARE)
+        storage.set_share(self._storage_faults, STORAGE_FAULT_SHARE)
         self._clock.start()
         fleet.start_beat()
         try:
@@ -150,7 +155,9 @@ class Run:
         self._until(lambda: not _outstanding(soon), "day: archiving", lambda: f"{_outstanding(soon)} open")
         self._clock.jump(PAST_THE_WINDOW.total_seconds())
         everybody = [person.reference for person in people]
-        self._until(lambda: not _outstanding(everybody), "day: closing", lambda: f"{_outstanding(everybody)} open")
+        self._until(
+            lambda: not _outstanding(everybody), "day: closing", lambda: f"{_outstanding(everybody)} open"
+        )
         self._end_phase("day")
 
     def _outage(self) -> None:
@@ -190,32 +197,27 @@ class Run:
             f"each answer takes {per_answer:.3f} s"
         )
         self._clock.per_answer, self._clock.when_idle = per_answer, IDLE_STEP
-        self._mishaps.urgent = True
+        killed_at_work = self._fleet.children_killed_at_work()
         self._fleet.start_workers()
         self._mishaps.begin()
         last = max(urgent)
-        upset = iter(
+        upsets: deque[tuple[float, Callable[[], None]]] = deque(
             [
-                lambda: self._postgres.restart("immediate"),
-                self._broker.wipe,
-                lambda: self._postgres.restart("fast"),
+                (0.25, lambda: self._postgres.restart("immediate")),
+                (0.4, self._broker.wipe),
+                (0.6, lambda: self._postgres.restart("fast")),
             ]
         )
-        beginning = len(urgent)
 
         def over() -> bool:
             open_ones = self._urgent_left(last)
-            done = beginning - open_ones
-            for step, part in enumerate((0.25, 0.4, 0.6), start=1):
-                if done > beginning * part and upsets[0] < step:
-                    upsets[0] = step
-                    next(upset)()
+            while upsets and open_ones <= len(urgent) * (1 - upsets[0][0]):
+                upsets.popleft()[1]()
             return not open_ones or self._clock.now() >= last
 
-        upsets = [0]
         self._until(over, "rescue", lambda: f"{self._urgent_left(last)} urgent files left")
-        self._mishaps.urgent = False
-        self.figures.urgent_done_with_minutes_left = (last - self._clock.now()).total_seconds() / 60
+        self.figures.urgent_kills_at_work = self._fleet.children_killed_at_work() - killed_at_work
+        self.figures.minutes_to_spare = (last - self._clock.now()).total_seconds() / 60
         self._end_phase("rescue")
 
     def _aftermath(self) -> None:
@@ -229,7 +231,7 @@ class Run:
         self._mishaps.end()
         self._note_upstream()
         self._sandbox.clear_faults()
-        storage.set_share(settings.CHAOS_STORAGE_FAULTS, 0)
+        storage.set_share(self._storage_faults, 0)
         self._fleet.lose_workers()
         # What killed workers had written without committing is named by its intents and removed by them.
         while UploadIntent.objects.exists():
@@ -239,9 +241,8 @@ class Run:
 
     def _judge(self) -> None:
         ledger = self._sandbox.ledger()
-        folder = Path(settings.STORAGES["faceprint"]["OPTIONS"]["location"])
         expected = {person.reference: person.verdict for person in self._everybody}
-        findings = judge(ledger, read_everything(), names_on_disk(folder), expected)
+        findings = judge(ledger, read_everything(), names_on_disk(self._archive), expected)
         self.figures.findings = _findings(findings)
         self.figures.stories = [story(reference) for reference in findings.losers[:STORIES]]
         self._end_phase("verdict")
@@ -302,13 +303,18 @@ class Run:
         figures = self.figures
         figures.answers = _total(calls)
         figures.faults = sum(
-            count for outcomes in calls.values() for name, count in outcomes.items() if name.startswith("fault:")
+            count
+            for outcomes in calls.values()
+            for name, count in outcomes.items()
+            if name.startswith("fault:")
         )
         figures.faults_by_kind = dict(sorted(self._sandbox.faults_by_kind().items()))
         # The sandbox's own 18, beside those that are faults: said when we exceed its limit.
         figures.throttled_by_us = sum(outcomes.get("18", 0) for outcomes in calls.values())
-        figures.storage_faults = dict(storage.happened(settings.CHAOS_STORAGE_FAULTS))
+        figures.storage_faults = dict(storage.happened(self._storage_faults))
         figures.kills = asdict(self._mishaps.kills)
+        figures.kills_at_work = self._fleet.children_killed_at_work()
+        figures.mistakes = self._fleet.mistakes()
         figures.broker_wipes, figures.messages_wiped = self._broker.wipes, self._broker.messages_wiped
         figures.database_restarts = self._postgres.restarts
         figures.start_repeats = self._reception.repeated

@@ -53,7 +53,9 @@ class Postgres:
         self._folder = Path(tempfile.mkdtemp(prefix="faceprint-chaos-pg-"))
         if name := self._user.get("user"):
             shutil.chown(self._folder, name)
-        self._run("initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N")
+        self._run(
+            "initdb", "-D", self._data, "-U", "postgres", "-A", "trust", "-E", "UTF8", "--no-locale", "-N"
+        )
         options = {
             "port": self.port,
             "listen_addresses": "127.0.0.1",
@@ -134,7 +136,16 @@ class Broker:
         self._child = subprocess.Popen(
             [
                 *(self._program, "--port", str(self.port), "--bind", "127.0.0.1"),
-                *("--save", "", "--appendonly", "no", "--dir", tempfile.gettempdir(), "--loglevel", "warning"),
+                *(
+                    "--save",
+                    "",
+                    "--appendonly",
+                    "no",
+                    "--dir",
+                    tempfile.gettempdir(),
+                    "--loglevel",
+                    "warning",
+                ),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,

@@ -3,20 +3,17 @@
 from __future__ import annotations
 
 from example_project.settings import *  # noqa: F403
-from example_project.settings import FACEPRINT_CLOCK_FILE, INSTALLED_APPS, STORAGES, VAR, env
+from example_project.settings import FACEPRINT_CLOCK_FILE, INSTALLED_APPS, VAR
 
 INSTALLED_APPS = [*INSTALLED_APPS, "chaos.apps.ChaosConfig"]
 
-#: ``deadline``, the engine's own order, or ``arrival``: first come, first served (see chaos.arrival).
-CHAOS_ORDER = env.str("CHAOS_ORDER", default="deadline")
-#: Where the storage finds how often it is to fail and notes what it did.
-CHAOS_STORAGE_FAULTS = VAR / "storage-faults"
-
+# Below VAR, as chaos.run expects them.
 STORAGES = {
-    **STORAGES,
+    "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
+    "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
     "faceprint": {
         "BACKEND": "chaos.storage.FailingStorage",
-        "OPTIONS": {**STORAGES["faceprint"]["OPTIONS"], "faults": str(CHAOS_STORAGE_FAULTS)},
+        "OPTIONS": {"location": str(VAR / "archive"), "faults": str(VAR / "storage-faults")},
     },
 }
 

@@ -22,8 +22,8 @@ class FailingStorage(FileSystemStorage):
     """Files on disk, with failures.
 
     ``faults`` is a folder: ``share`` in it holds the part of operations that fail (no file: none), and
-    ``happened`` gets one line for each failure. A write fails before anything is there (``refused``), with half
-    of the file written (``half``) or with all of it (``unsure``); a deletion leaves the file (``kept``).
+    ``happened`` gets one line for each failure. A write fails before anything is there (``refused``), with
+    half of the file written (``half``) or with all of it (``unsure``); a deletion leaves the file (``kept``).
     """
 
     def __init__(self, *args: Any, faults: str, **options: Any) -> None:
@@ -42,7 +42,7 @@ class FailingStorage(FileSystemStorage):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(whole[: len(whole) // 2])
             self._fail(fault)
-        written = super()._save(name, content)
+        written = super()._save(name, content)  # type: ignore[misc]
         if fault == "unsure":
             self._fail(fault)
         return str(written)

@@ -92,6 +92,18 @@ def _with_probabilities(
     return rules
 
 
+def fault_names() -> list[str]:
+    """Every kind of fault that :func:`fault_rules` knows, named as :meth:`Sandbox.faults_by_kind` does."""
+    return sorted({_name(fields) for fields, _ in (*_JSON, *_NAMING, *_FILE)})
+
+
+def _name(rule: Mapping[str, Any]) -> str:
+    kind = str(rule["kind"])
+    if kind == "gateway":
+        return f"code {rule['code']}"
+    return f"http {rule['status']}" if kind == "http" else kind.replace("_", " ")
+
+
 class Sandbox:
     """The sandbox's control API."""
 
@@ -118,8 +130,7 @@ class Sandbox:
         """How often each fault was committed, gateway codes apart."""
         hits: Counter[str] = Counter()
         for rule in self._call("GET", "faults"):
-            name = {"http": f"http {rule['status']}", "gateway": f"code {rule['code']}"}.get(rule["kind"])
-            hits[name or rule["kind"]] += rule["hits"]
+            hits[_name(rule)] += rule["hits"]
         return hits
 
     def calls(self) -> dict[str, dict[str, int]]:

@@ -73,7 +73,10 @@ class Findings:
 
 
 def judge(
-    ledger: Mapping[str, Any], kept: Mapping[str, Kept], on_disk: Iterable[str], expected_verdicts: Mapping[str, str]
+    ledger: Mapping[str, Any],
+    kept: Mapping[str, Kept],
+    on_disk: Iterable[str],
+    expected_verdicts: Mapping[str, str],
 ) -> Findings:
     """Compare the sandbox's *ledger* with what was *kept* of each verify_token.
 
