@@ -27,7 +27,8 @@ IMAGE_BYTES = 4_000
 UPSTREAM_QPS = 1000
 
 _KILLED_AT_WORK = "Task handler raised error: WorkerLostError"
-_MISTAKE = re.compile(r"faceprint: .*: unexpected \w+ at ")
+# A database that is away is no mistake of the engine's.
+_MISTAKE = re.compile(r"faceprint: .*: unexpected (?!OperationalError|InterfaceError)\w+ at ")
 
 
 class Worker:
@@ -145,7 +146,7 @@ class Fleet:
 
     def mistakes(self) -> list[str]:
         """What the engine has logged as a mistake of its own, without the dates."""
-        found = {line.partition("faceprint: ")[2] for line in self._log_lines() if _MISTAKE.search(line)}
+        found = {line.partition("faceprint: ")[2].strip() for line in self._log_lines() if _MISTAKE.search(line)}
         return sorted(found)
 
     def _log_lines(self) -> Iterator[str]:

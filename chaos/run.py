@@ -54,7 +54,7 @@ PAST_THE_RECORDINGS = timedelta(hours=4)
 #: Sessions that lost something of which the whole story is told.
 STORIES = 5
 #: Real seconds after which a phase that does not come to its end has failed.
-PHASE_SECONDS = 420.0
+PHASE_SECONDS = 600.0
 
 
 class RunFailed(Exception):
