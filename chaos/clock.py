@@ -18,13 +18,15 @@ class PacedClock:
     It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each
     answer of the upstream: so many answers per minute are then all that anybody can get, on every machine.
     When nothing is due and no answer comes, up to ``when_idle`` seconds go by in each step instead of being
-    waited for, at first fewer.
+    waited for, at first fewer, and none beyond the moment at which something is due.
     """
 
-    def __init__(self, file: Path, *, answers: Callable[[], int], idle: Callable[[], bool]) -> None:
+    def __init__(
+        self, file: Path, *, answers: Callable[[], int], until_due: Callable[[datetime], float]
+    ) -> None:
         self._clock = SandboxClock(file)
         self._answers = answers
-        self._idle = idle
+        self._until_due = until_due
         self.per_answer = 0.0
         self.when_idle = 0.0
         self._stopping = threading.Event()
@@ -60,7 +62,8 @@ class PacedClock:
                 quiet = 0 if fresh else quiet + 1
                 if fresh and self.per_answer:
                     self.jump(fresh * self.per_answer)
-                elif quiet and self.when_idle and self._idle():
-                    self.jump(min(self.when_idle, 2.0**quiet))
+                elif quiet and self.when_idle:
+                    step = min(self.when_idle, 2.0 ** min(quiet, 10))
+                    self.jump(min(step, self._until_due(self.now())))
         except Exception as error:  # noqa: BLE001  (raised again by the run)
             self.failure = error

@@ -146,7 +146,9 @@ class Fleet:
 
     def mistakes(self) -> list[str]:
         """What the engine has logged as a mistake of its own, without the dates."""
-        found = {line.partition("faceprint: ")[2].strip() for line in self._log_lines() if _MISTAKE.search(line)}
+        found = {
+            line.partition("faceprint: ")[2].strip() for line in self._log_lines() if _MISTAKE.search(line)
+        }
         return sorted(found)
 
     def _log_lines(self) -> Iterator[str]:

@@ -14,6 +14,7 @@ from typing import Any
 
 from django.core.management import call_command
 from django.db import InterfaceError, OperationalError, connection
+from django.db.models import Min
 
 from django_faceprint.models import UploadIntent, VerificationSession
 from django_faceprint.services.archive import INTENT_LIFE
@@ -118,7 +119,7 @@ class Run:
         self._clock = PacedClock(
             self._clock_file,
             answers=lambda: _total(watching.calls()),
-            idle=_nothing_ready,
+            until_due=_seconds_until_due,
         )
         self._sandbox.add_faults(fault_rules(FAULT_SHARE))
         storage.set_share(self._storage_faults, STORAGE_FAULT_SHARE)
@@ -344,12 +345,17 @@ def _waits_for_window(person: Person) -> bool:
     return person.verdict == "expired" or (person.verdict == "failed" and person.plan in RETRY_PLANS)
 
 
-def _nothing_ready() -> bool:
+def _seconds_until_due(moment: datetime) -> float:
+    """Until the engine has anything to do; 0: it has now, or the database is away and nobody knows."""
+    sessions = VerificationSession.objects
     try:
-        return not VerificationSession.objects.ready().exists()
+        if sessions.ready().exists():
+            return 0.0
+        wakes_at = sessions.outstanding().aggregate(first=Min("wake_at"))["first"]
     except (OperationalError, InterfaceError):
         connection.close()
-        return False
+        return 0.0
+    return max((wakes_at - moment).total_seconds(), 0.0) if wakes_at else 0.0
 
 
 def _outstanding(references: list[str]) -> int:
