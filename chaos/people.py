@@ -65,6 +65,7 @@ class Reception:
     def __init__(self, sandbox_url: str) -> None:
         self._sandbox_url = sandbox_url
         self._lock = threading.Lock()
+        self._closing = threading.Event()
         #: People who are through, and how often a step had to be repeated because something failed.
         self.done = 0
         self.repeated = 0
@@ -72,12 +73,19 @@ class Reception:
     def receive(self, people: Sequence[Person]) -> None:
         """All of *people*, some at once. Raises when one of them could not get in."""
         with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="people") as pool:
-            list(pool.map(self._receive_some, [people[part::AT_ONCE] for part in range(AT_ONCE)]))
+            try:
+                list(pool.map(self._receive_some, [people[part::AT_ONCE] for part in range(AT_ONCE)]))
+            finally:
+                # Early only after a failure or Ctrl-C: then nobody else is let in.
+                self._closing.set()
+        self._closing.clear()
 
     def _receive_some(self, people: Sequence[Person]) -> None:
         sandbox = Sandbox(self._sandbox_url)
         try:
             for person in people:
+                if self._closing.is_set():
+                    return
                 self._receive(person, sandbox)
                 with self._lock:
                     self.done += 1
@@ -107,7 +115,7 @@ class Reception:
                 OperationalError,
                 InterfaceError,
             ):
-                if time.monotonic() > until:
+                if time.monotonic() > until or self._closing.is_set():
                     raise
             with self._lock:
                 self.repeated += 1

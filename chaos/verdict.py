@@ -110,6 +110,7 @@ def _judge_session(entry: Mapping[str, Any], mine: Kept, findings: Findings) -> 
             continue
         if file.digest != file.sha256:
             findings.add("wrong_hash", f"{mine.reference}: {file.kind} is not what its row says")
+            continue
         whole[file.kind, file.digest] += 1
     for item in entry["assets"]:
         findings.served += item["served"]
