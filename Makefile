@@ -4,7 +4,7 @@
 # DATABASE=postgres://... or mysql://... is where the tests make their database instead of in a file.
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test bench lint screenshots
+.PHONY: help .venv demo test chaos bench lint screenshots
 
 PYTHON ?=
 ARGS ?=
@@ -41,6 +41,10 @@ test: ## run the tests with what is on this machine
 bench: ## compare the engine with curl and a requests loop (ARGS: archive, memory, celery …, --help)
 	$(call setup,example postgres redis $(if $(findstring claims,$(ARGS)),mysql))
 	@$(VENV_PYTHON) -m benchmarks $(or $(ARGS),archive)
+
+chaos: ## let everything fail around the engine and see whether anything is lost (ten minutes)
+	$(call setup,example redis postgres)
+	@$(VENV_PYTHON) -m chaos $(ARGS)
 
 lint: ## check style and types
 	$(call setup,example test lint)

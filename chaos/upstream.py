@@ -36,7 +36,7 @@ _JSON: tuple[tuple[dict[str, Any], float], ...] = (
     ({"kind": "gateway", "code": 2}, 0.7),
     ({"kind": "gateway", "code": 17}, 0.3),
     ({"kind": "gateway", "code": 18}, 0.5),
-    ({"kind": "gateway", "code": 110}, 1.0),
+    ({"kind": "gateway", "code": 110}, 0.3),
     ({"kind": "service", "code": 283512}, 1.0),
     # After the request was carried out, of which the caller knows nothing.
     ({"kind": "reset", "after": True}, 1.0),
