@@ -9,7 +9,9 @@ from pathlib import Path
 
 from django_faceprint.sandbox.clock import SandboxClock
 
+#: Real seconds between two looks at the answers, and how many go by in a step that begins an idle time.
 STEP = 0.2
+FIRST_IDLE_STEP = 3.0
 
 
 class PacedClock:
@@ -17,8 +19,8 @@ class PacedClock:
 
     It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each
     answer of the upstream: so many answers per minute are then all that anybody can get, on every machine.
-    When nothing is due and no answer comes, up to ``when_idle`` seconds go by in each step instead of being
-    waited for, at first fewer, and none beyond the moment at which something is due.
+    When nothing is due, up to ``when_idle`` seconds go by in each step instead of being waited for, fewer as
+    long as answers come, and none beyond the moment at which something is due.
     """
 
     def __init__(
@@ -55,15 +57,16 @@ class PacedClock:
     def _follow(self) -> None:
         try:
             seen = self._answers()
-            quiet = 0
+            step = FIRST_IDLE_STEP
             while not self._stopping.wait(STEP):
                 answers = self._answers()
                 fresh, seen = answers - seen, answers
-                quiet = 0 if fresh else quiet + 1
-                if fresh and self.per_answer:
-                    self.jump(fresh * self.per_answer)
-                elif quiet and self.when_idle:
-                    step = min(self.when_idle, 2.0 ** min(quiet, 10))
-                    self.jump(min(step, self._until_due(self.now())))
+                self.jump(fresh * self.per_answer)
+                if not self.when_idle:
+                    continue
+                left = self._until_due(self.now())
+                # Whoever is still being asked about holds a lease: time must not run away from its end.
+                step = FIRST_IDLE_STEP if fresh or not left else min(2 * step, self.when_idle)
+                self.jump(min(step, left))
         except Exception as error:  # noqa: BLE001  (raised again by the run)
             self.failure = error

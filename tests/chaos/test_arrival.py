@@ -96,7 +96,11 @@ def test_time_goes_by_with_the_answers(tmp_path: Path) -> None:
 def test_without_work_time_goes_by_until_something_is_due(tmp_path: Path) -> None:
     clock = PacedClock(tmp_path / "clock", answers=lambda: 7, until_due=lambda moment: 1e9)
     clock.when_idle = 20.0
-    assert follow(clock, 6) == 2 + 4 + 8 + 16 + 20 + 20
+    assert follow(clock, 5) == 6 + 12 + 20 + 20 + 20
     clock = PacedClock(tmp_path / "clock", answers=lambda: 7, until_due=lambda moment: 3.0)
     clock.when_idle = 20.0
-    assert follow(clock, 2) == 2 + 3
+    assert follow(clock, 2) == 3 + 3
+    busy = iter(range(9))
+    clock = PacedClock(tmp_path / "clock", answers=lambda: next(busy), until_due=lambda moment: 1e9)
+    clock.when_idle = 20.0
+    assert follow(clock, 3) == 3 + 3 + 3
