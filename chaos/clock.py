@@ -19,6 +19,7 @@ class PacedClock:
 
     It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each
     answer of the upstream: so many answers per minute are then all that anybody can get, on every machine.
+    ``per_step`` seconds go by in each step whatever happens, where no deadline is near enough to matter.
     When nothing is due, up to ``when_idle`` seconds go by in each step instead of being waited for, fewer as
     long as answers come, and none beyond the moment at which something is due.
     """
@@ -30,6 +31,7 @@ class PacedClock:
         self._answers = answers
         self._until_due = until_due
         self.per_answer = 0.0
+        self.per_step = 0.0
         self.when_idle = 0.0
         self._stopping = threading.Event()
         self._thread: threading.Thread | None = None
@@ -61,7 +63,7 @@ class PacedClock:
             while not self._stopping.wait(STEP):
                 answers = self._answers()
                 fresh, seen = answers - seen, answers
-                self.jump(fresh * self.per_answer)
+                self.jump(fresh * self.per_answer + self.per_step)
                 if not self.when_idle:
                     continue
                 left = self._until_due(self.now())

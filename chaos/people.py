@@ -27,6 +27,7 @@ T = TypeVar("T")
 #: How many people are on their way at once, and how long one goes on trying, in seconds.
 AT_ONCE = 12
 PATIENCE = 120.0
+TOLD_EVERY = 250
 
 #: plan → weight. Each has its own evidence: videos and frames live for a day, all else for three.
 ALL_PLANS = {"25001": 3, "25002": 2, "25003": 1, "25004": 3, "25005": 4, "25006": 2, "25007": 2}
@@ -62,8 +63,9 @@ def _person(reference: str, plan: str, chance: random.Random) -> Person:
 class Reception:
     """Lets people in: a session through the services, the page at the sandbox, the browser's return."""
 
-    def __init__(self, sandbox_url: str) -> None:
+    def __init__(self, sandbox_url: str, say: Callable[[str], None]) -> None:
         self._sandbox_url = sandbox_url
+        self._say = say
         self._lock = threading.Lock()
         self._closing = threading.Event()
         #: People who are through, and how often a step had to be repeated because something failed.
@@ -89,6 +91,8 @@ class Reception:
                 self._receive(person, sandbox)
                 with self._lock:
                     self.done += 1
+                    if self.done % TOLD_EVERY == 0:
+                        self._say(f"{self.done} people are through")
         finally:
             connection.close()
 

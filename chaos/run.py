@@ -50,6 +50,8 @@ TIGHTNESS = 0.55
 #: Seconds of the run's clock that go by with each answer on the ordinary day, and in a step without work.
 DAY_PER_ANSWER = 0.05
 IDLE_STEP = 30.0
+#: The same in every step while all that is left of a day without haste is waited for: retries and leases.
+WAITING_PER_STEP = 4.0
 #: Past the end of every verify_token and the grace after it; past the last moment recordings are asked for.
 PAST_THE_WINDOW = timedelta(hours=3, minutes=5)
 PAST_THE_RECORDINGS = timedelta(hours=4)
@@ -114,7 +116,7 @@ class Run:
         fleet.start_sandbox()
         self._sandbox = Sandbox(fleet.url)
         copy_sandbox_plans()
-        self._reception = Reception(fleet.url)
+        self._reception = Reception(fleet.url, self._say)
         self._mishaps = Mishaps(fleet, self._chance)
         watching = Sandbox(fleet.url)
         self._clock = PacedClock(
@@ -153,6 +155,7 @@ class Run:
         self._postgres.restart("fast")
         self._reception.receive(people[half:])
         # Until all that can be known is known: the recordings of this day will not outlive the outage.
+        self._clock.per_step = WAITING_PER_STEP
         soon = [person.reference for person in people if not _waits_for_window(person)]
         self._until(lambda: not _outstanding(soon), "day: archiving", lambda: f"{_outstanding(soon)} open")
         self._clock.jump(PAST_THE_WINDOW.total_seconds())
@@ -165,7 +168,7 @@ class Run:
     def _outage(self) -> None:
         """All workers are gone; people keep coming."""
         self._mishaps.end()
-        self._clock.when_idle = 0.0
+        self._clock.when_idle = self._clock.per_step = 0.0
         self._fleet.lose_workers()
         self._say("all workers are gone; people keep coming")
         self._reception.receive(self._crowd("long", LONG_LIVED_PART, LONG_LIVED))
@@ -225,7 +228,7 @@ class Run:
     def _aftermath(self) -> None:
         """What has time left, and what can be told only now."""
         self._clock.jump(PAST_THE_RECORDINGS.total_seconds())
-        self._clock.per_answer = DAY_PER_ANSWER
+        self._clock.per_answer, self._clock.per_step = DAY_PER_ANSWER, WAITING_PER_STEP
         everybody = [person.reference for person in self._everybody]
         self._until(
             lambda: not _outstanding(everybody), "aftermath", lambda: f"{_outstanding(everybody)} open"
