@@ -273,8 +273,8 @@ class MemoryTable(_Replaced):
         # What a worker has read does not change under it.
         return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row)) for row in rows]
 
-    def is_overtaken(self, lease: Lease, moment: datetime) -> bool:
-        return self._order is None and schedule.is_overtaken(lease, moment)
+    def is_stale(self, lease: Lease, moment: datetime) -> bool:
+        return self._order is None and schedule.is_stale(lease, moment)
 
     def give_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
