@@ -6,6 +6,7 @@ Times are numbers on one scale, of which only the order and, for durations, the 
 from __future__ import annotations
 
 import heapq
+import itertools
 from collections.abc import Iterable, Sequence
 
 
@@ -56,29 +57,22 @@ def no_more_than(jobs: Sequence[tuple[float, Sequence[float]]], rate: float, lev
     give a bound; those that give about the least are looked for.
     """
     steps = [0.0] * levels
-    best = _bound(jobs, rate, steps)
-    # Roughly on some of the jobs, then on all.
-    sample = [*jobs[:: max(1, len(jobs) // 1000)]]
-    share = len(sample) / max(1, len(jobs))
+    # Steps that are good for some of the jobs are good for all.
+    sample = [*jobs[:: max(1, len(jobs) // 2000)]]
+    sample_rate = rate * len(sample) / max(1, len(jobs))
     end = max((lasts[-1] for _, lasts in jobs if lasts), default=0.0)
-    for chosen, chosen_rate, widths in (
-        (sample, rate * share, (end / 8, end / 32, end / 128, end / 512)),
-        (jobs, rate, (end / 512, end / 4096)),
-    ):
-        least = _bound(chosen, chosen_rate, steps)
-        for width in widths:
-            improved = True
-            while improved:
-                improved = False
-                for number in range(levels):
-                    for change in (-width, width):
-                        tried = sorted(
-                            [*steps[:number], max(0.0, steps[number] + change), *steps[number + 1 :]]
-                        )
-                        bound = _bound(chosen, chosen_rate, tried)
-                        if bound < least:
-                            least, steps, improved = bound, tried, True
-    return min(best, _bound(jobs, rate, steps))
+    least = _bound(sample, sample_rate, steps)
+    for width in (end / 8, end / 32, end / 128, end / 512, end / 2048):
+        improved = True
+        while improved:
+            improved = False
+            for number, change in itertools.product(range(levels), (-width, width)):
+                moved = max(0.0, steps[number] + change)
+                tried = sorted([*steps[:number], moved, *steps[number + 1 :]])
+                bound = _bound(sample, sample_rate, tried)
+                if bound < least:
+                    least, steps, improved = bound, tried, True
+    return min(_bound(jobs, rate, [0.0] * levels), _bound(jobs, rate, steps))
 
 
 def _bound(jobs: Sequence[tuple[float, Sequence[float]]], rate: float, steps: Sequence[float]) -> int:

@@ -35,13 +35,13 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from .catching_up import Outcome
+    from .catching_up import Order, Outcome
     from .outage import Story
 
 VISIT_SECONDS = 2.0
 #: How long a visit waits for its turn when all places are taken: none is free when a turn comes up.
 SPARE_SECONDS = 5.0
-PROCESSES, CONCURRENCY = 3, 3
+PROCESSES = 3
 #: Sessions a second that would be just enough in the runs on a database.
 DATABASE_RATE = 20.0
 ENOUGH = (("barely enough", 1.001), ("not quite enough", 0.95), ("far too little", 0.4))
@@ -137,7 +137,10 @@ def compare_at(stories: Sequence[Story], words: str, rate: float) -> None:
     best = outage.most(stories, "media", **limit)
     sure = outage.most_together(stories, outage.SURE, **limit)
     together = outage.most_together(stories, (*outage.SURE, "face"), **limit)
-    for name, order in (("ours", None), ("first come", first_come), ("random", by_lot(5))):
+    orders: list[tuple[str, Order | None]] = [("ours", None)]
+    if words == "not quite enough":
+        orders += [("first come", first_come), ("random", by_lot(5))]
+    for name, order in orders:
         kept = simulate(stories, MemoryTable(order), rate).kept
         certain = kept["media"] + kept["results"]
         print(
@@ -153,7 +156,7 @@ def simulate(stories: Sequence[Story], table: Any, rate: float) -> Outcome:
     from .catching_up import CatchingUp, Setting
 
     # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
-    concurrency = max(CONCURRENCY, round(rate * (VISIT_SECONDS + SPARE_SECONDS) / PROCESSES))
+    concurrency = max(1, round(rate * (VISIT_SECONDS + SPARE_SECONDS) / PROCESSES))
     return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, PROCESSES, concurrency)).run()
 
 
