@@ -42,8 +42,6 @@ VISIT_SECONDS = 2.0
 #: How long a visit waits for its turn when all places are taken: none is free when a turn comes up.
 SPARE_SECONDS = 5.0
 PROCESSES = 3
-#: Sessions a second that would be just enough in the runs on a database.
-DATABASE_RATE = 20.0
 ENOUGH = (("barely enough", 1.001), ("not quite enough", 0.95), ("far too little", 0.4))
 
 
@@ -62,6 +60,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         default="",
         help="where: postgres://… or mysql://…; SQLite in a temporary file by default",
     )
+    parser.add_argument(
+        "--rate", type=float, default=20.0, help="sessions a second that --rows has hardly enough of (20)"
+    )
     parser.add_argument("--no-memory", action="store_true", help="only what --rows and --million say")
     options = parser.parse_args(arguments)
     set_up(options.database)
@@ -70,7 +71,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     if options.million:
         print_million()
     if options.rows:
-        compare_costs(options.rows)
+        compare_costs(options.rows, options.rate)
 
 
 def set_up(database: str) -> None:
@@ -185,36 +186,37 @@ def percent(part: int, whole: int) -> str:
 # --- costs ----------------------------------------------------------------------------------------
 
 
-def compare_costs(counts: Sequence[int]) -> None:
+def compare_costs(counts: Sequence[int], rate: float) -> None:
     """The same through the real tables, and what the statements of the scheduling take."""
     from django.db import connection
 
     print(f"\nThrough the real claims on {connection.vendor}, not quite enough time\n")
-    print("| sessions | media kept | optimum | waking | claiming | writing | all, per session |")
-    print("|---:|---:|---:|---:|---:|---:|---:|")
+    print("| sessions | media kept | in memory | optimum | waking | claiming | writing | all, per session |")
+    print("|---:|---:|---:|---:|---:|---:|---:|---:|")
     for count in counts:
         name = connection.settings_dict["NAME"]
         connection.creation.create_test_db(verbosity=0, autoclobber=True)
         try:
-            print_cost(count)
+            print_cost(count, rate)
         finally:
             connection.creation.destroy_test_db(name, verbosity=0)
 
 
-def print_cost(count: int) -> None:
+def print_cost(count: int, rate: float) -> None:
     """One row, in milliseconds of database time for each session."""
     from . import outage
-    from .catching_up import DatabaseTable
+    from .catching_up import DatabaseTable, MemoryTable
 
     # So that, for any number of sessions, about the same rate would be enough.
-    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / DATABASE_RATE))
+    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / rate))
     rate = outage.enough(stories, VISIT_SECONDS) * 0.95
     outcome = simulate(stories, DatabaseTable(), rate)
+    twin = simulate(stories, MemoryTable(), rate)
     best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
     spent = outcome.cost.seconds
     each = [1000 * seconds / count for seconds in (spent["promote"], spent["claim"], spent["commit"])]
     print(
-        f"| {count:,} | {outcome.kept['media']:,} | {best:,} | "
+        f"| {count:,} | {outcome.kept['media']:,} | {twin.kept['media']:,} | {best:,} | "
         + " | ".join(f"{value:.2f} ms" for value in each)
         + f" | {1000 * sum(spent.values()) / count:.2f} ms |",
         flush=True,
