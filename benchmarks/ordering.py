@@ -157,8 +157,9 @@ def simulate(stories: Sequence[Story], table: Any, rate: float) -> Outcome:
     from .catching_up import CatchingUp, Setting
 
     # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
-    concurrency = max(1, round(rate * (VISIT_SECONDS + SPARE_SECONDS) / PROCESSES))
-    return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, PROCESSES, concurrency)).run()
+    places = max(1, round(rate * (VISIT_SECONDS + SPARE_SECONDS)))
+    processes = min(PROCESSES, places)
+    return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, processes, -(-places // processes))).run()
 
 
 def print_million() -> None:
