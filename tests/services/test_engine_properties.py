@@ -859,8 +859,8 @@ def test_the_invariants_hold_whatever_happens(
         run_state_machine_as_test(
             Story,
             settings=hypothesis_settings(
-                max_examples=EXAMPLES or 30,
-                stateful_step_count=30 if EXAMPLES else 15,
+                max_examples=EXAMPLES or 25,
+                stateful_step_count=30 if EXAMPLES else 12,
                 derandomize=not EXAMPLES,
                 deadline=None,
                 database=None,
