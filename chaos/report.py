@@ -135,4 +135,5 @@ _ROWS: tuple[tuple[str, Any], ...] = (
     ("broker wipes, database restarts", lambda run: f"{run['broker_wipes']}, {run['database_restarts']}"),
     ("uploads of the dead swept up", lambda run: str(run["uploads_swept"])),
     ("seconds", lambda run: f"{run['seconds']:.0f}"),
+    ("CPU seconds of all processes", lambda run: f"{run['cpu_seconds']:.0f}"),
 )

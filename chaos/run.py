@@ -72,6 +72,7 @@ class Figures:
     order: str
     people: int
     seconds: float = 0.0
+    cpu_seconds: float = 0.0
     phases: dict[str, float] = field(default_factory=dict)
     answers: int = 0
     faults: int = 0

@@ -36,6 +36,8 @@ class Postgres:
     def __init__(self) -> None:
         self.port = free_port()
         self.restarts = 0
+        #: Of all its processes, where the system tells (Linux); they are no children of ours.
+        self.cpu_seconds = 0.0
         self._programs = _postgres_programs()
         self._folder: Path | None = None
         # The server refuses to run as root.
@@ -74,6 +76,7 @@ class Postgres:
 
     def restart(self, mode: str) -> None:
         """``fast``: connections are ended first. ``immediate``: as if the server had crashed."""
+        self._note_cpu()
         self._control("restart", "-m", mode)
         self.restarts += 1
 
@@ -81,10 +84,18 @@ class Postgres:
         """End the server and remove what it wrote."""
         if self._folder is None:
             return
+        self._note_cpu()
         with suppress(subprocess.SubprocessError):
             self._control("stop", "-m", "immediate")
         shutil.rmtree(self._folder, ignore_errors=True)
         self._folder = None
+
+    def _note_cpu(self) -> None:
+        with suppress(OSError, ValueError, IndexError):
+            pid = int((Path(self._data) / "postmaster.pid").read_text(encoding="ascii").split()[0])
+            children = [path.name for path in Path("/proc").iterdir() if path.name.isdigit()]
+            for name in children:
+                self.cpu_seconds += _cpu_seconds(name, pid)
 
     @property
     def _data(self) -> str:
@@ -175,6 +186,19 @@ class Broker:
             self._child.kill()
             self._child.wait()
             self._child = None
+
+
+def _cpu_seconds(name: str, postmaster: int) -> float:
+    """CPU time of the process *name* and its ended children, if it is the postmaster or one of its own."""
+    try:
+        text = Path("/proc", name, "stat").read_text(encoding="ascii", errors="replace")
+    except OSError:
+        return 0.0
+    # After the command in brackets: state, parent, … and from the 12th on the times in ticks.
+    fields = text.rpartition(")")[2].split()
+    if postmaster not in (int(name), int(fields[1])):
+        return 0.0
+    return sum(int(ticks) for ticks in fields[11:15]) / os.sysconf("SC_CLK_TCK")
 
 
 def _postgres_programs() -> Path:

@@ -105,6 +105,7 @@ def figures(**changes: Any) -> dict[str, Any]:
         "order": "deadline",
         "people": 5000,
         "seconds": 400.0,
+        "cpu_seconds": 500.0,
         "phases": {"day": 100.0, "rescue": 100.0, "aftermath": 20.0},
         "answers": 10_000,
         "faults": 2_000,
