@@ -48,6 +48,8 @@ CLAIM_BATCH = 8
 #: Finished visits are written together: so many, and none later than so many seconds.
 COMMIT_BATCH = 16
 COMMIT_WITHIN = 0.2
+#: Seconds after which a queue that was empty is looked at again while visits are under way.
+LOOK_AGAIN = 0.2
 #: Work whose deadline is nearer than this goes first where our rate limit makes others wait, as does that
 #: of a person who came back so recently as to be looking at the page.
 URGENT_WITHIN = timedelta(minutes=30)
@@ -140,6 +142,7 @@ class _Run:
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
     active: int = 0
+    look_again_at: float = 0.0
     over: bool = False
 
     def work(self) -> WorkReport:
@@ -232,8 +235,10 @@ class _Run:
             # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
             return None
         self._give_back_stale()
-        if not self.claimed:
+        if not self.claimed and (not self.active or self.monotonic() >= self.look_again_at):
             self._claim()
+            if not self.claimed:
+                self.look_again_at = self.monotonic() + LOOK_AGAIN
         if not self.claimed:
             # There is nothing to be asked, so that nothing is left undone.
             self.report.baidu_down = False

@@ -462,6 +462,29 @@ def test_what_wakes_during_a_run_is_seen_before_the_next_claim(
     assert order == [patient[0], *urgent, patient[1]]
 
 
+def test_the_queue_is_not_asked_at_every_step_of_a_visit(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """With places free and nothing due: it would be a dozen questions for every session that comes alone."""
+    session = story.start()
+    story.finish(session)
+    sessions.record_return(session)
+    found: list[int] = []
+    claim = schedule.claim
+
+    def counted(*arguments: Any, **options: Any) -> list[schedule.Lease]:
+        leases = claim(*arguments, **options)
+        found.append(len(leases))
+        return leases
+
+    monkeypatch.setattr(schedule, "claim", counted)
+    # No time passes for the run.
+    collect.collect_due(budget=timedelta(seconds=60), monotonic=lambda: 0.0, concurrency=8)
+    assert story.fresh(session).archive_state == "complete"
+    # The session, nothing else while it is visited, nothing more after it.
+    assert found == [1, 0, 0]
+
+
 def test_a_deadline_that_is_over_is_not_urgent(db: None, clock: Any) -> None:
     """The face may have gone after two hours: the recordings, which have 20 hours left, are in no hurry."""
 
