@@ -52,7 +52,7 @@ def run(options: argparse.Namespace) -> Report:
     with ExitStack() as stack:
         home = stack.enter_context(folder(in_memory=True, needed=options.sessions * 16_000_000))
         upstream = stack.enter_context(serving(home))
-        database = stack.enter_context(postgresql())
+        database = stack.enter_context(postgresql(in_memory=True))
         broker = stack.enter_context(redis())
         project = Project(
             database=database.create(), archive=str(home / "archive"), api_url=upstream.http, broker=broker

@@ -35,13 +35,18 @@ class DatabaseServer:
 
 
 @contextmanager
-def postgresql(settings: Mapping[str, str] | None = None) -> Iterator[DatabaseServer]:
-    """PostgreSQL as it is installed, without a database. *settings* are its parameters."""
+def postgresql(
+    settings: Mapping[str, str] | None = None, *, in_memory: bool = False
+) -> Iterator[DatabaseServer]:
+    """PostgreSQL as it is installed, without a database. *settings* are its parameters.
+
+    ``in_memory``: for few rows, and where the disk is not to be measured.
+    """
     install = "Debian, Ubuntu: apt install postgresql"
     postgres = program("postgres", install=install, folders=_POSTGRES_FOLDERS)
     psycopg = _driver("psycopg", "postgres")
     initdb = program("initdb", install=install, folders=_POSTGRES_FOLDERS)
-    with folder() as home:
+    with folder(in_memory=in_memory, needed=1_000_000_000) as home:
         data, port = home / "data", free_port()
         as_user = _unprivileged("postgres", home)
         _run([initdb, "-D", str(data), "-U", "postgres", "-A", "trust", "-E", "UTF8", "--locale=C"], as_user)

@@ -42,7 +42,9 @@ def run(options: argparse.Namespace) -> Report:
     with ExitStack() as stack:
         home = stack.enter_context(folder(in_memory=True, needed=options.sessions * 16_000_000))
         upstream = stack.enter_context(serving(home))
-        server = stack.enter_context(postgresql({"log_statement": "all", "log_line_prefix": "%a|"}))
+        server = stack.enter_context(
+            postgresql({"log_statement": "all", "log_line_prefix": "%a|"}, in_memory=True)
+        )
         project = Project(database=server.create(), archive=str(home / "archive"))
         project.set_up()
         sessions.migrate()
