@@ -6,6 +6,7 @@ import importlib
 import os
 import pwd
 import shutil
+import signal
 import subprocess
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
@@ -71,7 +72,8 @@ def postgresql(
             except psycopg.OperationalError:
                 return False
 
-        with server(command, log=log, ready=answers, **as_user):
+        # SIGTERM would wait until nobody is connected any more.
+        with server(command, log=log, ready=answers, farewell=signal.SIGINT, **as_user):
 
             def execute(sql: str) -> None:
                 with psycopg.connect(address, autocommit=True) as admin:

@@ -80,9 +80,15 @@ def listens(port: int) -> bool:
 
 @contextmanager
 def server(
-    command: Sequence[str], *, log: Path, ready: Callable[[], bool], patience: float = 30.0, **options: Any
+    command: Sequence[str],
+    *,
+    log: Path,
+    ready: Callable[[], bool],
+    farewell: signal.Signals = signal.SIGTERM,
+    patience: float = 30.0,
+    **options: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own, stopped at the end; *log* takes what it says."""
+    """A server in a process group of its own; *log* takes what it says, *farewell* ends it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -101,13 +107,15 @@ def server(
             time.sleep(0.05)
         yield process
     finally:
-        stop(process)
+        stop(process, farewell=farewell)
 
 
-def stop(process: subprocess.Popen[Any], *, patience: float = 20.0) -> None:
+def stop(
+    process: subprocess.Popen[Any], *, farewell: signal.Signals = signal.SIGTERM, patience: float = 20.0
+) -> None:
     """End a process: politely, then not."""
     if process.poll() is None:
-        process.send_signal(signal.SIGTERM)
+        process.send_signal(farewell)
         try:
             process.wait(patience)
         except subprocess.TimeoutExpired:
