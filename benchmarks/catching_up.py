@@ -264,14 +264,17 @@ class MemoryTable(_Replaced):
             while len(rows) < limit and (row := self._first(self._ready)):
                 heapq.heappop(self._ready)
                 rows.append(row)
+        ours = self._order is None
+        until = schedule._lease_columns(rows, moment)["lease_until"] if ours else moment + schedule.LEASE
         for row in rows:
             row.lease_epoch += 1
-            row.lease_until = row.wake_at = moment + schedule.LEASE
+            row.lease_until = row.wake_at = until
             row.ready_deadline = None
             row.poked = False
             self._sleep(row)
         # What a worker has read does not change under it.
-        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row)) for row in rows]
+        since = moment if ours else None
+        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), since) for row in rows]
 
     def is_stale(self, lease: Lease, moment: datetime) -> bool:
         return self._order is None and schedule.is_stale(lease, moment)
