@@ -51,7 +51,7 @@ TIGHTNESS = 0.55
 DAY_PER_ANSWER = 0.05
 IDLE_STEP = 30.0
 #: The same in every step while all that is left of a day without haste is waited for: retries and leases.
-WAITING_PER_STEP = 4.0
+WAITING_PER_STEP = 8.0
 #: Past the end of every verify_token and the grace after it; past the last moment recordings are asked for.
 PAST_THE_WINDOW = timedelta(hours=3, minutes=5)
 PAST_THE_RECORDINGS = timedelta(hours=4)
