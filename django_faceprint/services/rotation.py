@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator
 from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import timedelta
+from functools import partial
 from typing import Any
 
 from django.apps import apps
@@ -133,16 +134,21 @@ def _rotate(rows: QuerySet[Any], batch: list[Any], report: RotationReport, *, dr
             changes, _ = _changes(row)
             if changes:
                 report.changed[name] += 1
-                _write(row, changes)
+                _write(row, changes, report)
 
 
-def _write(row: Any, changes: dict[str, Any]) -> None:
+def _write(row: Any, changes: dict[str, Any], report: RotationReport) -> None:
     table = type(row)._default_manager.filter(pk=row.pk)
     with suppress(IntegrityError), transaction.atomic():
         table.update(**changes)
         return
-    # The same answer was kept a second time under the new key meanwhile: one of the two is enough.
-    table.delete()
+    if isinstance(row, UpstreamAnswer):
+        # The same answer was kept a second time under the new key meanwhile: one of the two is enough.
+        table.delete()
+    else:
+        # The only other column that no two rows may share.
+        why = "Another row has the same value."
+        report.broken.append(BrokenValue(row._meta.model_name, row.pk, "verify_token_index", why))
 
 
 def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
@@ -157,7 +163,7 @@ def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
             broken.append(BrokenValue(row._meta.model_name, row.pk, column, str(error)))
 
     for column in encrypted_fields(type(row)):
-        attempt(column.name, lambda column=column: _resealed(row, column))  # type: ignore[misc]
+        attempt(column.name, partial(_resealed, row, column))
     if isinstance(row, MediaAsset):
         attempt("wrapped_key", lambda: _rewrapped(row))
     elif isinstance(row, VerificationSession):

@@ -248,3 +248,16 @@ def test_a_file_that_is_being_read_stays_readable(
         rotate_keys()
         assert len(reader.read_all()) == asset.size
     assert sessions.h5_url(archived) is None
+
+
+@pytest.mark.django_db
+def test_two_sessions_of_one_token_are_named_and_both_stay(keys: Keys, clock: Any) -> None:
+    """As after a restored backup: one was adopted anew when the key of the other's index was missing."""
+    keys(OLD, index=[OLD_INDEX])
+    first = make_session()
+    keys(OLD, index=[NEW_INDEX])
+    second = make_session(plan=first.plan, verify_token=first.verify_token)
+    keys(OLD, index=[NEW_INDEX, OLD_INDEX])
+    (broken,) = rotate_keys().broken
+    assert (broken.model, broken.pk) == ("verificationsession", first.pk)
+    assert set(VerificationSession.objects.values_list("pk", flat=True)) == {first.pk, second.pk}
