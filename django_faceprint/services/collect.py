@@ -261,13 +261,14 @@ class _Run:
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             # What has woken meanwhile may be more urgent than all that is ready.
-            schedule.promote(now())
+            woken = schedule.promote(now())
             self.claimed.extend(schedule.claim(now(), limit=most))
-            if not self.claimed and self.finished:
-                # Whoever poked a session during its visit finds it due again.
+            if not self.claimed and (woken or self.finished):
+                # Others may have taken what was woken, and whoever poked a session during its visit finds it
+                # due again.
                 self._commit()
-            if not self.claimed and self._promote():
-                self.claimed.extend(schedule.claim(now(), limit=most))
+                if self._promote():
+                    self.claimed.extend(schedule.claim(now(), limit=most))
         prefetch_related_objects([lease.row for lease in self.claimed if lease.row], "plan", "assets")
 
     def _promote(self) -> int:
