@@ -99,11 +99,7 @@ def _columns(story: Story) -> dict[str, Any]:
     return {
         "token_requested_at": issued,
         "token_answered_at": issued,
-        "expires_at": dates.expires_at,
-        "media_deadline": dates.media_deadline,
-        "results_deadline": dates.results_deadline,
-        "media_latest": dates.media_latest,
-        "results_latest": dates.results_latest,
+        **dates.columns(),
         "wake_at": wake_at or schedule.first_poll_at(issued),
         "returned_at": returned,
         **ladder.columns(),

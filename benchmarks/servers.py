@@ -14,7 +14,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from .workspace import Missing, folder, free_port, listens, program, server
+from example_project.demo.processes import free_port
+
+from .workspace import Missing, folder, listens, program, server
 
 _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql*/bin")
 

@@ -56,11 +56,7 @@ def start(count: int) -> None:
                 token_requested_at=issued_at,
                 token_answered_at=issued_at,
                 returned_at=moment,
-                expires_at=until.expires_at,
-                media_deadline=until.media_deadline,
-                results_deadline=until.results_deadline,
-                media_latest=until.media_latest,
-                results_latest=until.results_latest,
+                **until.columns(),
                 ready_deadline=ladder.next_deadline,
                 **ladder.columns(),
             )

@@ -20,7 +20,9 @@ from ipaddress import IPv4Address
 from pathlib import Path
 from typing import Any
 
-from .workspace import free_port, listens, program, server
+from example_project.demo.processes import free_port
+
+from .workspace import listens, program, server
 
 DELAY = 0.050
 VIDEO_BYTES = 3_000_000

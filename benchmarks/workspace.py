@@ -61,14 +61,6 @@ def require_space(needed: int) -> None:
         raise Missing(f"{place} has less than {needed // 1_000_000} MB free.")
 
 
-def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
-
-
 def listens(port: int) -> bool:
     """Whether somebody accepts connections there."""
     try:

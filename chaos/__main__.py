@@ -16,9 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from example_project.demo.processes import free_port
+
 from .fleet import ROOT, Fleet
 from .report import problems, table
-from .servers import Broker, Missing, Postgres, free_port
+from .servers import Broker, Missing, Postgres
 
 # What a run must not inherit: settings of a site that the shell may be set up for.
 PRIVATE = (

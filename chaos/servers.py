@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import subprocess
 import tempfile
 import time
@@ -14,6 +13,8 @@ from typing import Any
 
 import redis
 
+from example_project.demo.processes import free_port
+
 #: Where Debian and Ubuntu put the servers' programs, which are not on the PATH there.
 POSTGRES_FOLDERS = "/usr/lib/postgresql"
 START_SECONDS = 60
@@ -21,13 +22,6 @@ START_SECONDS = 60
 
 class Missing(Exception):
     """Something that the suite needs is not on this machine; the text says what to install."""
-
-
-def free_port() -> int:
-    """A port of this machine that nobody uses now."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
 
 
 class Postgres:

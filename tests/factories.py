@@ -56,11 +56,7 @@ def make_session(*, age: timedelta = timedelta(minutes=5), **values: Any) -> Ver
         "identity_name": NAME,
         "identity_number": NUMBER,
         "certificate_type": 0,
-        "expires_at": until.expires_at,
-        "media_deadline": until.media_deadline,
-        "results_deadline": until.results_deadline,
-        "media_latest": until.media_latest,
-        "results_latest": until.results_latest,
+        **until.columns(),
     }
     values = defaults | values
     if "plan" not in values:

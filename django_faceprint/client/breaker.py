@@ -13,6 +13,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from ..exceptions import HostDown
 
@@ -148,6 +149,11 @@ class Breakers:
                     self._breakers.clear()
                 breaker = self._breakers[host, port] = Breaker(host, monotonic=self._monotonic)
             return breaker
+
+    def of_url(self, url: str) -> Breaker:
+        """The breaker of the host of an http or https URL."""
+        parts = urlsplit(url)
+        return self.of(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     def forget(self) -> None:
         """Take every host to be up again."""

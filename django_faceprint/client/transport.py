@@ -152,7 +152,6 @@ class Transport:
         self._proxies = dict(proxies or {})
         self._ca_bundle = ca_bundle
         self._breakers = breakers
-        self._host = parts.hostname, parts.port or (443 if parts.scheme == "https" else 80)
         self._before_call = before_call
         self._on_call = on_call
         self._guard = threading.Lock()
@@ -186,7 +185,8 @@ class Transport:
         """
         body = b"" if payload is None else json.dumps(payload, allow_nan=False).encode("ascii")
         url = f"{self.api_url}{path}?{urlencode(query)}"
-        with nullcontext() if self._breakers is None else self._breakers.of(*self._host).attempt() as attempt:
+        breaker = None if self._breakers is None else self._breakers.of_url(self.api_url)
+        with nullcontext() if breaker is None else breaker.attempt() as attempt:
             if self._before_call is not None:
                 self._before_call(endpoint)
             started = time.monotonic()

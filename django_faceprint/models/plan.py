@@ -128,6 +128,11 @@ class Plan(models.Model):
         """Real-time liveness: one process video and four frames instead of a recorded video."""
         return self.liveness in self.REAL_TIME
 
+    @property
+    def applied_threshold(self) -> float | None:
+        """What a similarity score is held against; None where nothing is compared."""
+        return None if self.match_source == self.MatchSource.LIVENESS_ONLY else self.threshold
+
     def clean(self) -> None:
         """Refuse combinations that Baidu's console does not offer."""
         from django.core.exceptions import ValidationError

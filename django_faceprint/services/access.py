@@ -3,11 +3,32 @@
 from __future__ import annotations
 
 import ipaddress
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, Self
 
 from django.http import HttpRequest
 
 from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+
+
+@dataclass(frozen=True)
+class Actor:
+    """Who does something with a record: a user, or a name that says what did it."""
+
+    name: str
+    channel: str
+    id: str = ""
+    address: str | None = None
+
+    @classmethod
+    def of(cls, request: HttpRequest, channel: str) -> Self:
+        """The user of *request*."""
+        user: Any = request.user
+        return cls(user.get_username(), channel, str(user.pk or ""), _address(request))
+
+    def columns(self) -> dict[str, str]:
+        """The columns of a row that tells of it."""
+        return {"actor_id": self.id, "actor_name": self.name[:150], "channel": self.channel}
 
 
 def record_access(
@@ -20,15 +41,13 @@ def record_access(
 ) -> None:
     """Write down that the request's user did *action*. One insert; raises when it cannot be written,
     so that nobody sees a face without it being known."""
-    user: Any = request.user
+    actor = Actor.of(request, channel)
     AccessLog.objects.create(
-        actor_id=str(user.pk or ""),
-        actor_name=user.get_username()[:150],
+        **actor.columns(),
+        address=actor.address,
         action=action,
         session_id=session.public_id if session else asset.session.public_id if asset else None,
         asset_id=asset.public_id if asset else None,
-        channel=channel,
-        address=_address(request),
     )
 
 

@@ -17,13 +17,13 @@ from django_faceprint.client import Identity, checked_plan_id
 from django_faceprint.client.results import is_verify_token
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
-from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
+from django_faceprint.exceptions import InvalidInput
 from django_faceprint.hosts import refuse_unsafe_hosts
 from django_faceprint.models import Plan, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
 
 from . import deadlines, schedule
-from .sessions import check_text
+from .sessions import check_application, check_text, identity_columns
 
 #: Others note the issue before the request or after the answer, and by clocks of their own.
 ISSUE_TOLERANCE = timedelta(minutes=1)
@@ -90,10 +90,7 @@ def check_adoption(adoption: Adoption) -> Plan:
     plan = Plan.objects.filter(plan_id=checked_plan_id(adoption.plan_id)).first()
     if plan is None:
         raise InvalidInput("plan", "unknown_plan", "There is no plan with this ID.")
-    if plan.application not in conf.applications:
-        raise FaceprintConfigurationError(
-            f'Plan {plan.plan_id} belongs to an application that FACEPRINT["APPLICATIONS"] does not have.'
-        )
+    check_application(plan)
     check_text("reference", adoption.reference)
     check_text("purpose", adoption.purpose)
     check_text("consent_reference", adoption.consent_reference)
@@ -130,7 +127,6 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         answered_at = moment
         dates = deadlines.session_deadlines(requested_at, answered_at)
         dates = replace(dates, media_deadline=moment + SOON, results_deadline=moment + SOON)
-    identity = adoption.identity
     ladder = deadlines.pending_ladder(
         requested_at=requested_at,
         media_deadline=dates.media_deadline,
@@ -148,21 +144,13 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         reference=adoption.reference,
         purpose=adoption.purpose,
         consent={"reference": adoption.consent_reference} if adoption.consent_reference else None,
-        threshold=plan.threshold if plan.match_source != Plan.MatchSource.LIVENESS_ONLY else None,
-        identity_name=identity.name if identity else None,
-        identity_number=identity.number if identity else None,
-        certificate_type=identity.certificate_type if identity else None,
-        name_index=blind_index("name", identity.name) if identity else "",
-        number_index=blind_index("id_number", identity.number) if identity else "",
+        threshold=plan.applied_threshold,
+        **(identity_columns(adoption.identity) if adoption.identity else {}),
         created_at=moment,
         adopted_at=moment,
         token_requested_at=requested_at,
         token_answered_at=answered_at,
-        expires_at=dates.expires_at,
-        media_deadline=dates.media_deadline,
-        results_deadline=dates.results_deadline,
-        media_latest=dates.media_latest,
-        results_latest=dates.results_latest,
+        **dates.columns(),
         ready_deadline=schedule.aim(
             moment, **ladder.columns(), results_latest=dates.results_latest, wake_at=moment
         ),

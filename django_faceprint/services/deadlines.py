@@ -36,6 +36,10 @@ class SessionDeadlines:
     media_latest: datetime
     results_latest: datetime
 
+    def columns(self) -> dict[str, datetime]:
+        """The columns of the session's row."""
+        return asdict(self)
+
 
 def session_deadlines(requested_at: datetime, answered_at: datetime) -> SessionDeadlines:
     """Deadlines that follow from when the verify_token was requested and answered."""

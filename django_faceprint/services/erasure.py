@@ -29,6 +29,7 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index_candidates
 
 from . import archive
+from .access import Actor
 from .problems import NO_ERROR
 
 Verdict = VerificationSession.Verdict
@@ -64,16 +65,6 @@ _GONE: dict[str, Any] = {
     "idempotency_key": None,
     "request_digest": "",
 }
-
-
-@dataclass(frozen=True)
-class Actor:
-    """Who erases: a user, or a name that says what did it."""
-
-    name: str
-    channel: str
-    id: str = ""
-    address: str | None = None
 
 
 @dataclass
@@ -129,25 +120,20 @@ def erase(sessions: VerificationSessionQuerySet, *, reason: str, actor: Actor) -
     with transaction.atomic():
         rows = list(sessions.order_by("pk").values_list("pk", "public_id"))
         erased = [public_id for pk, public_id in rows if purge_rows(pk, "erased", purged)]
-        erasure = Erasure(
-            actor_id=actor.id,
-            actor_name=actor.name[:150],
-            channel=actor.channel,
+        erasure = Erasure.objects.create(
+            **actor.columns(),
+            reason=reason.strip(),
             sessions=[str(public_id) for public_id in erased],
             files=purged.files,
             bytes=purged.bytes,
             answers=purged.answers,
         )
-        erasure.reason = reason.strip()
-        erasure.save()
         AccessLog.objects.bulk_create(
             AccessLog(
-                actor_id=actor.id,
-                actor_name=actor.name[:150],
+                **actor.columns(),
+                address=actor.address,
                 action=AccessLog.Action.ERASE,
                 session_id=public_id,
-                channel=actor.channel,
-                address=actor.address,
             )
             for public_id in erased
         )

@@ -138,14 +138,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
     token = _require_token(session)
     # Another call may have been quicker: what was accepted is never overwritten, whatever we loaded.
     unaccepted = VerificationSession.objects.filter(identity_accepted_at__isnull=True)
-    columns = {
-        "identity_name": identity.name,
-        "identity_number": identity.number,
-        "certificate_type": identity.certificate_type,
-        "name_index": blind_index("name", identity.name),
-        "number_index": blind_index("id_number", identity.number),
-    }
-    if not _update_among(unaccepted, session, columns):
+    if not _update_among(unaccepted, session, identity_columns(identity)):
         session.refresh_from_db()
         submit_identity(session, identity)
         return
@@ -242,11 +235,7 @@ def _obtain_token(session: VerificationSession) -> None:
         "verify_token_index": blind_index("verify_token", token),
         "token_requested_at": requested_at,
         "token_answered_at": answered_at,
-        "expires_at": dates.expires_at,
-        "media_deadline": dates.media_deadline,
-        "results_deadline": dates.results_deadline,
-        "media_latest": dates.media_latest,
-        "results_latest": dates.results_latest,
+        **dates.columns(),
         **deadlines.pending_ladder(
             requested_at=requested_at,
             media_deadline=dates.media_deadline,
@@ -388,7 +377,7 @@ def _create(request: StartRequest, plan: Plan, *, created_by: Any, subject: Any)
         purpose=request.purpose,
         consent=dict(request.consent) if request.consent else None,
         return_url=request.return_url or None,
-        threshold=plan.threshold if plan.match_source != Plan.MatchSource.LIVENESS_ONLY else None,
+        threshold=plan.applied_threshold,
         created_at=moment,
         # Should the start fail for good, the engine closes the session when nobody can use it any more.
         wake_at=moment + deadlines.TOKEN_LIFE,
@@ -447,11 +436,27 @@ def _checked_plan(request: StartRequest) -> Plan:
         _check_identity(plan, request.identity)
     if request.match_image is not None and not plan.needs_match_image:
         raise InvalidInput("match_image", "not_wanted_by_plan", "This plan takes no match image.")
+    check_application(plan)
+    return plan
+
+
+def check_application(plan: Plan) -> None:
+    """Raise :class:`FaceprintConfigurationError` for a plan whose credentials the settings do not have."""
     if plan.application not in conf.applications:
         raise FaceprintConfigurationError(
             f'Plan {plan.plan_id} belongs to an application that FACEPRINT["APPLICATIONS"] does not have.'
         )
-    return plan
+
+
+def identity_columns(identity: Identity) -> dict[str, Any]:
+    """The columns of a session that hold, in clear, whom it is to verify; and the indexes to find them by."""
+    return {
+        "identity_name": identity.name,
+        "identity_number": identity.number,
+        "certificate_type": identity.certificate_type,
+        "name_index": blind_index("name", identity.name),
+        "number_index": blind_index("id_number", identity.number),
+    }
 
 
 def _check_identity(plan: Plan, identity: Identity) -> None:

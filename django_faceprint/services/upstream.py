@@ -7,7 +7,6 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
-from urllib.parse import urlsplit
 
 from django.db import DEFAULT_DB_ALIAS, connections
 
@@ -105,15 +104,7 @@ def downloader() -> Downloader:
 
 def api_rests() -> float | None:
     """None while Baidu answers; else seconds until it may be asked again, 0 if that is now."""
-    parts = urlsplit(conf.api_url)
-    port = parts.port or (443 if parts.scheme == "https" else 80)
-    return _api_hosts.of(parts.hostname or "", port).rests()
-
-
-def take_hosts_to_be_up() -> None:
-    """Forget which hosts did not answer."""
-    _api_hosts.forget()
-    _media_hosts.forget()
+    return _api_hosts.of_url(conf.api_url).rests()
 
 
 def refuse_inside_transaction() -> None:

@@ -24,6 +24,13 @@ class DemoFailed(Exception):
     """The demo cannot go on; the text says why and what to do."""
 
 
+def free_port() -> int:
+    """A port of this machine that nobody uses now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
 def require_free_port(port: int, purpose: str, option: str) -> None:
     """Raise :class:`DemoFailed` with the remedy when *port* on loopback is taken."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:

@@ -21,8 +21,9 @@ from django.db.migrations.recorder import MigrationRecorder
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError
-from django_faceprint.models import AlertRule, MediaAsset, Plan, UpstreamBudget
+from django_faceprint.models import AlertRule, MediaAsset, Plan
 from django_faceprint.services import statistics
+from tests.alerts.conftest import refusing
 from tests.alerts.smtp import SmtpServer
 from tests.commands.conftest import Run
 from tests.factories import NAME, NUMBER, make_passed_session, make_plan, make_stored_asset
@@ -428,14 +429,7 @@ class TestOthers:
 
 
 def test_a_quota_that_is_used_up(examine: Examine) -> None:
-    UpstreamBudget.objects.create(
-        account="acme",
-        endpoint="result_detail",
-        throttled=5,
-        throttled_code="18",
-        throttled_since=now() - timedelta(minutes=6),
-        throttled_at=now(),
-    )
+    refusing("result_detail", "18", account="acme")
     found = examine()
     assert states(found) == {"quota": "wrong"}
     assert "result_detail (acme): 18" in found["quota"]["message"]

@@ -15,8 +15,9 @@ from django.core.management import CommandError, call_command
 
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
-from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan, UpstreamBudget
+from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
 from django_faceprint.services import statistics
+from tests.alerts.conftest import refusing
 from tests.commands.conftest import Run
 from tests.factories import (
     NAME,
@@ -67,14 +68,7 @@ def test_an_empty_installation_is_fine(run: Run, clock: Any) -> None:
 def test_what_is_at_risk_and_for_how_long_workers_may_be_down(run: Run, plan: Plan, clock: Any) -> None:
     session = make_passed_session(plan=plan, wake_at=now(), archived_at=None, reference="order-7")
     make_asset(session, Kind.VIDEO, deadline=now() + timedelta(minutes=90))
-    UpstreamBudget.objects.create(
-        account="default",
-        endpoint="result_detail",
-        throttled=9,
-        throttled_code="18",
-        throttled_since=now() - timedelta(minutes=6),
-        throttled_at=now(),
-    )
+    refusing("result_detail", "18")
     report = run("faceprint_status", "--json").json
     assert report["backlog"] == {"due": 1, "asleep": 0, "files": 1}
     assert report["may_be_down_hours"] == 1.5

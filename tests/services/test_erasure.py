@@ -16,8 +16,9 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import AccessLog, Erasure, MediaAsset, UploadIntent, UpstreamAnswer
 from django_faceprint.models import VerificationSession as Session
 from django_faceprint.services import retention, schedule, statistics
+from django_faceprint.services.access import Actor
 from django_faceprint.services.archive import INTENT_LIFE
-from django_faceprint.services.erasure import Actor, certificate, erase, preview, sessions_of_person
+from django_faceprint.services.erasure import certificate, erase, preview, sessions_of_person
 from django_faceprint.services.schedule import LeaseLost
 from tests.factories import NAME, NUMBER, make_passed_session, make_session, make_stored_asset
 

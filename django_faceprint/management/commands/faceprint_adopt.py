@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from django_faceprint.client import MESSAGES, Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
+from django_faceprint.management.progress import ProgressLine
 from django_faceprint.services.adoption import Adoption, adopt, check_adoption
 
 COLUMNS = (
@@ -74,25 +75,26 @@ class Command(BaseCommand):
     def handle(self, *args: Any, **options: Any) -> None:
         """Adopt line by line and print what became of them."""
         count = Count()
+        problem = ""
+        self._line = ProgressLine(self.stdout)
         try:
             with _opened(options["file"], options["encoding"]) as stream:
                 for line, row in _rows(stream):
                     self._take(line, row, options, count)
-        except (FaceprintConfigurationError, OSError, LookupError) as error:
-            problem = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
-            raise CommandError(f"{self._words(count)}\n{problem}") from None
+        except (FaceprintConfigurationError, LookupError) as error:
+            problem = str(error)
+        except OSError as error:
+            problem = error.strerror or str(error)
         except UnicodeDecodeError:
-            raise CommandError(
-                f"{self._words(count)}\n" + _("The file is not in the encoding %s.") % options["encoding"]
-            ) from None
+            problem = _("The file is not in the encoding %s.") % options["encoding"]
         except csv.Error:
-            raise CommandError(f"{self._words(count)}\n" + _("The file is no CSV from here on.")) from None
+            problem = _("The file is no CSV from here on.")
         except AnyDatabaseError as error:
             # The texts of databases quote values.
-            raise CommandError(
-                f"{self._words(count)}\n" + _("The database failed (%s).") % type(error).__name__
-            ) from None
-        self._show_progress(None)
+            problem = _("The database failed (%s).") % type(error).__name__
+        self._line.clear()
+        if problem:
+            raise CommandError(f"{self._words(count)}\n{problem}")
         if options["dry_run"]:
             self.stdout.write(_("Dry run: nothing was adopted."))
         self.stdout.write(self._words(count))
@@ -113,22 +115,17 @@ class Command(BaseCommand):
             count.refused += 1
             self._name(line, refusal, count)
         if (count.adopted + count.known + count.refused) % STEP == 0:
-            self._show_progress(count)
+            self._line.show(self._words(count))
 
     def _name(self, line: int, refusal: InvalidInput, count: Count) -> None:
         if count.refused > NAMED:
             return
-        self._show_progress(None)
+        self._line.clear()
         text = RULES[refusal.code] if refusal.code in RULES else _(MESSAGES[refusal.code])
         where = _("line %(line)s, %(column)s") % {"line": line, "column": refusal.field}
         self.stderr.write(f"{where}: {str(text) % refusal.params}")
         if count.refused == NAMED:
             self.stderr.write(_("Further refused lines are only counted."))
-
-    def _show_progress(self, count: Count | None) -> None:
-        if self.stdout.isatty():
-            self.stdout.write(f"\r\x1b[K{self._words(count) if count else ''}", ending="")
-            self.stdout.flush()
 
     def _words(self, count: Count) -> str:
         return _("%(adopted)s adopted, %(known)s known already, %(refused)s refused") % vars(count)

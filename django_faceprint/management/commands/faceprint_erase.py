@@ -15,9 +15,9 @@ from django.utils.translation import gettext as _
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import Erasure, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
+from django_faceprint.services.access import Actor
 from django_faceprint.services.erasure import (
     LONGEST_REASON,
-    Actor,
     Preview,
     certificate,
     erase,

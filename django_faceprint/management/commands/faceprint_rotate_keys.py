@@ -11,6 +11,7 @@ from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
 from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.privacy.keys import encryption_ring, index_ring
 from django_faceprint.services.rotation import RotationReport, rotate_keys
@@ -18,7 +19,6 @@ from django_faceprint.services.rotation import RotationReport, rotate_keys
 BROKEN, STOPPED = 1, 2
 #: Broken values that are named.
 NAMED = 100
-BAR = 30
 
 
 class Command(BaseCommand):
@@ -34,16 +34,21 @@ class Command(BaseCommand):
         """Rotate, then print what was done and which keys can go."""
         problem = ""
         report = RotationReport()
+        line = ProgressLine(self.stdout)
         with stop_signals() as stop:
             try:
-                report = rotate_keys(dry_run=options["dry_run"], progress=self._show, stop=stop.is_set)
+                report = rotate_keys(
+                    dry_run=options["dry_run"],
+                    progress=lambda report, total: line.show_part(report.rows, total),
+                    stop=stop.is_set,
+                )
             except FaceprintConfigurationError as error:
                 problem = str(error)
             except AnyDatabaseError as error:
                 # The texts of databases quote values.
                 problem = _("The database failed (%s).") % type(error).__name__
             stopped = stop.is_set()
-        self._clear()
+        line.clear()
         if problem:
             raise CommandError(problem)
         self._print(report, dry_run=options["dry_run"])
@@ -81,14 +86,3 @@ class Command(BaseCommand):
                     _("%(setting)s: only %(newest)s is needed any more; not needed: %(old)s")
                     % {"setting": setting, "newest": ring.primary_id, "old": ", ".join(old)}
                 )
-
-    def _show(self, report: RotationReport, total: int) -> None:
-        if self.stdout.isatty():
-            whole = max(total, report.rows, 1)
-            done = BAR * report.rows // whole
-            self.stdout.write(f"\r[{'#' * done}{'.' * (BAR - done)}] {report.rows}/{whole}\x1b[K", ending="")
-            self.stdout.flush()
-
-    def _clear(self) -> None:
-        if self.stdout.isatty():
-            self.stdout.write("\r\x1b[K", ending="")

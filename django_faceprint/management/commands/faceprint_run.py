@@ -20,6 +20,7 @@ from django.utils.translation import gettext as _
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
+from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import retention, statistics, upstream
@@ -31,7 +32,6 @@ logger = logging.getLogger(__name__)
 LOST, BAIDU_DOWN = 3, 4
 #: Seconds for which ``--once`` waits for a Baidu that does not answer.
 OUTAGE_PATIENCE = 60.0
-BAR = 30
 #: Seconds. The doctor calls an engine dead that was not seen for five minutes.
 LONGEST_INTERVAL = 120
 
@@ -61,12 +61,14 @@ class Command(BaseCommand):
         if not 0 < options["interval"] <= LONGEST_INTERVAL:
             raise CommandError(_("--interval must be more than 0 and at most %s seconds.") % LONGEST_INTERVAL)
         total = WorkReport()
+        self._line = ProgressLine(self.stdout)
         with stop_signals() as stop:
             if options["forever"]:
                 self._run_forever(total, stop, options["interval"])
             else:
                 self._run_once(total, stop)
-        self._finish_line(total)
+        self._line.clear()
+        self.stdout.write(self._words(total))
         if options["once"] and total.lost:
             sys.exit(LOST)
         if options["once"] and total.baidu_down:
@@ -118,7 +120,7 @@ class Command(BaseCommand):
 
     def _new_bar(self, before: WorkReport) -> Callable[[WorkReport], None] | None:
         """What shows how far a run has come, on a terminal."""
-        if not self.stdout.isatty():
+        if not self._line.is_shown:
             return None
         due = VerificationSession.objects.due(now()).count()
 
@@ -126,19 +128,9 @@ class Command(BaseCommand):
             total = replace(before)
             total.add(run)
             # More may have become due meanwhile.
-            done = BAR * run.sessions // max(due, run.sessions, 1)
-            self.stdout.write(
-                f"\r[{'#' * done}{'.' * (BAR - done)}] {run.sessions}/{max(due, run.sessions)}  "
-                f"{self._words(total)}\x1b[K",
-                ending="",
-            )
-            self.stdout.flush()
+            self._line.show_part(run.sessions, due, self._words(total))
 
         return show
-
-    def _finish_line(self, total: WorkReport) -> None:
-        start = "\r\x1b[K" if self.stdout.isatty() else ""
-        self.stdout.write(start + self._words(total))
 
     def _words(self, total: WorkReport) -> str:
         return _(
