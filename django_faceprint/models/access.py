@@ -1,4 +1,4 @@
-"""Who looked at what."""
+"""Who looked at what, and why."""
 
 from __future__ import annotations
 
@@ -6,6 +6,9 @@ from django.db import models
 from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.clock import now
+from django_faceprint.privacy.fields import EncryptedTextField
+
+from .identifiers import time_ordered_uuid
 
 
 class AccessLog(models.Model):
@@ -16,8 +19,14 @@ class AccessLog(models.Model):
         VIEW_MEDIA = "view_media", _("viewed file")
         REFRESH = "refresh", _("asked Baidu again")
         ARCHIVE_AGAIN = "archive_again", _("archived again")
+        LOOKUP = "lookup", _("looked up a person")
+        REVEAL = "reveal", _("revealed identity")
+        DOWNLOAD_MEDIA = "download_media", _("downloaded file")
+        EXPORT = "export", _("exported records")
+        WITHDRAW = "withdraw", _("withdrew consent")
         ERASE = "erase", _("erased record")
 
+    public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
     at = models.DateTimeField(_("time"), default=now, db_index=True)
     actor_id = models.CharField(_("actor ID"), max_length=64)
     actor_name = models.CharField(_("actor"), max_length=150)
@@ -26,6 +35,9 @@ class AccessLog(models.Model):
     asset_id = models.UUIDField(_("file"), null=True)
     channel = models.CharField(_("channel"), max_length=10)
     address = models.GenericIPAddressField(_("address"), null=True)
+    reason_code = models.CharField(_("reason"), max_length=30, blank=True, default="")
+    #: SHA-256 of the reason's salt and text; what it hides is erased with :class:`AccessReason`.
+    reason_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
 
     class Meta:
         verbose_name = _("access log entry")
@@ -34,3 +46,21 @@ class AccessLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.pk}"
+
+
+class AccessReason(models.Model):
+    """Why someone looked, in their own words, which may name a person: apart from the log, and erasable.
+
+    Its ``public_id`` is that of the entry. Without the salt, the digest that the entry keeps tells nothing.
+    """
+
+    public_id = models.UUIDField(unique=True, editable=False)
+    text = EncryptedTextField(label="access.reason")
+    salt = models.CharField(max_length=64, editable=False)
+
+    class Meta:
+        verbose_name = _("access reason")
+        verbose_name_plural = _("access reasons")
+
+    def __str__(self) -> str:
+        return str(self.public_id)

@@ -1,14 +1,17 @@
-"""The record of who looked at what."""
+"""The record of who looked at what, and why."""
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
+import secrets
 from dataclasses import dataclass
 from typing import Any, Self
 
+from django.db import transaction
 from django.http import HttpRequest
 
-from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+from django_faceprint.models import AccessLog, AccessReason, MediaAsset, VerificationSession
 
 
 @dataclass(frozen=True)
@@ -31,6 +34,14 @@ class Actor:
         return {"actor_id": self.id, "actor_name": self.name[:150], "channel": self.channel}
 
 
+@dataclass(frozen=True)
+class Reason:
+    """Why: a code of a known list, which tells of nobody, and words, which may."""
+
+    code: str = ""
+    text: str = ""
+
+
 def record_access(
     request: HttpRequest,
     action: AccessLog.Action,
@@ -38,17 +49,44 @@ def record_access(
     session: VerificationSession | None = None,
     asset: MediaAsset | None = None,
     channel: str,
-) -> None:
-    """Write down that the request's user did *action*. One insert; raises when it cannot be written,
-    so that nobody sees a face without it being known."""
+    reason: Reason | None = None,
+) -> AccessLog:
+    """Write down that the request's user did *action*. One insert, and one more for a reason in words.
+
+    Raises when it cannot be written, so that nobody sees a face without it being known.
+    """
     actor = Actor.of(request, channel)
-    AccessLog.objects.create(
+    entry = AccessLog(
         **actor.columns(),
         address=actor.address,
         action=action,
         session_id=session.public_id if session else asset.session.public_id if asset else None,
         asset_id=asset.public_id if asset else None,
     )
+    if reason is None:
+        entry.save(force_insert=True)
+        return entry
+    entry.reason_code = reason.code
+    words = _reason_in_words(entry, reason.text)
+    with transaction.atomic():
+        entry.save(force_insert=True)
+        if words is not None:
+            words.save(force_insert=True)
+    return entry
+
+
+def _reason_in_words(entry: AccessLog, text: str) -> AccessReason | None:
+    """The reason of *entry*, to be saved with it, whose digest the entry takes; None without words."""
+    if not text:
+        return None
+    salt = secrets.token_hex(32)
+    entry.reason_digest = reason_digest(salt, text)
+    return AccessReason(public_id=entry.public_id, text=text, salt=salt)
+
+
+def reason_digest(salt: str, text: str) -> str:
+    """What an entry keeps of its reason (64 hexadecimal digits)."""
+    return hashlib.sha256(salt.encode() + text.encode()).hexdigest()
 
 
 def _address(request: HttpRequest) -> str | None:
