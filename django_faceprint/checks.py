@@ -279,11 +279,11 @@ def _keys(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
         ("ENCRYPTION_KEYS", "encryption_keys", "faceprint.E005"),
         ("INDEX_KEYS", "index_keys", "faceprint.E006"),
     ):
-        problem = _problem(name) if raw.get(key) else f'FACEPRINT["{key}"] is empty.'
+        problem = _key_problem(key, name) if raw.get(key) else f'FACEPRINT["{key}"] is empty.'
         if problem:
             usable = False
             yield Error(problem, hint=hint, id=check_id)
-    if not usable:
+    if not usable or conf.key_provider("ENCRYPTION_KEYS") or conf.key_provider("INDEX_KEYS"):
         return
     keys = [*conf.encryption_keys, *conf.index_keys]
     if len(set(keys)) != len(keys):
@@ -299,6 +299,16 @@ def _keys(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
             hint=hint,
             id="faceprint.W005",
         )
+
+
+def _key_problem(key: str, name: str) -> str:
+    """What is wrong with a list of keys. A provider is not asked: it may need the network."""
+    try:
+        if conf.key_provider(key) is not None:
+            return ""
+    except FaceprintConfigurationError as error:
+        return str(error)
+    return _problem(name)
 
 
 def _problem(name: str) -> str:

@@ -10,7 +10,8 @@ from __future__ import annotations
 
 import base64
 import binascii
-from collections.abc import Callable, Mapping
+import re
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from typing import Any, Literal
@@ -20,6 +21,7 @@ from django.conf import settings
 from django.utils.module_loading import import_string
 
 from .exceptions import FaceprintConfigurationError
+from .key_providers import KeptKeys, Provider
 
 BAIDU_API_URL = "https://aip.baidubce.com"
 BAIDU_H5_URL = "https://brain.baidu.com/face/print/"
@@ -46,6 +48,7 @@ KEYS = frozenset(
 )
 APPLICATION_KEYS = frozenset({"API_KEY", "SECRET_KEY", "ACCOUNT"})
 KEY_BYTES = 32
+_DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
 @dataclass(frozen=True)
@@ -59,6 +62,9 @@ class Application:
 
 class Conf:
     """The settings of django-faceprint. See ``docs/settings.md`` for meaning, type and default of each."""
+
+    def __init__(self) -> None:
+        self._kept_keys = KeptKeys()
 
     @property
     def applications(self) -> Mapping[str, Application]:
@@ -111,7 +117,10 @@ class Conf:
 
     @property
     def encryption_keys(self) -> tuple[bytes, ...]:
-        """Keys that encrypt fields and wrap file keys, newest first, 32 bytes each."""
+        """Keys that encrypt fields and wrap file keys, newest first, 32 bytes each.
+
+        A provider (:mod:`django_faceprint.key_providers`) may be asked for them, over the network too.
+        """
         return self._keys("ENCRYPTION_KEYS")
 
     @property
@@ -250,16 +259,42 @@ class Conf:
         return tuple(value)
 
     def _keys(self, key: str) -> tuple[bytes, ...]:
-        keys = []
-        for text in self._strings(key, ()):
+        provider = self.key_provider(key)
+        if provider is None:
+            return _read_keys(key, self._strings(key, ()))
+        return self._kept_keys.keys_of(key, provider, lambda given: _read_keys(key, given))
+
+    def key_provider(self, key: str) -> Provider | None:
+        """The callable that ``ENCRYPTION_KEYS`` or ``INDEX_KEYS`` names; None when the keys stand there.
+
+        It is not called. Raises when a dotted path leads nowhere.
+        """
+        value = self._get(key, ())
+        if isinstance(value, str) and _DOTTED_PATH.fullmatch(value):
             try:
-                raw = base64.b64decode(text.encode("ascii"), altchars=b"-_", validate=True)
+                value = import_string(value)
+            except ImportError:
+                value = None
+            if not callable(value):
+                raise _wrong(key, "a list of keys, or the dotted path of a callable that can be imported")
+        return value if callable(value) else None
+
+
+def _read_keys(name: str, given: Sequence[str | bytes]) -> tuple[bytes, ...]:
+    if not isinstance(given, list | tuple):
+        raise _wrong(name, "a list of keys")
+    keys = []
+    for key in given:
+        raw = key if isinstance(key, bytes) else b""
+        if isinstance(key, str):
+            try:
+                raw = base64.b64decode(key.encode("ascii"), altchars=b"-_", validate=True)
             except (ValueError, binascii.Error, UnicodeEncodeError):
                 raw = b""
-            if len(raw) != KEY_BYTES:
-                raise _wrong(key, f"a list of urlsafe-base64 keys of {KEY_BYTES} random bytes each")
-            keys.append(raw)
-        return tuple(keys)
+        if len(raw) != KEY_BYTES:
+            raise _wrong(name, f"a list of urlsafe-base64 keys of {KEY_BYTES} random bytes each")
+        keys.append(raw)
+    return tuple(keys)
 
 
 def _wrong(key: str, expected: str) -> FaceprintConfigurationError:
