@@ -1,28 +1,33 @@
 """System checks: what is wrong with the configuration, said at start instead of at the first face.
 
-They read settings only: no network, no database. Each has an id of its own (listed in
-``docs/checks.md``) and a hint. The checks of encrypted fields, ``faceprint.E101``–``E104``, stand with
-the fields.
+They read settings only: no network, no database; but for those of ``check --deploy``, which also look
+for the engine's heartbeat. Each has an id of its own (listed in ``docs/checks.md``) and a hint. The checks
+of encrypted fields, ``faceprint.E101``–``E104``, stand with the fields.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 from celery import current_app
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning, register  # noqa: A004  (Django's name)
+from django.core.exceptions import ImproperlyConfigured
 from django.core.files.storage import FileSystemStorage
+from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
-from .clock import FileClock, system_clock
+from .clock import FileClock, now, system_clock
 from .conf import APPLICATION_KEYS, KEYS, conf
 from .exceptions import FaceprintConfigurationError
 from .hosts import unsafe_settings
-from .services import schedule
+from .services import schedule, statistics
+from .services.diagnosis import HEARTBEAT_MAX_AGE
+from .tasks import FACEPRINT_BEAT_SCHEDULE
 
 STORAGE_ALIAS = "faceprint"
 #: What redis and SQS transports use when nothing else is said (kombu).
@@ -44,6 +49,12 @@ _PROPERTIES = {
     "CLOCK": "clock",
     "PROXIES": "proxies",
 }
+
+#: Heartbeat, what beats, and the age from which it stands still.
+_HEARTBEATS = (
+    ("tick", "The engine", HEARTBEAT_MAX_AGE),
+    ("retain", "The deletion of expired evidence (faceprint.retain)", timedelta(hours=2)),
+)
 
 _DANGERS = {
     "loopback": "is this machine",
@@ -196,6 +207,62 @@ def check_time_limits(**kwargs: Any) -> list[CheckMessage]:
     return time_limit_messages(
         schedule.SOFT_TIME_LIMIT, schedule.HARD_TIME_LIMIT, schedule.LEASE_SECONDS, _visibility_timeout()
     )
+
+
+@register("faceprint", deploy=True)
+def check_debug(**kwargs: Any) -> list[CheckMessage]:
+    """W009: ``DEBUG`` is off where people are verified."""
+    if not conf.debug:
+        return []
+    return [
+        Warning(
+            "DEBUG is on: sandbox hosts and a movable clock are allowed, and error pages show what they can.",
+            hint="Switch DEBUG off wherever real people are verified.",
+            id="faceprint.W009",
+        )
+    ]
+
+
+@register("faceprint", deploy=True)
+def check_beat_schedule(**kwargs: Any) -> list[CheckMessage]:
+    """W010: Celery's beat starts every task of ``FACEPRINT_BEAT_SCHEDULE``."""
+    planned = {entry.get("task") for entry in (current_app.conf.beat_schedule or {}).values()}
+    missing = sorted({entry["task"] for entry in FACEPRINT_BEAT_SCHEDULE.values()} - planned)
+    if not missing:
+        return []
+    return [
+        Warning(
+            f"Celery's beat_schedule does not start {', '.join(missing)}.",
+            hint="Merge django_faceprint.tasks.FACEPRINT_BEAT_SCHEDULE into beat_schedule, so that tasks of "
+            "later versions are in it too; or silence this where faceprint_run --forever does the work.",
+            id="faceprint.W010",
+        )
+    ]
+
+
+@register("faceprint", deploy=True)
+def check_heartbeat(**kwargs: Any) -> list[CheckMessage]:
+    """W011: the engine and the deletion of what is past its retention have run a short time ago."""
+    try:
+        last = statistics.heartbeats()
+    except (DatabaseError, ImproperlyConfigured) as error:
+        said = [f"The engine's heartbeat cannot be read ({type(error).__name__})."]
+    else:
+        moment = now()
+        said = [
+            f"{what} {f'last ran at {last[name]:%Y-%m-%d %H:%M}' if name in last else 'has never run'}."
+            for name, what, age in _HEARTBEATS
+            if name not in last or moment - last[name] > age
+        ]
+    return [
+        Warning(
+            text,
+            hint="Start a worker and beat, or faceprint_run --forever: what is not fetched in time is lost, "
+            "and what is not deleted in time is kept too long. faceprint_doctor says more.",
+            id="faceprint.W011",
+        )
+        for text in said
+    ]
 
 
 def time_limit_messages(

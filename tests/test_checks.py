@@ -9,11 +9,15 @@ import pytest
 from celery import Celery
 from django.core.checks import CheckMessage, Warning, run_checks  # noqa: A004
 from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError
 
 from django_faceprint import checks
-from django_faceprint.clock import FileClock
+from django_faceprint.clock import FileClock, now
 from django_faceprint.conf import conf
+from django_faceprint.models import Heartbeat
 from django_faceprint.privacy.keys import generate_key
+from django_faceprint.services import statistics
+from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE
 
 ROOT = Path(__file__).parent.parent
 LIVE = {
@@ -345,3 +349,62 @@ def test_credentials_are_in_no_representation(settings: Any) -> None:
     shown = repr(conf.applications)
     assert "account='default'" in shown
     assert "canary" not in shown
+
+
+# --- check --deploy -----------------------------------------------------------------------------
+
+
+def found_for_deployment() -> dict[str, list[str]]:
+    """What our checks say beyond those of every start: id → texts."""
+    said: dict[str, list[str]] = {}
+    for message in run_checks(tags=["faceprint"], include_deployment_checks=True):
+        assert message.hint
+        said.setdefault(message.id or "", []).append(message.msg)
+    return said
+
+
+@pytest.fixture
+def deployed(production: Any, db: None, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """Settings of a live site whose engine has just run."""
+    app = Celery("host", set_as_current=False)
+    app.conf.beat_schedule = {**FACEPRINT_BEAT_SCHEDULE, "mine": {"task": "host.mine", "schedule": 60}}
+    monkeypatch.setattr(checks, "current_app", app)
+    for name in ("tick", "retain"):
+        statistics.beat(name)
+    return production
+
+
+def test_a_sound_deployment_passes(deployed: Any) -> None:
+    assert found_for_deployment() == {}
+
+
+def test_debug_in_a_deployment(deployed: Any) -> None:
+    deployed.DEBUG = True
+    assert set(found_for_deployment()) == {"faceprint.W009"}
+
+
+def test_a_task_that_beat_does_not_start(deployed: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    app = Celery("other", set_as_current=False)
+    app.conf.beat_schedule = {"mine": FACEPRINT_BEAT_SCHEDULE["faceprint.tick"]}
+    monkeypatch.setattr(checks, "current_app", app)
+    (text,) = found_for_deployment()["faceprint.W010"]
+    assert "faceprint.retain" in text
+    assert "faceprint.tick" not in text
+
+
+def test_an_engine_that_stands_still(deployed: Any) -> None:
+    Heartbeat.objects.filter(name="tick").update(at=now() - timedelta(minutes=6))
+    Heartbeat.objects.filter(name="retain").delete()
+    engine, deletion = found_for_deployment()["faceprint.W011"]
+    assert "last ran at" in engine
+    assert "has never run" in deletion
+
+
+def test_a_database_that_cannot_be_asked(production: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fail() -> Any:
+        raise OperationalError("password=top-secret")
+
+    monkeypatch.setattr(checks.statistics, "heartbeats", fail)
+    assert found_for_deployment()["faceprint.W011"] == [
+        "The engine's heartbeat cannot be read (OperationalError)."
+    ]

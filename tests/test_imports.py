@@ -35,7 +35,7 @@ ARROWS: dict[str, set[str]] = {
     "services": BELOW_SERVICES,
     "alerts": BELOW_FACES,
     "tasks": BELOW_FACES | {"alerts"},
-    "checks": BELOW_FACES,
+    "checks": BELOW_FACES | {"tasks"},
     "media_response": BELOW_FACES,
     "admin": BELOW_FACES | {"alerts", "media_response", "tasks"},
     "api": BELOW_FACES | {"media_response", "tasks"},
