@@ -7,7 +7,6 @@ from typing import Any
 
 import pytest
 from django.apps import apps
-from django.contrib import admin
 from django.core import mail
 from django.db import models
 from django.test import Client
@@ -25,6 +24,7 @@ from django_faceprint.models import (
 from django_faceprint.privacy.fields import EncryptedJSONField, EncryptedTextField
 from django_faceprint.services import sessions
 from tests import factories
+from tests.pages import admin_pages
 
 from .conftest import text_of
 
@@ -108,18 +108,6 @@ def poisoned() -> VerificationSession:
         **look | {"actor_name": PAYLOAD}, action="view_record", session_id=record.public_id
     )
     return record
-
-
-def admin_pages() -> Iterator[str]:
-    """The list and every row of every table that the admin shows."""
-    for model in apps.get_app_config("faceprint").get_models():
-        if not admin.site.is_registered(model):
-            continue
-        name = f"admin:faceprint_{model._meta.model_name}"
-        yield reverse(f"{name}_changelist")
-        for pk in model._base_manager.values_list("pk", flat=True):
-            yield reverse(f"{name}_change", args=[pk])
-            yield reverse(f"{name}_history", args=[pk])
 
 
 def test_every_table_has_texts_to_poison() -> None:

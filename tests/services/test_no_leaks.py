@@ -5,13 +5,21 @@ from __future__ import annotations
 import base64
 import json
 import traceback
+from collections.abc import Iterator
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
 import pytest
 from django.conf import settings as project
+from django.contrib.auth import get_user_model
+from django.contrib.auth.models import Permission
 from django.core import mail
+from django.core.cache import cache
+from django.core.management import CommandError, call_command
 from django.db import connection
+from django.test import Client
+from django.utils.crypto import get_random_string
 
 from django_faceprint import tasks
 from django_faceprint.alerts.evaluation import evaluate
@@ -19,6 +27,7 @@ from django_faceprint.client import Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import AccessToken, AlertRule, VerificationSession
 from django_faceprint.services import retention, sessions
+from tests.pages import admin_pages, api_addresses, file_addresses, return_pages
 
 from .conftest import Story
 
@@ -93,17 +102,26 @@ def test_nothing_personal_is_left_in_clear(
         *settings.FACEPRINT["INDEX_KEYS"],
     }
     assert len(secrets) >= 10
+    for name in ("faceprint_status", "faceprint_doctor"):
+        with suppress(SystemExit, CommandError):
+            call_command(name, json=True)
     output = capsys.readouterr()
+    assert '"public_url"' in output.out
     places = {
         "logs": caplog.text,
         "exceptions": "".join(said),
         "output": output.out + output.err,
         "mails": "".join(str(message.message()) + message.body for message in mail.outbox),
         "messages": "".join(broker_messages()),
+        "pages": "".join(masked_pages()),
+        "headers": "".join(headers_of_files()),
+        "cache": repr(getattr(cache, "_cache", {})),
         "rows": "".join(repr(list(model.objects.values())) for model in all_models()),
     }
     assert places["exceptions"]
     assert places["messages"]
+    # The record is on the pages, masked.
+    assert "440***********5331" in places["pages"]
     for place, text in places.items():
         for secret in secrets:
             assert secret not in text, place
@@ -112,6 +130,41 @@ def test_nothing_personal_is_left_in_clear(
         for secret in secrets:
             for form in (secret.encode(), base64.b64encode(secret.encode()).rstrip(b"=")[:-1]):
                 assert form not in content, path.name
+
+
+def onlooker() -> Client:
+    """Who may see every record and file, and no identity."""
+    user = get_user_model().objects.create_user(get_random_string(8), "", "x", is_staff=True)
+    user.user_permissions.set(
+        Permission.objects.filter(content_type__app_label="faceprint").exclude(codename="reveal_identity")
+    )
+    browser = Client()
+    browser.force_login(user)
+    return browser
+
+
+def masked_pages() -> Iterator[str]:
+    """Every page and answer outside of a reveal, in both languages. H5 URLs are for their person alone."""
+    browser = onlooker()
+    pages = [*admin_pages(), *api_addresses(), *return_pages()]
+    assert len(pages) > 40
+    for language in ("zh-hans", "en"):
+        for page in pages:
+            answer = browser.get(page, headers={"accept-language": language})
+            assert answer.status_code == 200, page
+            text = answer.content.decode()
+            assert "faceprint/print" not in text
+            yield f"{page} {answer.headers} {text}"
+
+
+def headers_of_files() -> Iterator[str]:
+    """What is said around a picture or video."""
+    browser = onlooker()
+    for address in file_addresses():
+        answer = browser.get(address)
+        assert answer.status_code == 200
+        answer.close()
+        yield f"{address} {answer.headers}"
 
 
 def broker_messages() -> list[str]:
