@@ -95,6 +95,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     ) -> tuple[QuerySet, bool]:
         return (queryset.filter(matching(search_term)) if search_term else queryset), False
 
+    @sensitive_variables()
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
         context = {
             "lookup_url": self._url("lookup"),
@@ -196,6 +197,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             *super().get_urls(),
         ]
 
+    @sensitive_variables()
     def change_view(
         self,
         request: HttpRequest,

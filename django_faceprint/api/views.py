@@ -12,6 +12,7 @@ from django.db import transaction
 from django.http import Http404, HttpRequest
 from django.http.response import HttpResponseBase
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_variables
 from rest_framework.parsers import BaseParser, MultiPartParser
 from rest_framework.permissions import BasePermission, IsAuthenticated
 from rest_framework.renderers import JSONRenderer
@@ -60,6 +61,11 @@ class FaceprintView(APIView):
     def as_view(cls, **initkwargs: Any) -> Any:
         """The view as a function, outside transactions."""
         return transaction.non_atomic_requests(super().as_view(**initkwargs))
+
+    @sensitive_variables()
+    def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
+        """As usual; no report of an error shows the variables of what it calls."""
+        return super().dispatch(request, *args, **kwargs)
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
         """Have files of a form kept in memory, before anything looks at the form."""

@@ -12,6 +12,7 @@ from datetime import datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.client import Identity, checked_plan_id
 from django_faceprint.client.results import is_verify_token
@@ -58,6 +59,7 @@ class Adopted:
     is_new: bool
 
 
+@sensitive_variables()
 def adopt(adoption: Adoption, *, created_by: Any = None) -> Adopted:
     """Take over a verify_token; it is asked about as soon as a worker is free. May be repeated.
 
@@ -82,6 +84,7 @@ def adopt(adoption: Adoption, *, created_by: Any = None) -> Adopted:
         return Adopted(found, is_new=False)
 
 
+@sensitive_variables()
 def check_adoption(adoption: Adoption) -> Plan:
     """All that :func:`adopt` checks before it writes; the plan."""
     refuse_unsafe_hosts()

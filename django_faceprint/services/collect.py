@@ -23,6 +23,7 @@ from typing import Any
 from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 from django.db.models import F, Q, prefetch_related_objects
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
@@ -88,6 +89,7 @@ class WorkReport:
         self.baidu_down = run.baidu_down
 
 
+@sensitive_variables()
 def collect_due(
     *,
     budget: timedelta,
@@ -293,6 +295,7 @@ class _Run:
 
     # --- visiting -----------------------------------------------------------------------------------
 
+    @sensitive_variables()
     def _look(self, visit: Visit) -> Visit:
         """Make the visit; what the one that is returned has learnt may not have been written yet."""
         problem: dict[str, str] = {}

@@ -14,6 +14,7 @@ from typing import Any
 from django.db import transaction
 from django.db.models import Count, F, Sum
 from django.db.models.functions import Coalesce
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
 from django_faceprint.exceptions import InvalidInput
@@ -87,6 +88,7 @@ class Preview:
     answers: int
 
 
+@sensitive_variables()
 def sessions_of_person(number: str) -> VerificationSessionQuerySet:
     """The sessions in which this ID number was submitted or confirmed, however it is written."""
     found = VerificationSession.objects.filter(

@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 from django.db.models import Q
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.models import UpstreamAnswer, UpstreamCall, VerificationSession
 
 
+@sensitive_variables()
 def matching(text: str) -> Q:
     """A filter for sessions whose reference, session ID or log_id is exactly *text*.
 

@@ -17,6 +17,7 @@ from typing import Any
 from django.apps import apps
 from django.db import IntegrityError, transaction
 from django.db.models import Model, QuerySet
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
 from django_faceprint.models import AccessToken, MediaAsset, UpstreamAnswer, VerificationSession
@@ -57,6 +58,7 @@ class RotationReport:
     broken: list[BrokenValue] = field(default_factory=list)
 
 
+@sensitive_variables()
 def rotate_keys(
     *,
     dry_run: bool = False,

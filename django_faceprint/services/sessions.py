@@ -17,6 +17,7 @@ from django.core import signing
 from django.db import IntegrityError, transaction
 from django.db.models import F
 from django.urls import NoReverseMatch, reverse
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.client import Identity, MatchImage, checked_plan_id
 from django_faceprint.clock import now
@@ -68,6 +69,7 @@ class StartRequest:
     idempotency_key: str | None = None
 
 
+@sensitive_variables()
 def start_session(
     request: StartRequest, *, created_by: Any = None, subject: Any = None
 ) -> VerificationSession:
@@ -83,6 +85,7 @@ def start_session(
     return session
 
 
+@sensitive_variables()
 def register_session(
     request: StartRequest, *, created_by: Any = None, subject: Any = None
 ) -> VerificationSession:
@@ -104,6 +107,7 @@ def register_session(
     return _find_or_create(request, plan, created_by=created_by, subject=subject)
 
 
+@sensitive_variables()
 def prepare_session(session: VerificationSession, request: StartRequest) -> None:
     """The second half: obtain and submit what is still missing of *request*. May be repeated.
 
@@ -118,6 +122,7 @@ def prepare_session(session: VerificationSession, request: StartRequest) -> None
         upload_match_image(session, request.match_image)
 
 
+@sensitive_variables()
 def submit_identity(session: VerificationSession, identity: Identity) -> None:
     """Submit name and number for *session*, before the person opens the page.
 
@@ -147,6 +152,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
     _update(session, identity_accepted_at=now(), **NO_ERROR)
 
 
+@sensitive_variables()
 def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     """Upload the picture that the person's face is compared with, before the person opens the page.
 
@@ -169,6 +175,7 @@ def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     _update(session, match_image_accepted_at=now(), **NO_ERROR)
 
 
+@sensitive_variables()
 def continue_session(session: VerificationSession) -> None:
     """Obtain the verify_token of a session whose start failed.
 
@@ -179,6 +186,7 @@ def continue_session(session: VerificationSession) -> None:
         _obtain_token(session)
 
 
+@sensitive_variables()
 def h5_url(session: VerificationSession) -> str | None:
     """Where to send the person; None until all that the plan requires was accepted, and after the end.
 
