@@ -9,6 +9,7 @@ from __future__ import annotations
 import io
 import logging
 import secrets
+import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -281,7 +282,21 @@ def _write(name: str, stream: EncryptingStream) -> str:
 def _open(name: str) -> IO[Any]:
     failure = ""
     try:
-        return storage().open(name, "rb")
+        return _in_parts(storage().open(name, "rb"))
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__
     raise StorageFailed(failure)
+
+
+def _in_parts(file: IO[Any]) -> IO[Any]:
+    """*file*, or, if it lies in S3, one of which only those parts are fetched that are read.
+
+    The file of django-storages would fetch the whole object, perhaps a large video, for any part of it.
+    """
+    lies_in_s3 = getattr(sys.modules.get("storages.backends.s3"), "S3File", ())
+    if not isinstance(file, lies_in_s3):
+        return file
+    from smart_open import s3
+
+    stored = cast(Any, file).obj
+    return cast(IO[Any], s3.open(stored.bucket_name, stored.key, "rb", client=stored.meta.client))
