@@ -25,6 +25,7 @@ from .clock import FileClock, now, system_clock
 from .conf import APPLICATION_KEYS, KEYS, conf
 from .exceptions import FaceprintConfigurationError
 from .hosts import unsafe_settings
+from .models.append_only import KEPT_AT_LEAST
 from .services import schedule, statistics
 from .services.diagnosis import HEARTBEAT_MAX_AGE
 from .tasks import FACEPRINT_BEAT_SCHEDULE
@@ -44,6 +45,7 @@ _PROPERTIES = {
     "CONCURRENCY": "concurrency",
     "REQUIRE_CONSENT": "require_consent",
     "RETENTION": "retention",
+    "LOG_RETENTION": "log_retention",
     "RETURN_URL_HOSTS": "return_url_hosts",
     "LATEST_GRACE": "latest_grace",
     "CLOCK": "clock",
@@ -219,6 +221,25 @@ def check_debug(**kwargs: Any) -> list[CheckMessage]:
             "DEBUG is on: sandbox hosts and a movable clock are allowed, and error pages show what they can.",
             hint="Switch DEBUG off wherever real people are verified.",
             id="faceprint.W009",
+        )
+    ]
+
+
+@register("faceprint", deploy=True)
+def check_log_retention(**kwargs: Any) -> list[CheckMessage]:
+    """E015: the access log is kept for as long as the law may ask for it."""
+    try:
+        kept = conf.log_retention
+    except FaceprintConfigurationError:
+        return []  # said by check_settings
+    if kept >= KEPT_AT_LEAST:
+        return []
+    return [
+        Error(
+            f'FACEPRINT["LOG_RETENTION"] is {kept.days} days, less than {KEPT_AT_LEAST.days}.',
+            hint="Records of processing are to be kept for three years; nothing younger is deleted, whatever "
+            "this says. Remove it or raise it.",
+            id="faceprint.E015",
         )
     ]
 

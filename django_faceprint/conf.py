@@ -40,6 +40,7 @@ KEYS = frozenset(
         "CONCURRENCY",
         "REQUIRE_CONSENT",
         "RETENTION",
+        "LOG_RETENTION",
         "RETURN_URL_HOSTS",
         "LATEST_GRACE",
         "CLOCK",
@@ -160,6 +161,14 @@ class Conf:
             return None
         if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= timedelta(days=36_500):
             raise _wrong("RETENTION", "a timedelta of at least one day, or None")
+        return value
+
+    @property
+    def log_retention(self) -> timedelta:
+        """How long the access log and records of consents and erasures are kept, apart from evidence."""
+        value = self._get("LOG_RETENTION", timedelta(days=1_095))
+        if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= timedelta(days=36_500):
+            raise _wrong("LOG_RETENTION", "a timedelta of at least one day")
         return value
 
     @property

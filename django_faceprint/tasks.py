@@ -17,8 +17,8 @@ from django.db import transaction
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import VerificationSession
+from django_faceprint.services import access_chain, retention, schedule, statistics
 from django_faceprint.services import collect as collecting
-from django_faceprint.services import retention, schedule, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -33,6 +33,7 @@ FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "options": {"expires": TICK_SECONDS},
     },
     "faceprint.alerts": {"task": "faceprint.alerts", "schedule": 60, "options": {"expires": 60}},
+    "faceprint.seal": {"task": "faceprint.seal", "schedule": 60, "options": {"expires": 60}},
     "faceprint.retain": {"task": "faceprint.retain", "schedule": 600, "options": {"expires": 600}},
 }
 
@@ -71,6 +72,12 @@ def _work(*, hint: int | None = None) -> None:
 def retain() -> None:
     """Remove what must not be kept any longer."""
     retention.retain()
+
+
+@shared_task(name="faceprint.seal", **_limits)
+def seal() -> None:
+    """Chain what has been added to the access log."""
+    access_chain.seal()
 
 
 @shared_task(name="faceprint.alerts", **_limits)

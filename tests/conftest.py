@@ -14,6 +14,8 @@ from typing import Any
 
 import pytest
 
+from django_faceprint.testing import _faceprint_log_may_be_emptied  # noqa: F401  (a fixture)
+
 # .ci/run sets it after it has installed what the tests can use: a skip is then a failure.
 NO_SKIPS = os.environ.get("FACEPRINT_NO_SKIPS", "") not in ("", "0")
 CHROMIUM_NAMES = ("chromium", "chromium-browser", "google-chrome-stable", "google-chrome")

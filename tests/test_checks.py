@@ -400,6 +400,13 @@ def test_an_engine_that_stands_still(deployed: Any) -> None:
     assert "has never run" in deletion
 
 
+def test_a_log_that_is_kept_too_short(deployed: Any) -> None:
+    deployed.FACEPRINT = deployed.FACEPRINT | {"LOG_RETENTION": timedelta(days=1_094)}
+    assert set(found_for_deployment()) == {"faceprint.E015"}
+    deployed.FACEPRINT = deployed.FACEPRINT | {"LOG_RETENTION": timedelta(days=1_095)}
+    assert found_for_deployment() == {}
+
+
 def test_a_database_that_cannot_be_asked(production: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     def fail() -> Any:
         raise OperationalError("password=top-secret")

@@ -1,7 +1,7 @@
 """Rows and questions about them. Only ``django_faceprint.services`` changes sessions and assets."""
 
 from . import lookups as lookups  # registers them
-from .access import AccessLog, AccessReason
+from .access import AccessLog, AccessReason, AccessSeal
 from .alert import Alert, AlertRule
 from .answer import UpstreamAnswer
 from .asset import MediaAsset, UploadIntent
@@ -14,6 +14,7 @@ from .session import VerificationSession
 __all__ = [
     "AccessLog",
     "AccessReason",
+    "AccessSeal",
     "AccessToken",
     "Alert",
     "AlertRule",

@@ -8,11 +8,16 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.clock import now
 from django_faceprint.privacy.fields import EncryptedTextField
 
+from .append_only import AppendOnly, AppendOnlyQuerySet
 from .identifiers import time_ordered_uuid
 
 
-class AccessLog(models.Model):
-    """One look at a record or a file. Append-only, without foreign keys: it outlives what it tells of."""
+class AccessLogQuerySet(AppendOnlyQuerySet["AccessLog"]):
+    """The log, to be read and added to."""
+
+
+class AccessLog(AppendOnly):
+    """One look at a record or a file. Without foreign keys: it outlives what it tells of."""
 
     class Action(models.TextChoices):
         VIEW_RECORD = "view_record", _("viewed record")
@@ -39,6 +44,8 @@ class AccessLog(models.Model):
     #: SHA-256 of the reason's salt and text; what it hides is erased with :class:`AccessReason`.
     reason_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
 
+    objects = AccessLogQuerySet.as_manager()
+
     class Meta:
         verbose_name = _("access log entry")
         verbose_name_plural = _("access log")
@@ -46,6 +53,39 @@ class AccessLog(models.Model):
 
     def __str__(self) -> str:
         return f"{self.action} {self.pk}"
+
+
+class AccessSealQuerySet(AppendOnlyQuerySet["AccessSeal"]):
+    """Links can be added; the MAC alone can be made anew, under another key."""
+
+    def renew_mac(self, link: AccessSeal, mac: str) -> None:
+        """Put *mac* in the place of the one that *link* has."""
+        models.QuerySet.update(self.filter(pk=link.pk, mac=link.mac), mac=mac)
+
+
+class AccessSeal(AppendOnly):
+    """One link of the chain that shows whether entries of the access log were changed or taken out.
+
+    ``digest`` is SHA-256 over the entry and the digest before it, ``mac`` a keyed MAC over ``digest``, as
+    ``keyid:hex``: whoever changes an entry would have to make every later link anew, and has not the key.
+    When keys are rotated the MACs are made anew and the digests stay.
+    """
+
+    sequence = models.BigIntegerField(primary_key=True)
+    log_id = models.BigIntegerField(unique=True)
+    version = models.PositiveSmallIntegerField(default=1)
+    digest = models.CharField(max_length=64)
+    mac = models.CharField(max_length=80)
+    sealed_at = models.DateTimeField(db_index=True)
+
+    objects = AccessSealQuerySet.as_manager()
+
+    class Meta:
+        verbose_name = _("seal of the access log")
+        verbose_name_plural = _("seals of the access log")
+
+    def __str__(self) -> str:
+        return f"{self.sequence}:{self.digest[:16]}"
 
 
 class AccessReason(models.Model):

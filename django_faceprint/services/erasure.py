@@ -20,6 +20,7 @@ from django_faceprint.clock import now
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import (
     AccessLog,
+    AccessReason,
     Erasure,
     MediaAsset,
     UploadIntent,
@@ -130,6 +131,9 @@ def erase(sessions: VerificationSessionQuerySet, *, reason: str, actor: Actor) -
             bytes=purged.bytes,
             answers=purged.answers,
         )
+        # The words of reasons may name the person; the entries keep their digests.
+        looks = AccessLog.objects.filter(session_id__in=erased).exclude(reason_digest="")
+        AccessReason.objects.filter(public_id__in=looks.values("public_id")).delete()
         AccessLog.objects.bulk_create(
             AccessLog(
                 **actor.columns(),

@@ -14,7 +14,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 
-from . import archive, erasure, statistics
+from . import access_chain, archive, erasure, statistics
 
 CALLS_KEPT = timedelta(days=30)
 BATCH = 500
@@ -30,6 +30,7 @@ class RetentionReport:
 
     uncommitted_files: int = 0
     calls: int = 0
+    log_entries: int = 0
     sessions: int = 0
     files: int = 0
     failures: int = 0
@@ -47,6 +48,7 @@ def retain() -> RetentionReport:
     _discard_uncommitted(report)
     erasure.verify_erasures()
     _forget_calls(report)
+    report.log_entries = access_chain.prune()
     statistics.beat("retain")
     return report
 

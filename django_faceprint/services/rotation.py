@@ -20,12 +20,13 @@ from django.db.models import Model, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
-from django_faceprint.models import AccessToken, MediaAsset, UpstreamAnswer, VerificationSession
+from django_faceprint.models import AccessSeal, AccessToken, MediaAsset, UpstreamAnswer, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index, is_current
 from django_faceprint.privacy.fields import EncryptedField, encrypted_fields
 from django_faceprint.privacy.files import rewrap_file_key
 from django_faceprint.privacy.keys import SealBroken, encryption_ring
 
+from .access_chain import renewed_mac
 from .answers import content_index
 
 #: Rows that are read, and those of them that are locked and changed, at a time.
@@ -91,7 +92,7 @@ def _tables() -> list[QuerySet[Any]]:
     models = [
         model
         for model in apps.get_app_config("faceprint").get_models()
-        if model is MediaAsset or encrypted_fields(model)
+        if model in (MediaAsset, AccessSeal) or encrypted_fields(model)
     ]
     return [model._default_manager.order_by("pk").only(*_columns(model)) for model in models]
 
@@ -100,6 +101,7 @@ def _columns(model: type[Model]) -> list[str]:
     """What of a row is looked at."""
     extra: dict[type[Model], tuple[str, ...]] = {
         MediaAsset: ("public_id", "wrapped_key"),
+        AccessSeal: ("digest", "mac"),
         VerificationSession: (
             *("verify_token_index", "name_index", "number_index"),
             *("request_digest", "created_at"),
@@ -140,6 +142,9 @@ def _rotate(rows: QuerySet[Any], batch: list[Any], report: RotationReport, *, dr
 
 
 def _write(row: Any, changes: dict[str, Any], report: RotationReport) -> None:
+    if isinstance(row, AccessSeal):
+        AccessSeal.objects.renew_mac(row, changes["mac"])
+        return
     table = type(row)._default_manager.filter(pk=row.pk)
     with suppress(IntegrityError), transaction.atomic():
         table.update(**changes)
@@ -168,6 +173,8 @@ def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
         attempt(column.name, partial(_resealed, row, column))
     if isinstance(row, MediaAsset):
         attempt("wrapped_key", lambda: _rewrapped(row))
+    elif isinstance(row, AccessSeal):
+        attempt("mac", lambda: {"mac": mac} if (mac := renewed_mac(row)) else {})
     elif isinstance(row, VerificationSession):
         attempt("verify_token_index", lambda: _token_index(row))
         attempt("name_index", lambda: _identity_index(row, "name_index", "name", "known_name"))

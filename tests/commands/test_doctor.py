@@ -181,7 +181,7 @@ class TestDatabase:
         MigrationRecorder.Migration.objects.filter(app="faceprint").delete()
         found = examine()
         assert states(found) == {"database": "wrong", "other": "skipped"}
-        assert found["database"]["message"] == "Migrations are not applied: 0001_initial"
+        assert found["database"]["message"] == "Migrations are not applied: 0001_initial, 0002_append_only"
         assert "storage" in found
 
     def test_a_database_that_cannot_be_reached(self, tmp_path: Path) -> None:

@@ -7,16 +7,17 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 from django.core.files.storage import FileSystemStorage
 from django.db import connection
 
 from django_faceprint.client import Identity
 from django_faceprint.clock import now
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import AccessLog, Erasure, MediaAsset, UploadIntent, UpstreamAnswer
+from django_faceprint.models import AccessLog, AccessReason, Erasure, MediaAsset, UploadIntent, UpstreamAnswer
 from django_faceprint.models import VerificationSession as Session
 from django_faceprint.services import retention, schedule, statistics
-from django_faceprint.services.access import Actor
+from django_faceprint.services.access import Actor, Reason, record_access
 from django_faceprint.services.archive import INTENT_LIFE
 from django_faceprint.services.erasure import certificate, erase, preview, sessions_of_person
 from django_faceprint.services.schedule import LeaseLost
@@ -185,3 +186,23 @@ class TestRows:
         for number in (NUMBER, NUMBER.lower(), f" {NUMBER[:6]} {NUMBER[6:]} ", "１" + NUMBER[1:]):
             assert [found.pk for found in sessions_of_person(number)] == [session.pk]
         assert Identity.checked(NAME, NUMBER).number == NUMBER
+
+
+@pytest.mark.django_db(transaction=True)
+def test_reasons_in_words_go_with_the_person_and_their_entries_stay(rf: Any) -> None:
+    session, other = make_passed_session(), make_passed_session()
+    request = rf.post("/")
+    request.user = get_user_model().objects.create_user("operator")
+    for looked_at in (session, other):
+        record_access(
+            request,
+            AccessLog.Action.REVEAL,
+            session=looked_at,
+            channel="admin",
+            reason=Reason("complaint", "张三丰 called"),
+        )
+    erase(Session.objects.filter(pk=session.pk), reason="asked for it", actor=Actor("auditor", "test"))
+    entry = AccessLog.objects.get(session_id=session.public_id, action="reveal")
+    assert entry.reason_digest
+    assert not AccessReason.objects.filter(public_id=entry.public_id).exists()
+    assert AccessReason.objects.count() == 1

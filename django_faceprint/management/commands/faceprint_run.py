@@ -23,7 +23,7 @@ from django_faceprint.conf import conf
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import retention, statistics, upstream
+from django_faceprint.services import access_chain, retention, statistics, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
 
@@ -100,6 +100,7 @@ class Command(BaseCommand):
     def _run_forever(self, total: WorkReport, stop: Event, interval: float) -> None:
         chores = [
             _Chore("faceprint.alerts", evaluate),
+            _Chore("faceprint.seal", access_chain.seal),
             _Chore("faceprint.retain", retention.retain),
         ]
         while not stop.is_set():

@@ -1,0 +1,99 @@
+"""``manage.py faceprint_verify_log``: was the access log changed?"""
+
+from __future__ import annotations
+
+import json
+import sys
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.utils import Error as AnyDatabaseError
+from django.utils.translation import gettext as _
+
+from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.management.progress import ProgressLine
+from django_faceprint.management.stopping import stop_signals
+from django_faceprint.services.access_chain import Finding, Verification, verify
+
+CHANGED, STOPPED = 1, 2
+
+
+class Command(BaseCommand):
+    """Exit status 0: as it was written; 1: something is wrong with it; 2: stopped."""
+
+    help = "Verify that no entry of the access log was changed, taken out or put in between."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """See ``--help``."""
+        parser.add_argument(
+            "--head",
+            action="append",
+            default=[],
+            metavar="NUMBER:DIGITS",
+            help="a head that was noted before, as in the daily mail; may be given several times",
+        )
+        parser.add_argument("--json", action="store_true", help="print JSON")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Verify, then print what was found and the present head."""
+        problem = ""
+        result = Verification()
+        line = ProgressLine(self.stdout)
+        with stop_signals() as stop:
+            try:
+                result = verify(
+                    heads=options["head"],
+                    progress=None if options["json"] else line.show_part,
+                    stop=stop.is_set,
+                )
+            except ValueError:
+                problem = _("--head takes the number of a link, a colon, and at least 8 digits.")
+            except FaceprintConfigurationError as error:
+                problem = str(error)
+            except AnyDatabaseError as error:
+                problem = _("The database failed (%s).") % type(error).__name__
+            stopped = stop.is_set()
+        line.clear()
+        if problem:
+            raise CommandError(problem)
+        if options["json"]:
+            told = vars(result) | {
+                "findings": [vars(finding) for finding in result.findings],
+                "stopped": stopped,
+            }
+            self.stdout.write(json.dumps(told, indent=2))
+        else:
+            self._print(result)
+        if result.counts:
+            sys.exit(CHANGED)
+        if stopped:
+            self.stderr.write(_("Stopped before the end."))
+            sys.exit(STOPPED)
+
+    def _print(self, result: Verification) -> None:
+        for finding in result.findings:
+            self.stderr.write(_words(finding))
+        more = result.counts.total() - len(result.findings)
+        if more:
+            self.stderr.write(_("… and %s more") % more)
+        self.stdout.write(
+            _("%(links)s links and %(entries)s entries looked at, %(findings)s findings")
+            % {"links": result.links, "entries": result.entries, "findings": result.counts.total()}
+        )
+        if result.head:
+            self.stdout.write(_("Head: %s") % result.head)
+
+
+def _words(finding: Finding) -> str:
+    texts = {
+        "edited": _("Link %(sequence)s: entry %(log_id)s was changed."),
+        "missing": _("Link %(sequence)s: entry %(log_id)s was deleted."),
+        "gap": _("Link %(sequence)s: the links before it were deleted."),
+        "forged": _("Link %(sequence)s: this is not the link that was made."),
+        "truncated": _("Link %(sequence)s was there before, and is not any more."),
+        "unsealed": _("Entry %(log_id)s was never chained: put in later, or faceprint.seal does not run."),
+        "unknown_key": _("Link %(sequence)s was made with a key that is not configured."),
+        "reason": _("Entry %(log_id)s: the words of its reason were changed."),
+    }
+    return texts[finding.kind] % {"sequence": finding.sequence, "log_id": finding.log_id}

@@ -1,0 +1,301 @@
+"""The chain over the access log: what shows that an entry was changed, taken out or put in between.
+
+Entries are chained a moment after they were committed, in the order in which they are found: a transaction
+may commit after one that began later. Each link holds SHA-256 over the link before it and the entry, and a
+MAC of that under the encryption keys, which no database holds. A head, ``sequence:digest``, that is kept
+elsewhere (the daily mail carries it) shows that later links were cut off.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import hmac
+import json
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass, field
+from datetime import UTC, datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.db.models import Exists, OuterRef, QuerySet
+
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import AccessLog, AccessReason, AccessSeal
+from django_faceprint.models.append_only import KEPT_AT_LEAST
+from django_faceprint.privacy.keys import SealBroken, UnknownKey, encryption_ring
+
+from .access import reason_digest
+
+BATCH = 1_000
+#: Links that one run makes at most.
+LINKS_PER_RUN = 50_000
+#: For so long after it was begun an entry may still be committed; what comes later, verification finds.
+LATE = timedelta(hours=1)
+#: An entry that is older than this and has no link was not reached by ``faceprint.seal``.
+UNSEALED_AFTER = timedelta(minutes=5)
+#: Findings that are told one by one.
+NAMED = 1_000
+PURPOSE = "access log"
+VERSION = 1
+
+# The columns of each version of the format, in order. A column that is added later means a new version.
+_COLUMNS = {
+    1: (
+        *("public_id", "at", "actor_id", "actor_name", "action", "session_id", "asset_id"),
+        *("channel", "address", "reason_code", "reason_digest"),
+    )
+}
+
+
+@dataclass(frozen=True)
+class Finding:
+    """Something that is wrong with the log: what (``edited missing gap unsealed truncated forged
+    unknown_key reason``), and the link or entry that it was found at."""
+
+    kind: str
+    sequence: int | None = None
+    log_id: int | None = None
+
+
+@dataclass
+class Verification:
+    """What a look at the whole log found. ``head`` is the last link as ``sequence:digest``.
+
+    ``counts`` has all findings by kind, ``findings`` the first :data:`NAMED` of them.
+    """
+
+    links: int = 0
+    entries: int = 0
+    head: str = ""
+    counts: Counter[str] = field(default_factory=Counter)
+    findings: list[Finding] = field(default_factory=list)
+
+    def add(self, kind: str, sequence: int | None = None, log_id: int | None = None) -> None:
+        """One more finding."""
+        self.counts[kind] += 1
+        if len(self.findings) < NAMED:
+            self.findings.append(Finding(kind, sequence, log_id))
+
+
+# --- making links -------------------------------------------------------------------------------
+
+
+def seal() -> int:
+    """Chain what has been committed to the log; how many entries. Safe to run twice at once: one of the two
+    then makes the links."""
+    made = 0
+    while made < LINKS_PER_RUN:
+        try:
+            with transaction.atomic():
+                count = _seal_batch()
+        except IntegrityError:
+            # Another run was quicker with this sequence.
+            return made
+        made += count
+        if count < BATCH:
+            break
+    return made
+
+
+def head() -> str:
+    """The last link as ``sequence:digest``; "" when there is none."""
+    last = _last_link()
+    return f"{last.sequence}:{last.digest}" if last else ""
+
+
+def prune() -> int:
+    """Delete one batch of entries past ``LOG_RETENTION``, with their reasons and links; how many entries.
+
+    The newest of the links that are old enough stays as the anchor of the chain.
+    """
+    cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
+    anchor = AccessSeal.objects.filter(sealed_at__lt=cutoff).order_by("-sequence").first()
+    if anchor is None:
+        return 0
+    old = AccessSeal.objects.filter(sequence__lt=anchor.sequence).order_by("sequence")
+    links = list(old.values_list("sequence", "log_id")[:BATCH])
+    if not links:
+        return 0
+    with transaction.atomic():
+        entries = AccessLog.objects.filter(pk__in=[log_id for _, log_id in links])
+        public_ids = list(entries.values_list("public_id", flat=True))
+        AccessReason.objects.filter(public_id__in=public_ids).delete()
+        pruned = entries.prune("at", cutoff)
+        AccessSeal.objects.filter(sequence__lte=links[-1][0]).prune("sealed_at", cutoff)
+    return pruned
+
+
+def _seal_batch() -> int:
+    last = _last_link()
+    sequence, digest = (last.sequence, last.digest) if last else (0, "")
+    entries = list(unsealed(since=last.sealed_at - LATE if last else None).order_by("pk")[:BATCH])
+    moment = now()
+    links = []
+    for entry in entries:
+        sequence += 1
+        digest = _digest(VERSION, sequence, digest, moment, entry)
+        links.append(
+            AccessSeal(
+                sequence=sequence,
+                log_id=entry.pk,
+                version=VERSION,
+                digest=digest,
+                mac=_mac(sequence, digest),
+                sealed_at=moment,
+            )
+        )
+    AccessSeal.objects.bulk_create(links)
+    return len(links)
+
+
+def unsealed(*, since: datetime | None = None) -> QuerySet[AccessLog]:
+    """Entries that have no link, of those begun *since* then."""
+    entries = AccessLog.objects.filter(~Exists(AccessSeal.objects.filter(log_id=OuterRef("pk"))))
+    return entries if since is None else entries.filter(at__gte=since)
+
+
+def _last_link() -> AccessSeal | None:
+    return AccessSeal.objects.order_by("-sequence").first()
+
+
+def _digest(version: int, sequence: int, before: str, sealed_at: datetime, entry: AccessLog) -> str:
+    columns = [_text(getattr(entry, name)) for name in _COLUMNS[version]]
+    content = [version, sequence, before, _text(sealed_at), entry.pk, columns]
+    return hashlib.sha256(json.dumps(content, separators=(",", ":")).encode("ascii")).hexdigest()
+
+
+def _text(value: Any) -> str | None:
+    if isinstance(value, datetime):
+        return value.astimezone(UTC).isoformat(timespec="microseconds")
+    return None if value is None else str(value)
+
+
+def _mac(sequence: int, digest: str, key_id: str | None = None) -> str:
+    ring = encryption_ring()
+    key_id = key_id or ring.primary_id
+    return f"{key_id}:{ring.mac(PURPOSE, f'{sequence}:{digest}'.encode(), key_id=key_id).hex()}"
+
+
+# --- keys ---------------------------------------------------------------------------------------
+
+
+def renewed_mac(link: AccessSeal) -> str | None:
+    """The link's MAC under the newest key; None when it is that already.
+
+    Raises :class:`SealBroken` when the present one is wrong, and ``UnknownKey``: a link that cannot be
+    verified is not made good by a rotation.
+    """
+    if link.mac.partition(":")[0] == encryption_ring().primary_id:
+        return None
+    if not _is_authentic(link):
+        raise SealBroken
+    return _mac(link.sequence, link.digest)
+
+
+def _is_authentic(link: AccessSeal) -> bool:
+    """Raises :class:`UnknownKey`."""
+    return hmac.compare_digest(link.mac, _mac(link.sequence, link.digest, link.mac.partition(":")[0]))
+
+
+# --- verifying ----------------------------------------------------------------------------------
+
+
+def verify(
+    *,
+    heads: Sequence[str] = (),
+    progress: Callable[[int, int], None] | None = None,
+    stop: Callable[[], bool] | None = None,
+) -> Verification:
+    """Look at every link and every entry, in flat memory.
+
+    *heads* were noted elsewhere, each ``sequence:`` and at least 8 digits of the digest. *progress* is told
+    how many links were looked at, of how many; *stop* is asked between batches.
+
+    Raises ``ValueError`` for what is no head.
+    """
+    wanted = dict(_read_head(text) for text in heads)
+    result = Verification()
+    total = AccessSeal.objects.count()
+    before: AccessSeal | None = None
+    for links in _batches():
+        entries = AccessLog.objects.in_bulk([link.log_id for link in links])
+        result.entries += len(entries)
+        for link in links:
+            _verify_link(link, before, entries.get(link.log_id), result)
+            if link.sequence in wanted and not link.digest.startswith(wanted.pop(link.sequence)):
+                result.add("forged", link.sequence, link.log_id)
+            before = link
+        result.links += len(links)
+        _verify_reasons(entries, result)
+        if progress is not None:
+            progress(result.links, total)
+        if stop is not None and stop():
+            return result
+    if before is not None:
+        result.head = f"{before.sequence}:{before.digest}"
+    first = AccessSeal.objects.order_by("sequence").values_list("sequence", flat=True).first() or 0
+    for sequence in wanted:
+        if sequence >= first:
+            result.add("truncated", sequence)
+    for log_id in unsealed().filter(at__lt=now() - UNSEALED_AFTER).values_list("pk", flat=True)[:BATCH]:
+        result.add("unsealed", None, log_id)
+    return result
+
+
+def _verify_link(
+    link: AccessSeal, before: AccessSeal | None, entry: AccessLog | None, result: Verification
+) -> None:
+    try:
+        authentic = _is_authentic(link)
+    except UnknownKey:
+        result.add("unknown_key", link.sequence, link.log_id)
+        authentic = True
+    if not authentic:
+        result.add("forged", link.sequence, link.log_id)
+    if before is None and link.sequence != 1:
+        # The anchor: what was before it has been deleted, which only age allows.
+        if link.sealed_at > now() - KEPT_AT_LEAST:
+            result.add("gap", link.sequence, link.log_id)
+        return
+    if before is not None and link.sequence != before.sequence + 1:
+        result.add("gap", link.sequence, link.log_id)
+        return
+    if entry is None:
+        result.add("missing", link.sequence, link.log_id)
+    elif link.version not in _COLUMNS or not hmac.compare_digest(
+        link.digest,
+        _digest(link.version, link.sequence, before.digest if before else "", link.sealed_at, entry),
+    ):
+        result.add("edited", link.sequence, link.log_id)
+
+
+def _verify_reasons(entries: dict[int, AccessLog], result: Verification) -> None:
+    """Words that are still there are those that the entry was written with; erased ones are no finding."""
+    noted = {entry.public_id: entry for entry in entries.values() if entry.reason_digest}
+    for reason in AccessReason.objects.filter(public_id__in=list(noted)):
+        entry = noted[reason.public_id]
+        try:
+            genuine = reason_digest(reason.salt, reason.text) == entry.reason_digest
+        except SealBroken:
+            genuine = False
+        if not genuine:
+            result.add("reason", None, entry.pk)
+
+
+def _batches() -> Iterator[list[AccessSeal]]:
+    last = 0
+    while batch := list(AccessSeal.objects.filter(sequence__gt=last).order_by("sequence")[:BATCH]):
+        last = batch[-1].sequence
+        yield batch
+
+
+def _read_head(text: str) -> tuple[int, str]:
+    sequence, _, digest = text.strip().partition(":")
+    digest = digest.lower()
+    if not sequence.isascii() or not sequence.isdigit() or len(sequence) > 18 or not 8 <= len(digest) <= 64:
+        raise ValueError("A head is the number of a link, a colon, and 8 to 64 digits.")
+    if not set(digest) <= set("0123456789abcdef"):
+        raise ValueError("A head is the number of a link, a colon, and 8 to 64 digits.")
+    return int(sequence), digest
