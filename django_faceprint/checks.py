@@ -44,6 +44,7 @@ _PROPERTIES = {
     "QPS": "qps",
     "CONCURRENCY": "concurrency",
     "REQUIRE_CONSENT": "require_consent",
+    "REVEAL_REASONS": "reveal_reasons",
     "RETENTION": "retention",
     "LOG_RETENTION": "log_retention",
     "RETURN_URL_HOSTS": "return_url_hosts",

@@ -18,6 +18,7 @@ from typing import Any, Literal
 from urllib.parse import urlsplit
 
 from django.conf import settings
+from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
 from .exceptions import FaceprintConfigurationError
@@ -39,6 +40,7 @@ KEYS = frozenset(
         "QPS",
         "CONCURRENCY",
         "REQUIRE_CONSENT",
+        "REVEAL_REASONS",
         "RETENTION",
         "LOG_RETENTION",
         "RETURN_URL_HOSTS",
@@ -49,6 +51,8 @@ KEYS = frozenset(
 )
 APPLICATION_KEYS = frozenset({"API_KEY", "SECRET_KEY", "ACCOUNT"})
 KEY_BYTES = 32
+REVEAL_REASONS = ("complaint", "review", "audit", "legal", "other")
+_REASON_CODE = re.compile(r"[a-z0-9_]{1,30}")
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
 
 
@@ -152,6 +156,25 @@ class Conf:
         if not isinstance(value, bool):
             raise _wrong("REQUIRE_CONSENT", "True or False")
         return value
+
+    @property
+    def reveal_reasons(self) -> Mapping[str, str]:
+        """Code → name, in the order of the list from which one must be chosen to see an identity.
+
+        A code of one to 30 lower case letters, digits and underscores is what the access log keeps.
+        ``other`` demands words. A name of "" stands for the one that comes with the package.
+        """
+        value = self._get("REVEAL_REASONS", REVEAL_REASONS)
+        if isinstance(value, list | tuple):
+            value = dict.fromkeys(value, "")
+        if not isinstance(value, Mapping) or not value:
+            raise _wrong("REVEAL_REASONS", "a list of codes, or a dict of code → name")
+        for code, name in value.items():
+            if not isinstance(code, str) or not _REASON_CODE.fullmatch(code):
+                raise _wrong("REVEAL_REASONS", "keyed by codes of lower case letters, digits and underscores")
+            if not isinstance(name, str | Promise):
+                raise _wrong("REVEAL_REASONS", "a list of codes, or a dict of code → name")
+        return dict(value)
 
     @property
     def retention(self) -> timedelta | None:

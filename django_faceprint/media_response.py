@@ -59,7 +59,7 @@ class _NotSatisfiable(Exception):
     """The range lies outside the file."""
 
 
-def media_response(request: HttpRequest, asset: MediaAsset) -> HttpResponseBase:
+def media_response(request: HttpRequest, asset: MediaAsset, *, as_download: bool = False) -> HttpResponseBase:
     """The plaintext of *asset*, or the part of it that the request asks for.
 
     GET gives 200, 206 or 416; HEAD gives the headers of the whole file; ``If-None-Match`` may give 304.
@@ -67,7 +67,8 @@ def media_response(request: HttpRequest, asset: MediaAsset) -> HttpResponseBase:
     is not in the archive is 404, one that was tampered with or damaged 502, a storage that fails 503;
     these three say nothing more, the log does. Under ASGI the response streams asynchronously.
 
-    The caller has checked permissions and has called :func:`record_look`.
+    With *as_download* the browser saves it instead of showing it. The caller has checked permissions and has
+    called :func:`record_look`.
     """
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD"])
@@ -96,11 +97,17 @@ def media_response(request: HttpRequest, asset: MediaAsset) -> HttpResponseBase:
             return _refusal(body)
         # ASGI would read a synchronous iterator into memory as a whole.
         answer = StreamingHttpResponse(_AsyncBody(body) if hasattr(request, "scope") else body)
-    _describe(answer, asset, etag, part)
+    _describe(answer, asset, etag, part, as_download=as_download)
     return answer
 
 
-def record_look(request: HttpRequest, asset: MediaAsset, *, channel: str) -> None:
+def record_look(
+    request: HttpRequest,
+    asset: MediaAsset,
+    *,
+    channel: str,
+    action: AccessLog.Action = AccessLog.Action.VIEW_MEDIA,
+) -> None:
     """Write down in the access log that the request's user looks at *asset*, once per look.
 
     A player fetches a video in many parts. The part at the start always counts as a look; another one
@@ -109,9 +116,9 @@ def record_look(request: HttpRequest, asset: MediaAsset, *, channel: str) -> Non
     """
     if request.method == "HEAD":
         return
-    if _starts_later(request, asset) and _looked_recently(request, asset):
+    if _starts_later(request, asset) and _looked_recently(request, asset, action):
         return
-    record_access(request, AccessLog.Action.VIEW_MEDIA, asset=asset, channel=channel)
+    record_access(request, action, asset=asset, channel=channel)
 
 
 def _starts_later(request: HttpRequest, asset: MediaAsset) -> bool:
@@ -122,12 +129,12 @@ def _starts_later(request: HttpRequest, asset: MediaAsset) -> bool:
     return part is not None and part.start > 0
 
 
-def _looked_recently(request: HttpRequest, asset: MediaAsset) -> bool:
+def _looked_recently(request: HttpRequest, asset: MediaAsset, action: AccessLog.Action) -> bool:
     return AccessLog.objects.filter(
         session_id=asset.session.public_id,
         asset_id=asset.public_id,
         actor_id=str(request.user.pk or ""),
-        action=AccessLog.Action.VIEW_MEDIA,
+        action=action,
         at__gt=now() - ONE_LOOK,
     ).exists()
 
@@ -171,13 +178,16 @@ def _position(digits: str) -> int | None:
     return int(significant) if len(significant) <= _LONGEST_POSITION else 10**_LONGEST_POSITION
 
 
-def _describe(response: HttpResponseBase, asset: MediaAsset, etag: str, part: _Part | None) -> None:
+def _describe(
+    response: HttpResponseBase, asset: MediaAsset, etag: str, part: _Part | None, *, as_download: bool
+) -> None:
     size = asset.size or 0
     extension = EXTENSIONS.get(asset.content_type)
     name = f"{asset.kind}-{asset.public_id}"
     if extension:
         response["Content-Type"] = asset.content_type
-        response["Content-Disposition"] = f'inline; filename="{name}.{extension}"'
+        disposition = "attachment" if as_download else "inline"
+        response["Content-Disposition"] = f'{disposition}; filename="{name}.{extension}"'
     else:
         response["Content-Type"] = UNKNOWN_TYPE
         response["Content-Disposition"] = f'attachment; filename="{name}.bin"'

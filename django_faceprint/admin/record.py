@@ -140,6 +140,7 @@ class Record:
 
     :param media_url: the address of a file's content, or None when the viewer may not see files.
     :param with_looks: whether the viewer may see who looked.
+    :param in_clear: whether the identity is shown unmasked, which the caller has written to the access log.
     """
 
     def __init__(
@@ -148,8 +149,10 @@ class Record:
         *,
         media_url: Callable[[MediaAsset], str] | None,
         with_looks: bool,
+        in_clear: bool = False,
     ) -> None:
         self.session = session
+        self.in_clear = in_clear
         self.now = now()
         self._media_url = media_url
         self.may_see_media = media_url is not None
@@ -165,9 +168,12 @@ class Record:
         ]
         self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
         self.files = [self._file(asset) for asset in self._assets]
-        self.looks = (
-            list(AccessLog.objects.filter(session_id=session.public_id)[:MOST_LOOKS]) if with_looks else None
-        )
+        self.looks = self._looks() if with_looks else None
+
+    def _looks(self) -> list[tuple[AccessLog, str]]:
+        """The newest looks, each with its reason in words."""
+        newest = AccessLog.objects.filter(session_id=self.session.public_id)[:MOST_LOOKS]
+        return [(look, words.reason_name(look.reason_code) if look.reason_code else "") for look in newest]
 
     # --- the verdict ----------------------------------------------------------------------------
 
@@ -225,17 +231,25 @@ class Record:
         ocr, confirmed = _opened(self.session, "ocr"), _opened(self.session, "confirmed")
         name, number = _opened(self.session, "identity_name"), _opened(self.session, "identity_number")
         ocr, confirmed = ocr or {}, confirmed or {}
+        masks = (_as_it_is, _as_it_is) if self.in_clear else (mask_name, mask_number)
         return [
-            _identity_row(gettext("Name"), "name", mask_name, name, ocr.get("name"), confirmed.get("name")),
+            _identity_row(gettext("Name"), "name", masks[0], name, ocr.get("name"), confirmed.get("name")),
             _identity_row(
                 gettext("Number"),
                 "id_number",
-                mask_number,
+                masks[1],
                 number,
                 ocr.get("number"),
                 confirmed.get("number"),
             ),
         ]
+
+    @property
+    def has_identity(self) -> bool:
+        """There is something to reveal."""
+        return any(row.submitted or row.read or row.confirmed for row in self.identity) or bool(
+            self.card_facts
+        )
 
     @property
     def masked_name(self) -> str:
@@ -247,12 +261,20 @@ class Record:
 
     @property
     def card_facts(self) -> list[tuple[str, str]]:
-        """What OCR read besides name and number, as far as it does not tell who the person is."""
+        """What OCR read besides name and number; masked, as far as it does not tell who the person is."""
         ocr = _opened(self.session, "ocr") or {}
         facts = [
-            (gettext("Address"), mask_address(ocr.get("address") or "")),
+            (gettext("Address"), (_as_it_is if self.in_clear else mask_address)(ocr.get("address") or "")),
             (gettext("Valid until"), _day(ocr.get("expire_time") or "")),
         ]
+        if self.in_clear:
+            facts += [
+                (gettext("Gender"), ocr.get("gender") or ""),
+                (gettext("Ethnic group"), ocr.get("nation") or ""),
+                (gettext("Birthday"), _day(ocr.get("birthday") or "")),
+                (gettext("Issued by"), ocr.get("issue_authority") or ""),
+                (gettext("Issued on"), _day(ocr.get("issue_time") or "")),
+            ]
         return [(name, value) for name, value in facts if value]
 
     @property
@@ -501,6 +523,10 @@ def _opened(session: VerificationSession, attribute: str) -> Any:
         return getattr(session, attribute)
     except SealBroken:
         return None
+
+
+def _as_it_is(value: str) -> str:
+    return value
 
 
 def _identity_row(

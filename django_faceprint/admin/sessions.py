@@ -10,7 +10,14 @@ from uuid import UUID
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied, ValidationError
 from django.db.models import Prefetch, QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import (
+    Http404,
+    HttpRequest,
+    HttpResponse,
+    HttpResponseNotAllowed,
+    HttpResponseRedirect,
+    JsonResponse,
+)
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
@@ -25,11 +32,18 @@ from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from django_faceprint.clock import now
+from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
 from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
 from django_faceprint.services import collect
-from django_faceprint.services.access import record_access
-from django_faceprint.services.lookup import matching
+from django_faceprint.services.access import (
+    REVEALED_FOR,
+    Reason,
+    checked_reason,
+    earlier_reason,
+    record_access,
+)
+from django_faceprint.services.lookup import matching, matching_person
 from django_faceprint.tasks import wake_up
 
 from . import record, words
@@ -40,6 +54,19 @@ CHANNEL = "admin"
 #: Rows that one action takes at most; more need a narrower selection.
 MOST_ROWS_OF_ACTION = 500
 EMPTY = "–"
+#: Characters of a text to look for, and records of a person that are listed.
+LONGEST_TEXT = 100
+MOST_HITS = 50
+REVEAL, DOWNLOAD, REFRESH = (
+    "faceprint.reveal_identity",
+    "faceprint.download_media",
+    "faceprint.refresh_session",
+)
+#: Where the browser session keeps which entry of the log holds the reason for a record, and for how many.
+REASONS = "faceprint_reasons"
+MOST_REASONS = 50
+#: What the form sends for "the reason of before".
+REMEMBERED = "same"
 
 _NOT_LISTED = ("verify_token", "ocr", "consent", "return_url", "stat")
 
@@ -71,7 +98,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     # that only what was found, so never a name or an ID number, comes into a URL.
     search_fields = ()
     search_help_text = _(
-        "Exact reference, session ID or log_id. Names and ID numbers are not looked up here."
+        "Exact reference, session ID, log_id, verify_token, ID number or name. "
+        "Names and numbers come into no address and no log."
     )
     actions = ("query_now", "archive_again")
 
@@ -192,6 +220,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         return [
             path("lookup/", wrap(self.lookup_view), name=f"{name}_lookup"),
             path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
+            path("<int:pk>/reveal/", wrap(self.reveal_view), name=f"{name}_reveal"),
             path("<int:pk>/query-now/", wrap(self.query_now_view), name=f"{name}_query_now"),
             path("<int:pk>/archive-again/", wrap(self.archive_again_view), name=f"{name}_archive_again"),
             *super().get_urls(),
@@ -216,6 +245,16 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(self._url("changelist"))
         if request.method == "GET":
             record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+        return self._page(request, session, extra_context or {})
+
+    def _page(
+        self,
+        request: HttpRequest,
+        session: VerificationSession,
+        extra: dict[str, Any],
+        *,
+        in_clear: bool = False,
+    ) -> HttpResponse:
         context = {
             **self.admin_site.each_context(request),
             "title": _("Verification record"),
@@ -223,10 +262,18 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "opts": self.opts,
             "media": self.media,
             "original": session,
-            "record": self._record(request, session),
+            "record": self._record(request, session, in_clear=in_clear),
+            "may_refresh": self.has_refresh_permission(request),
+            "may_reveal": request.user.has_perm(REVEAL),
+            "may_download": request.user.has_perm(DOWNLOAD),
+            "reveal_reasons": words.reveal_reasons(),
+            "remembered_reason": self._remembered_reason(request, session),
+            "revealed_for": int(REVEALED_FOR.total_seconds()),
+            "reveal_url": self._url("reveal", session.pk),
+            "record_url": self._url("change", session.pk),
             "query_now_url": self._url("query_now", session.pk),
             "archive_again_url": self._url("archive_again", session.pk),
-            **(extra_context or {}),
+            **extra,
         }
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
@@ -239,7 +286,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         except (VerificationSession.DoesNotExist, ValidationError):
             return None
 
-    def _record(self, request: HttpRequest, session: VerificationSession) -> record.Record:
+    def _record(
+        self, request: HttpRequest, session: VerificationSession, *, in_clear: bool = False
+    ) -> record.Record:
         def url(asset: MediaAsset) -> str:
             return record.media_url(asset, site_name=self.admin_site.name)
 
@@ -247,7 +296,73 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             session,
             media_url=url if request.user.has_perm("faceprint.view_media") else None,
             with_looks=request.user.has_perm("faceprint.view_accesslog"),
+            in_clear=in_clear,
         )
+
+    # --- revealing ------------------------------------------------------------------------------
+
+    @method_decorator(sensitive_post_parameters("words"))
+    @sensitive_variables()
+    def reveal_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """Name, number and what was read from the card, in clear, for a minute and for a reason.
+
+        Posted; the look is logged first. Scripts ask for JSON and hide the texts by themselves, without them
+        the page goes back to the masked one after the same time. A reason is remembered for the record until
+        the user logs out: not its words, but where in the log they stand.
+        """
+        if not self.has_view_permission(request) or not request.user.has_perm(REVEAL):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        session = self.get_object(request, str(pk))
+        if session is None:
+            raise Http404
+        given = request.POST.get("reason", ""), request.POST.get("words", "")
+        reason = self._remembered_reason(request, session) if given == (REMEMBERED, "") else None
+        problem = ""
+        if reason is None:
+            try:
+                reason = checked_reason(*given)
+            except InvalidInput as error:
+                problem = str(_REASON_PROBLEMS.get((error.field, error.code), _("Choose a reason.")))
+        if reason is None:
+            if self._wants_json(request):
+                return self._fresh(JsonResponse({"problem": problem}, status=400))
+            self.message_user(request, problem, messages.ERROR)
+            return HttpResponseRedirect(self._url("change", pk))
+        entry = record_access(
+            request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason
+        )
+        self._remember_reason(request, session, entry)
+        if self._wants_json(request):
+            shown = self._record(request, session, in_clear=True)
+            rows = [[row.submitted, row.read, row.confirmed] for row in shown.identity]
+            told = {"rows": rows, "facts": shown.card_facts, "seconds": int(REVEALED_FOR.total_seconds())}
+            return self._fresh(JsonResponse(told))
+        return self._fresh(self._page(request, session, {}, in_clear=True))
+
+    @staticmethod
+    def _wants_json(request: HttpRequest) -> bool:
+        return request.headers.get("Accept", "").startswith("application/json")
+
+    @staticmethod
+    def _fresh(response: HttpResponse) -> HttpResponse:
+        """Never kept, so that the back button does not show it again."""
+        response["Cache-Control"] = "private, no-store"
+        return response
+
+    @staticmethod
+    def _remembered_reason(request: HttpRequest, session: VerificationSession) -> Reason | None:
+        entry_id = request.session.get(REASONS, {}).get(str(session.pk))
+        return earlier_reason(request, UUID(entry_id), session) if entry_id else None
+
+    @staticmethod
+    def _remember_reason(request: HttpRequest, session: VerificationSession, entry: AccessLog) -> None:
+        kept = {
+            key: value for key, value in request.session.get(REASONS, {}).items() if key != str(session.pk)
+        }
+        newest = list(kept.items())[1 - MOST_REASONS :]
+        request.session[REASONS] = {**dict(newest), str(session.pk): str(entry.public_id)}
 
     def media_view(self, request: HttpRequest, asset_id: UUID) -> HttpResponseBase:
         """A picture or video, or a part of it, for who may see it. The look is logged first."""
@@ -256,8 +371,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         asset = MediaAsset.objects.stored().select_related("session").filter(public_id=asset_id).first()
         if asset is None:
             raise Http404
-        record_look(request, asset, channel=CHANNEL)
-        return media_response(request, asset)
+        as_download = "download" in request.GET
+        if as_download and not request.user.has_perm(DOWNLOAD):
+            raise PermissionDenied
+        action = AccessLog.Action.DOWNLOAD_MEDIA if as_download else AccessLog.Action.VIEW_MEDIA
+        record_look(request, asset, channel=CHANNEL, action=action)
+        return media_response(request, asset, as_download=as_download)
 
     # --- finding --------------------------------------------------------------------------------
 
@@ -266,28 +385,60 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     def lookup_view(self, request: HttpRequest) -> HttpResponseBase:
         """Opens the record that was asked for; several are listed.
 
-        The text is posted, and only what matched a reference, a session ID or a log_id comes into a
-        URL. What matched nothing may be anything, a pasted ID number, say; it is not even repeated, nor
-        in the report of an error.
+        The text is posted, and only what matched a reference, a session ID or a log_id comes into a URL.
+        Names, ID numbers and tokens are looked up by their blind indexes and shown in the answer itself.
+        What matched nothing is not even repeated, nor in the report of an error.
         """
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        text = request.POST.get("q", "").strip()[:100]
+        text = request.POST.get("q", "").strip()[:LONGEST_TEXT]
         found = list(VerificationSession.objects.filter(matching(text)).values_list("pk", flat=True)[:2])
-        if len(found) == 1:
-            return HttpResponseRedirect(self._url("change", found[0]))
-        if found:
+        if len(found) > 1:
             query = urlencode({"q": text})
             return HttpResponseRedirect(f"{self._url('changelist')}?{query}")
+        if not found and text:
+            persons = self._look_up_person(request, text)
+            if len(persons) > 1:
+                return self._persons_page(request, persons)
+            found = [session.pk for session in persons]
+        if found:
+            return HttpResponseRedirect(self._url("change", found[0]))
         if text:
-            self.message_user(
-                request,
-                _("No record has exactly this reference, session ID or log_id."),
-                messages.WARNING,
-            )
+            self.message_user(request, _("No record matches. The text must be exact."), messages.WARNING)
         return HttpResponseRedirect(self._url("changelist"))
+
+    @staticmethod
+    def _look_up_person(request: HttpRequest, text: str) -> list[VerificationSession]:
+        """The newest records of a name, number or token; that it was asked for is logged, the text is not."""
+        record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
+        rows = VerificationSession.objects.filter(matching_person(text)).select_related("plan")
+        return list(rows.defer(*_NOT_LISTED).order_by("-created_at", "-pk")[: MOST_HITS + 1])
+
+    def _persons_page(self, request: HttpRequest, persons: list[VerificationSession]) -> HttpResponse:
+        """Several records to choose from, in the answer itself: what was looked for comes into no URL."""
+        rows = [
+            {
+                "session": session,
+                "url": self._url("change", session.pk),
+                "status": record.status_badge(session),
+                "name": record.masked(session, "masked_name"),
+                "number": record.masked(session, "masked_number"),
+            }
+            for session in persons[:MOST_HITS]
+        ]
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Records of this person"),
+            "opts": self.opts,
+            "media": self.media,
+            "rows": rows,
+            "more": len(persons) > MOST_HITS,
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        page = TemplateResponse(request, "admin/faceprint/verificationsession/hits.html", context)
+        return self._fresh(page)
 
     # --- asking again ---------------------------------------------------------------------------
 
@@ -299,8 +450,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         """重新归档: a worker fetches again whatever is not in the archive."""
         return self._act(request, pk, self._archive_again, _FETCHED)
 
+    def has_refresh_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may have Baidu asked again."""
+        return self.has_view_permission(request) and request.user.has_perm(REFRESH)
+
     def _act(self, request: HttpRequest, pk: int, act: Callable[..., str], done: Promise) -> HttpResponseBase:
-        if not self.has_view_permission(request):
+        if not self.has_refresh_permission(request):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
@@ -341,7 +496,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     def _has_token(session: VerificationSession) -> bool:
         return VerificationSession.objects.filter(pk=session.pk, verify_token__isnull=False).exists()
 
-    @admin.action(description=_("Query now"), permissions=["view"])
+    @admin.action(description=_("Query now"), permissions=["refresh"])
     def query_now(self, request: HttpRequest, queryset: QuerySet) -> None:
         """The same for selected rows."""
         done = self._act_on_rows(request, queryset, self._query_now)
@@ -371,7 +526,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 messages.WARNING,
             )
 
-    @admin.action(description=_("Archive again"), permissions=["view"])
+    @admin.action(description=_("Archive again"), permissions=["refresh"])
     def archive_again(self, request: HttpRequest, queryset: QuerySet) -> None:
         """The same for selected rows."""
         done = self._act_on_rows(request, queryset, self._archive_again)
@@ -424,6 +579,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         )
 
 
+_REASON_PROBLEMS = {
+    ("reason", "required"): _("Choose a reason."),
+    ("reason", "unknown"): _("Choose a reason."),
+    ("words", "required"): _("This reason needs words, a ticket number, say."),
+    ("words", "too_long"): _("The words of the reason are too long."),
+}
 _ASKED = _("Baidu is asked as soon as a worker is free. Reload this page in a few seconds.")
 _FETCHED = _(
     "What is not in the archive is fetched as soon as a worker is free. Reload this page in a few seconds."

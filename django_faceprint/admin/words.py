@@ -9,6 +9,7 @@ from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.client.codes import TABLE, ErrorClass, explain
+from django_faceprint.conf import conf
 from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
 
 #: Less time than this to an archive deadline is shown in red.
@@ -269,3 +270,22 @@ def _decided(session: VerificationSession, plan: str) -> str:
         return gettext("Passed by plan %(plan)s") % values
     explanation = error_in_words(session.error_class, session.error_code)
     return explanation or gettext("Failed by plan %(plan)s") % values
+
+
+REVEAL_REASONS: dict[str, Promise] = {
+    "complaint": _("complaint of the person"),
+    "review": _("manual review"),
+    "audit": _("audit"),
+    "legal": _("request of an authority"),
+    "other": _("other (needs words)"),
+}
+
+
+def reveal_reasons() -> list[tuple[str, str]]:
+    """Code and name of the reasons from which one must be chosen to see an identity."""
+    return [(code, name or reason_name(code)) for code, name in conf.reveal_reasons.items()]
+
+
+def reason_name(code: str) -> str:
+    """What a reason of the access log is called; the code itself for one that is not known any more."""
+    return str(conf.reveal_reasons.get(code) or REVEAL_REASONS.get(code, code))

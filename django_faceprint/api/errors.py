@@ -59,9 +59,11 @@ RULES = {
     "no_token": _("This session has no token."),
     "not_allowed": _("This address is not allowed; its host must be in RETURN_URL_HOSTS."),
     "not_wanted_by_plan": _("This plan does not take it from the server."),
+    "required": _("This is required."),
     "reused": _("This Idempotency-Key came with another request before."),
     "too_long": _("At most %(limit)d characters."),
     "too_many": _("At most %(limit)d of them per session."),
+    "unknown": _("Not one of the known values."),
     "unknown_plan": _("There is no active plan with this ID."),
 }
 #: The request is right in itself, and comes too late for this session.

@@ -13,6 +13,7 @@ from django_faceprint.models import MediaAsset, VerificationSession
 VIEW_ALL = "faceprint.view_all_sessions"
 VIEW_MEDIA = "faceprint.view_media"
 REVEAL = "faceprint.reveal_identity"
+REFRESH = "faceprint.refresh_session"
 
 
 def is_creator(user: Any, session: VerificationSession) -> bool:
@@ -31,6 +32,22 @@ class MayView(BasePermission):
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         """Whether the caller may see this session."""
         return is_creator(request.user, obj) or request.user.has_perm(VIEW_ALL)
+
+
+class MayRefresh(BasePermission):
+    """The creator, or who may see all sessions and have Baidu asked again."""
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        """Whether the caller may have Baidu asked about this session."""
+        return is_creator(request.user, obj) or request.user.has_perm(REFRESH)
+
+
+class MayReveal(BasePermission):
+    """Who holds ``reveal_identity``, the creator too: what a host submits it need not read back."""
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        """Whether the caller may see this session's identity in clear."""
+        return bool(request.user.has_perm(REVEAL))
 
 
 class MayAddTo(BasePermission):

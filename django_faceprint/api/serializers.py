@@ -24,8 +24,9 @@ from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, Verif
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
 from django_faceprint.services import sessions
+from django_faceprint.services.access import LONGEST_REASON
 
-from .permissions import REVEAL, is_creator, may_view_media
+from .permissions import is_creator, may_view_media
 from .schema import field_schema
 
 Status = VerificationSession.Status
@@ -444,7 +445,7 @@ class StatSerializer(Described):
 
 
 class ResultSerializer(SessionSerializer):
-    """A session with all that was learnt. Identities are masked except for holders of ``reveal_identity``."""
+    """A session with all that was learnt. Identities are masked, but in the answer of ``reveal/``."""
 
     ocr = serializers.SerializerMethodField()
     confirmed = serializers.SerializerMethodField()
@@ -454,12 +455,12 @@ class ResultSerializer(SessionSerializer):
     @field_schema(OcrSerializer(allow_null=True))
     def get_ocr(self, session: VerificationSession) -> dict[str, str] | None:
         """None when no card was read."""
-        return session.ocr if self._reveals else masked_card(session.ocr)
+        return session.ocr if self._in_clear else masked_card(session.ocr)
 
     @field_schema(ConfirmedSerializer(allow_null=True))
     def get_confirmed(self, session: VerificationSession) -> dict[str, str] | None:
         """None before a pass."""
-        return session.confirmed if self._reveals else masked_card(session.confirmed)
+        return session.confirmed if self._in_clear else masked_card(session.confirmed)
 
     @field_schema(AttemptSerializer(many=True))
     def get_attempts(self, session: VerificationSession) -> list[dict[str, Any]]:
@@ -472,10 +473,33 @@ class ResultSerializer(SessionSerializer):
         """Stage → codes and counts."""
         return session.stat
 
+    def get_identity(self, session: VerificationSession) -> dict[str, Any] | None:
+        """As everywhere, but in clear in the answer of ``reveal/``."""
+        if not self._in_clear or not (session.known_name or session.known_number):
+            return super().get_identity(session)
+        return {
+            "name": session.known_name or "",
+            "number": session.known_number or "",
+            "certificate_type": session.certificate_type,
+        }
+
     @property
-    def _reveals(self) -> bool:
-        request: Request = self.context["request"]
-        return bool(request.user.has_perm(REVEAL))
+    def _in_clear(self) -> bool:
+        return bool(self.context.get("in_clear"))
+
+
+class RevealSerializer(StrictSerializer):
+    """Why an identity is to be seen in clear."""
+
+    reason = serializers.CharField(
+        max_length=30, help_text=_('A code of FACEPRINT["REVEAL_REASONS"], such as complaint or audit.')
+    )
+    words = serializers.CharField(
+        default="",
+        allow_blank=True,
+        max_length=LONGEST_REASON,
+        help_text=_("Ticket number or words, kept encrypted. The reason other demands them."),
+    )
 
 
 class MediaSerializer(Described):

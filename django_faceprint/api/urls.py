@@ -16,6 +16,7 @@ urlpatterns: list[URLPattern] = [
     path("sessions/<str:id>/match-image/", views.MatchImageView.as_view(), name="session-match-image"),
     path("sessions/<str:id>/refresh/", views.RefreshView.as_view(), name="session-refresh"),
     path("sessions/<str:id>/result/", views.ResultView.as_view(), name="session-result"),
+    path("sessions/<str:id>/reveal/", views.RevealView.as_view(), name="session-reveal"),
     path("sessions/<str:id>/stat/", views.StatView.as_view(), name="session-stat"),
     path("sessions/<str:id>/media/", views.SessionMediaView.as_view(), name="session-media"),
     path("media/<str:id>/content/", views.MediaContentView.as_view(), name="media-content"),

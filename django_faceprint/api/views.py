@@ -27,13 +27,13 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
 from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
 from django_faceprint.services import collect, sessions
-from django_faceprint.services.access import record_access
+from django_faceprint.services.access import checked_reason, record_access
 from django_faceprint.tasks import wake_up
 
 from . import filters, serializers
 from .errors import Problem, answer_problem
 from .parsers import PICTURE_BODY, SMALL_BODY, InMemoryUpload, StrictJSONParser
-from .permissions import MayAddTo, MayView, MayViewMedia
+from .permissions import MayAddTo, MayRefresh, MayReveal, MayView, MayViewMedia
 from .schema import operation
 
 CHANNEL = "api"
@@ -253,7 +253,7 @@ class MatchImageView(FaceprintView):
 class RefreshView(FaceprintView):
     """Asking Baidu now instead of later."""
 
-    permission_classes = (IsAuthenticated, MayView)
+    permission_classes = (IsAuthenticated, MayRefresh)
 
     @operation(
         "sessions_refresh",
@@ -289,6 +289,29 @@ class ResultView(FaceprintView):
         session = self.find_session(request, id)
         record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
         return Response(serializers.ResultSerializer(session, context={"request": request}).data)
+
+
+class RevealView(FaceprintView):
+    """The identity in clear, for a reason."""
+
+    permission_classes = (IsAuthenticated, MayView, MayReveal)
+
+    @operation(
+        "sessions_reveal",
+        "A session with its identity in clear",
+        request=serializers.RevealSerializer,
+        answer=serializers.ResultSerializer,
+        path=["id"],
+        problems=[400, 403, 404, 413, 415, 503],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """As ``result/``, unmasked, for holders of ``reveal_identity``. Logged with its reason."""
+        session = self.find_session(request, id)
+        values = self.checked(serializers.RevealSerializer, request.data)
+        reason = checked_reason(values["reason"], values["words"])
+        record_access(request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason)
+        context = {"request": request, "in_clear": True}
+        return Response(serializers.ResultSerializer(session, context=context).data)
 
 
 class StatView(FaceprintView):

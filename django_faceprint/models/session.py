@@ -204,6 +204,7 @@ class VerificationSession(models.Model):
         ]
         permissions = [
             ("view_all_sessions", _("Can view sessions of all callers")),
+            ("refresh_session", _("Can have Baidu asked again")),
             ("reveal_identity", _("Can reveal names and ID numbers")),
             ("view_media", _("Can view faces and videos")),
             ("download_media", _("Can download faces and videos")),

@@ -6,11 +6,15 @@ import hashlib
 import ipaddress
 import secrets
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any, Self
+from uuid import UUID
 
 from django.db import transaction
 from django.http import HttpRequest
 
+from django_faceprint.conf import conf
+from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import AccessLog, AccessReason, MediaAsset, VerificationSession
 
 
@@ -40,6 +44,48 @@ class Reason:
 
     code: str = ""
     text: str = ""
+
+
+#: Characters of a reason in words, a ticket number, say.
+LONGEST_REASON = 200
+#: How long a revealed identity is shown.
+REVEALED_FOR = timedelta(seconds=60)
+
+
+def checked_reason(code: str, text: str = "") -> Reason:
+    """A reason to see an identity, from ``FACEPRINT["REVEAL_REASONS"]``.
+
+    Raises :class:`InvalidInput` for ``reason`` (``required``, ``unknown``) and ``words`` (``required`` with
+    ``other``, ``too_long``).
+    """
+    code, text = code.strip(), text.strip()
+    if not code:
+        raise InvalidInput("reason", "required", "A reason is required.")
+    if code not in conf.reveal_reasons:
+        raise InvalidInput("reason", "unknown", "Not one of the known reasons.")
+    if code == "other" and not text:
+        raise InvalidInput("words", "required", "This reason needs words.")
+    if len(text) > LONGEST_REASON or "\x00" in text:
+        raise InvalidInput(
+            "words", "too_long", f"At most {LONGEST_REASON} characters.", {"limit": LONGEST_REASON}
+        )
+    return Reason(code, text)
+
+
+def earlier_reason(request: HttpRequest, entry_id: UUID, session: VerificationSession) -> Reason | None:
+    """The reason of an entry that the same user made for the same record; None when it is gone."""
+    entry = AccessLog.objects.filter(
+        public_id=entry_id,
+        action=AccessLog.Action.REVEAL,
+        actor_id=str(request.user.pk or ""),
+        session_id=session.public_id,
+    ).first()
+    if entry is None or entry.reason_code not in conf.reveal_reasons:
+        return None
+    if not entry.reason_digest:
+        return Reason(entry.reason_code)
+    words = AccessReason.objects.filter(public_id=entry.public_id).first()
+    return Reason(entry.reason_code, words.text) if words is not None else None
 
 
 def record_access(

@@ -40,6 +40,12 @@ def viewer(login: Callable[..., Client]) -> Client:
 
 
 @pytest.fixture
+def operator(login: Callable[..., Client]) -> Client:
+    """May read records and have Baidu asked again."""
+    return login("view_verificationsession", "refresh_session")
+
+
+@pytest.fixture
 def full_viewer(login: Callable[..., Client]) -> Client:
     """May read records and see faces and who looked."""
     return login("view_verificationsession", "view_media", "view_accesslog")

@@ -13,7 +13,7 @@ from django.db import connection, connections
 from django.test.utils import CaptureQueriesContext
 from rest_framework.test import APIClient
 
-from django_faceprint.models import AccessLog, Plan, VerificationSession
+from django_faceprint.models import AccessLog, AccessReason, Plan, VerificationSession
 from django_faceprint.privacy.keys import generate_key
 from django_faceprint.services import sessions
 from tests.factories import NUMBER, image_bytes, make_asset, make_passed_session, make_plan, make_session
@@ -468,7 +468,7 @@ def test_a_result_is_masked_and_the_look_is_logged(
     assert api.get(f"{ROOT}sessions/{session['id']}/stat/").json()["stat"] == result["stat"]
 
 
-def test_ocr_is_masked_field_by_field_and_revealed_with_the_permission(
+def test_ocr_is_masked_field_by_field_and_revealed_for_a_reason(
     api: APIClient, caller: Callable[..., APIClient]
 ) -> None:
     owner = api.get(f"{ROOT}sessions/").wsgi_request.user
@@ -496,12 +496,45 @@ def test_ocr_is_masked_field_by_field_and_revealed_with_the_permission(
         "issue_time": "20200101",
         "expire_time": "长期",
     }
+    reveal = f"{ROOT}sessions/{session.public_id}/reveal/"
+    body = {"reason": "audit", "words": "ticket 4711"}
+    assert api.post(reveal, body).status_code == 403
+    looked = AccessLog.objects.count()
     revealing = caller("owner", "reveal_identity")
-    revealed = revealing.get(address).json()
+    revealed = revealing.post(reveal, body).json()
     assert revealed["ocr"] == card
     assert revealed["confirmed"] == {"name": "张三丰", "number": NUMBER}
-    assert revealed["identity"]["number"] == "110***********002X"
+    assert revealed["identity"] == {"name": "张三丰", "number": NUMBER, "certificate_type": 0}
+    entry = AccessLog.objects.latest("pk")
+    assert (AccessLog.objects.count(), entry.action, entry.reason_code) == (looked + 1, "reveal", "audit")
+    assert AccessReason.objects.get(public_id=entry.public_id).text == "ticket 4711"
+    # Everywhere else it stays masked, for whoever asks.
+    assert revealing.get(address).json()["ocr"]["name"] == "张**"
     assert revealing.get(f"{ROOT}sessions/{session.public_id}/").json()["identity"]["name"] == "张**"
+
+
+@pytest.mark.parametrize(
+    ("body", "field", "code"),
+    [
+        ({}, "reason", "required"),
+        ({"reason": ""}, "reason", "blank"),
+        ({"reason": "curiosity"}, "reason", "unknown"),
+        ({"reason": "other"}, "words", "required"),
+        ({"reason": "audit", "words": "x" * 201}, "words", "max_length"),
+        ({"reason": "audit", "why": "x"}, "why", "unknown_field"),
+    ],
+)
+def test_nothing_is_revealed_without_a_good_reason(
+    caller: Callable[..., APIClient], body: dict[str, str], field: str, code: str
+) -> None:
+    api = caller("owner", "reveal_identity")
+    owner = api.get(f"{ROOT}sessions/").wsgi_request.user
+    session = make_passed_session(created_by=owner)
+    answer = api.post(f"{ROOT}sessions/{session.public_id}/reveal/", body)
+    assert answer.status_code == 400
+    assert (answer.json()["field"], answer.json()["code"]) == (field, code)
+    assert NUMBER not in answer.content.decode()
+    assert not AccessLog.objects.exists()
 
 
 def test_plans_say_what_they_require(api: APIClient, story: Story) -> None:
