@@ -227,6 +227,25 @@ def check_debug(**kwargs: Any) -> list[CheckMessage]:
 
 
 @register("faceprint", deploy=True)
+def check_consent(**kwargs: Any) -> list[CheckMessage]:
+    """W006: nobody is sent to Baidu without evidence of consent."""
+    try:
+        required = conf.require_consent
+    except FaceprintConfigurationError:
+        return []  # said by check_settings
+    if required:
+        return []
+    return [
+        Warning(
+            'FACEPRINT["REQUIRE_CONSENT"] is off: sessions start without evidence of consent.',
+            hint="Switch it on, unless another system makes sure that each person has consented separately, "
+            "and keeps the evidence.",
+            id="faceprint.W006",
+        )
+    ]
+
+
+@register("faceprint", deploy=True)
 def check_log_retention(**kwargs: Any) -> list[CheckMessage]:
     """E015: the access log is kept for as long as the law may ask for it."""
     try:

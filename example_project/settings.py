@@ -312,7 +312,7 @@ FACEPRINT: dict[str, Any] = {
     "INDEX_KEYS": strings("FACEPRINT_INDEX_KEYS", []) or [made_key("FACEPRINT_INDEX_KEYS", "index.key")],
     "QPS": env.float("FACEPRINT_QPS", default=10.0),
     "CONCURRENCY": env.int("FACEPRINT_CONCURRENCY", default=8),
-    "REQUIRE_CONSENT": env.bool("FACEPRINT_REQUIRE_CONSENT", default=False),
+    "REQUIRE_CONSENT": env.bool("FACEPRINT_REQUIRE_CONSENT", default=True),
     "RETURN_URL_HOSTS": strings("FACEPRINT_RETURN_URL_HOSTS", []),
 }
 if retention_days := env.int("FACEPRINT_RETENTION_DAYS", default=0):

@@ -366,6 +366,7 @@ def found_for_deployment() -> dict[str, list[str]]:
 @pytest.fixture
 def deployed(production: Any, db: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     """Settings of a live site whose engine has just run."""
+    production.FACEPRINT = production.FACEPRINT | {"REQUIRE_CONSENT": True}
     app = Celery("host", set_as_current=False)
     app.conf.beat_schedule = {**FACEPRINT_BEAT_SCHEDULE, "mine": {"task": "host.mine", "schedule": 60}}
     monkeypatch.setattr(checks, "current_app", app)
@@ -398,6 +399,11 @@ def test_an_engine_that_stands_still(deployed: Any) -> None:
     engine, deletion = found_for_deployment()["faceprint.W011"]
     assert "last ran at" in engine
     assert "has never run" in deletion
+
+
+def test_consent_that_nobody_asks_for(deployed: Any) -> None:
+    deployed.FACEPRINT = deployed.FACEPRINT | {"REQUIRE_CONSENT": False}
+    assert set(found_for_deployment()) == {"faceprint.W006"}
 
 
 def test_a_log_that_is_kept_too_short(deployed: Any) -> None:

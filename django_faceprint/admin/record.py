@@ -24,6 +24,7 @@ from django_faceprint.models import (
 from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+from django_faceprint.services.consent import needs_guardian, of_session
 
 from . import words
 
@@ -154,6 +155,7 @@ class Record:
         self.session = session
         self.in_clear = in_clear
         self.now = now()
+        self.consent = of_session(session)
         self._media_url = media_url
         self.may_see_media = media_url is not None
         self._assets = sorted(session.assets.all(), key=_asset_order)
@@ -282,8 +284,30 @@ class Record:
         return words.certificate_name(self.session.certificate_type)
 
     @property
-    def has_consent(self) -> bool:
-        return _opened(self.session, "consent") is not None
+    def lacks_guardian(self) -> bool:
+        """A child under 14, as far as the number tells, and no guardian's consent on record."""
+        session = self.session
+        number = _opened(session, "known_number")
+        given = self.consent is not None and _opened(self.consent, "guardian_reference")
+        return not given and needs_guardian(number, session.certificate_type)
+
+    @property
+    def consent_facts(self) -> list[tuple[str, Any]]:
+        """What is on record of the consent."""
+        if self.consent is None:
+            return []
+        found = self.consent
+        return [
+            (gettext("Given"), found.given_at),
+            (gettext("Notice version"), found.notice_version),
+            (gettext("Channel"), found.channel),
+            (gettext("Separate consent"), _yes_no(found.is_separate)),
+            (gettext("Names Baidu as recipient"), _yes_no(found.names_recipient)),
+            (gettext("Another way was offered"), _yes_no(found.alternative_offered)),
+            (gettext("Consent on record as"), _opened(found, "reference")),
+            (gettext("Guardian's consent on record as"), _opened(found, "guardian_reference")),
+            (gettext("Withdrawn"), found.withdrawn_at),
+        ]
 
     # --- scores ---------------------------------------------------------------------------------
 
@@ -517,10 +541,14 @@ def masked(session: VerificationSession, attribute: str) -> str:
         return gettext("cannot be decrypted")
 
 
-def _opened(session: VerificationSession, attribute: str) -> Any:
+def _yes_no(value: bool) -> str:
+    return gettext("yes") if value else gettext("no")
+
+
+def _opened(row: Any, attribute: str) -> Any:
     """An encrypted value, or None when it does not open; the page must work without it."""
     try:
-        return getattr(session, attribute)
+        return getattr(row, attribute)
     except SealBroken:
         return None
 

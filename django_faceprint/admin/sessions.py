@@ -43,10 +43,11 @@ from django_faceprint.services.access import (
     earlier_reason,
     record_access,
 )
+from django_faceprint.services.erasure import sessions_of_person
 from django_faceprint.services.lookup import matching, matching_person
 from django_faceprint.tasks import wake_up
 
-from . import record, words
+from . import erasing, record, words
 from .filters import CreatedFilter, DemotedFilter, ErrorClassFilter
 from .readonly import ReadOnlyAdmin
 
@@ -68,7 +69,7 @@ MOST_REASONS = 50
 #: What the form sends for "the reason of before".
 REMEMBERED = "same"
 
-_NOT_LISTED = ("verify_token", "ocr", "consent", "return_url", "stat")
+_NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 
 
 @admin.register(VerificationSession)
@@ -101,7 +102,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         "Exact reference, session ID, log_id, verify_token, ID number or name. "
         "Names and numbers come into no address and no log."
     )
-    actions = ("query_now", "archive_again")
+    actions = ("query_now", "archive_again", "erase")
 
     class Media:
         css = {"all": ["faceprint/admin/console.css"]}
@@ -128,6 +129,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         context = {
             "lookup_url": self._url("lookup"),
             "lookup_help": self.search_help_text,
+            "erase_person_url": self._url("erase_person") if self.has_erase_permission(request) else "",
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
@@ -221,6 +223,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             path("lookup/", wrap(self.lookup_view), name=f"{name}_lookup"),
             path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
             path("<int:pk>/reveal/", wrap(self.reveal_view), name=f"{name}_reveal"),
+            path("erase-person/", wrap(self.erase_person_view), name=f"{name}_erase_person"),
+            path("erase/", wrap(self.erase_view), name=f"{name}_erase"),
+            path("<int:pk>/erase/", wrap(self.erase_record_view), name=f"{name}_erase_record"),
             path("<int:pk>/query-now/", wrap(self.query_now_view), name=f"{name}_query_now"),
             path("<int:pk>/archive-again/", wrap(self.archive_again_view), name=f"{name}_archive_again"),
             *super().get_urls(),
@@ -266,6 +271,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "may_refresh": self.has_refresh_permission(request),
             "may_reveal": request.user.has_perm(REVEAL),
             "may_download": request.user.has_perm(DOWNLOAD),
+            "may_erase": self.has_erase_permission(request) and session.erased_at is None,
+            "erase_url": self._url("erase_record", session.pk),
             "reveal_reasons": words.reveal_reasons(),
             "remembered_reason": self._remembered_reason(request, session),
             "revealed_for": int(REVEALED_FOR.total_seconds()),
@@ -555,6 +562,89 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 % {"count": skipped},
                 messages.WARNING,
             )
+
+    # --- erasing --------------------------------------------------------------------------------
+
+    def has_erase_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may erase."""
+        return self.has_view_permission(request) and request.user.has_perm(erasing.ERASE)
+
+    @admin.action(description=_("Erase …"), permissions=["erase"])
+    def erase(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+        """A preview of what erasing the selected rows would take away."""
+        keys = erasing.chosen(VerificationSession.objects.filter(pk__in=queryset.order_by().values("pk")))
+        return self._preview(request, keys)
+
+    @method_decorator(sensitive_post_parameters("number"))
+    @sensitive_variables()
+    def erase_person_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Asks for an ID number, and shows what there is of that person."""
+        if not self.has_erase_permission(request):
+            raise PermissionDenied
+        problem = ""
+        if request.method == "POST":
+            number = request.POST.get("number", "").strip()[:LONGEST_TEXT]
+            record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
+            keys = erasing.chosen(sessions_of_person(number))
+            if keys is None or keys:
+                return self._preview(request, keys) or HttpResponseRedirect(self._url("changelist"))
+            problem = gettext("There is no record of this number that is not erased.")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Erase a person"),
+            "opts": self.opts,
+            "media": self.media,
+            "find_url": self._url("erase_person"),
+            "problem": problem,
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        page = TemplateResponse(request, "admin/faceprint/verificationsession/erase.html", context)
+        return self._fresh(page)
+
+    def erase_record_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """The preview for one record; with ``withdrawal`` the person has taken the consent back."""
+        if not self.has_erase_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        session = VerificationSession.objects.filter(pk=pk).first()
+        if session is None:
+            raise Http404
+        keys = erasing.chosen(VerificationSession.objects.filter(pk=pk))
+        withdrawal = "withdrawal" in request.POST
+        page = self._preview(request, keys, back_url=self._url("change", pk), withdrawal=withdrawal)
+        return page or HttpResponseRedirect(self._url("change", pk))
+
+    def erase_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Erases what a preview has shown."""
+        if not self.has_erase_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return erasing.confirm(
+            request, self, confirm_url=self._url("erase"), back_url=self._url("changelist")
+        )
+
+    def _preview(
+        self, request: HttpRequest, keys: list[int] | None, *, back_url: str = "", withdrawal: bool = False
+    ) -> HttpResponse | None:
+        if not keys:
+            text = (
+                _("Nothing was done: all of this is erased already.")
+                if keys is not None
+                else _("Nothing was done: select at most %(count)d records at a time.")
+                % {"count": erasing.MOST_RECORDS}
+            )
+            self.message_user(request, text, messages.WARNING)
+            return None
+        return erasing.preview_page(
+            request,
+            self,
+            keys,
+            confirm_url=self._url("erase"),
+            back_url=back_url or self._url("changelist"),
+            withdrawal=withdrawal,
+        )
 
     def _act_on_rows(
         self, request: HttpRequest, queryset: QuerySet, act: Callable[..., str]

@@ -52,10 +52,15 @@ RULES = {
     "closed": _("This session is over. Start a new one."),
     "control_characters": _("Control characters are not allowed."),
     "cursor": _("This is no position in this list."),
+    "erased": _("The evidence of this session was erased; nothing is done for it any more."),
     "expired": _("The time to verify is over. Start a new session."),
     "idempotency_key": _("An Idempotency-Key has 1 to 80 visible ASCII characters."),
+    "future": _("This time lies in the future."),
+    "guardian": _("Under 14 a guardian's consent is required."),
     "looks_personal": _("This looks like an ID or phone number; it would be stored in clear."),
     "mainland_only": _("This plan takes resident identity cards (certificate type 0) only."),
+    "must_be_true": _("Without it there is no consent."),
+    "naive": _("The time needs a time zone."),
     "no_token": _("This session has no token."),
     "not_allowed": _("This address is not allowed; its host must be in RETURN_URL_HOSTS."),
     "not_wanted_by_plan": _("This plan does not take it from the server."),
@@ -151,6 +156,8 @@ def _of_input(error: InvalidInput) -> Problem:
         status = 409
     elif error.code == "reused":
         status = 422
+    elif error.code == "erased":
+        status = 410
     if error.params:
         text %= error.params
     return Problem(status, error.code, text, FIELDS.get(error.field, error.field))

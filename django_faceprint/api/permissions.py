@@ -13,6 +13,7 @@ from django_faceprint.models import MediaAsset, VerificationSession
 VIEW_ALL = "faceprint.view_all_sessions"
 VIEW_MEDIA = "faceprint.view_media"
 REVEAL = "faceprint.reveal_identity"
+ERASE = "faceprint.erase_person"
 REFRESH = "faceprint.refresh_session"
 
 
@@ -48,6 +49,22 @@ class MayReveal(BasePermission):
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         """Whether the caller may see this session's identity in clear."""
         return bool(request.user.has_perm(REVEAL))
+
+
+class MayErase(BasePermission):
+    """Who holds ``erase_person``, of the sessions that exist for them."""
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        """Whether the caller may erase this session."""
+        return bool(request.user.has_perm(ERASE))
+
+
+class MayWithdraw(BasePermission):
+    """The creator, to whom the person turns, or who may erase."""
+
+    def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
+        """Whether the caller may take back the consent to this session."""
+        return is_creator(request.user, obj) or request.user.has_perm(ERASE)
 
 
 class MayAddTo(BasePermission):

@@ -7,7 +7,7 @@ import binascii
 import math
 import re
 from collections.abc import Mapping
-from datetime import UTC
+from datetime import UTC, datetime
 from typing import Any
 
 from django.core.files.uploadedfile import UploadedFile
@@ -23,8 +23,12 @@ from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+from django_faceprint.services import consent as consents
 from django_faceprint.services import sessions
 from django_faceprint.services.access import LONGEST_REASON
+from django_faceprint.services.consent import LONGEST_REFERENCE
+from django_faceprint.services.erasure import LONGEST_REASON as LONGEST_ERASURE_REASON
+from django_faceprint.services.texts import REFERENCE_MAX
 
 from .permissions import is_creator, may_view_media
 from .schema import field_schema
@@ -146,54 +150,65 @@ class MatchImageForm(MatchImageSerializer):
     image = serializers.FileField()  # type: ignore[assignment]
 
 
-@field_schema(
-    {
-        "type": "object",
-        "properties": {
-            "reference": {"type": "string", "maxLength": 100},
-            "notice_version": {"type": "string", "maxLength": 100},
-        },
-        "additionalProperties": {
-            "oneOf": [{"type": "string", "maxLength": 500}, {"type": "number"}, {"type": "boolean"}]
-        },
-        "maxProperties": 20,
-    }
-)
-class ConsentField(serializers.Field):
-    """Evidence of the person's consent: where it is recorded, which notice was shown, and more such facts.
+class TimeField(serializers.DateTimeField):
+    """ISO 8601 in UTC, whatever the host has set for its own API."""
 
-    A flat object of at most 20 texts (up to 500 characters), numbers, truth values and nulls.
-    """
+    def __init__(self, **kwargs: Any) -> None:
+        super().__init__(format="iso-8601", default_timezone=UTC, **kwargs)
 
-    MOST_ENTRIES = 20
-    LONGEST_NAME = 50
-    LONGEST_TEXT = 500
 
-    default_error_messages = {
-        "consent": _("Consent is a flat object of at most 20 texts, numbers and truth values."),
-        "max_length": _("A text in it is too long."),
-        "characters": _("A text in it holds characters that cannot be stored."),
-    }
+class ZonedTimeField(TimeField):
+    """A time that comes in; without a zone it could be any of several hours."""
 
-    def to_internal_value(self, data: Any) -> dict[str, Any]:
-        """The facts, as given."""
-        if not isinstance(data, dict) or len(data) > self.MOST_ENTRIES:
-            self.fail("consent")
-        for name, value in data.items():
-            if not isinstance(value, str | int | float | bool | None):
-                self.fail("consent")
-            if name in ("reference", "notice_version") and not isinstance(value, str):
-                self.fail("consent")
-            text = value if isinstance(value, str) else ""
-            if len(name) > self.LONGEST_NAME or len(text) > self.LONGEST_TEXT:
-                self.fail("max_length")
-            if any(char == "\0" or "\ud800" <= char <= "\udfff" for char in name + text):
-                self.fail("characters")
+    default_error_messages = {"naive": _("The time needs a time zone.")}
+
+    def enforce_timezone(self, value: datetime) -> datetime:
+        """The time, if it says where."""
+        if value.tzinfo is None:
+            self.fail("naive")
+        return value
+
+
+class StrictBooleanField(serializers.BooleanField):
+    """True or false, and no text that might mean either."""
+
+    def to_internal_value(self, data: Any) -> bool:
+        """The truth value."""
+        if not isinstance(data, bool):
+            self.fail("invalid", input=data)
         return data
 
-    def to_representation(self, value: Any) -> Any:
-        """As stored."""
-        return value
+
+class ConsentSerializer(StrictSerializer):
+    """The person's consent: where it is on record, which notice was shown when and where, and to what."""
+
+    reference = serializers.CharField(
+        max_length=LONGEST_REFERENCE, help_text=_("Where it is on record at your place; kept encrypted.")
+    )
+    notice_version = serializers.CharField(default="", allow_blank=True, max_length=REFERENCE_MAX)
+    given_at = ZonedTimeField(allow_null=True, default=None, help_text=_("With a time zone."))
+    channel = serializers.CharField(
+        default="", allow_blank=True, max_length=REFERENCE_MAX, help_text=_("App, website, counter …")
+    )
+    separate = StrictBooleanField(default=False, help_text=_("For this purpose alone (单独同意)."))
+    names_recipient = StrictBooleanField(
+        default=False, help_text=_("The notice says that Baidu gets the face.")
+    )
+    alternative_offered = StrictBooleanField(default=False, help_text=_("Another way to verify was offered."))
+    guardian_reference = serializers.CharField(
+        default="",
+        allow_blank=True,
+        max_length=LONGEST_REFERENCE,
+        help_text=_("Where a guardian's consent is on record; for children under 14."),
+    )
+
+
+class ReasonSerializer(StrictSerializer):
+    """Why evidence is to be erased."""
+
+    reason = serializers.CharField(
+        default="", allow_blank=True, max_length=LONGEST_ERASURE_REASON, help_text=_("Kept encrypted.")
+    )
 
 
 class StartSerializer(StrictSerializer):
@@ -203,10 +218,10 @@ class StartSerializer(StrictSerializer):
     reference = serializers.CharField(
         default="",
         allow_blank=True,
-        max_length=sessions.REFERENCE_MAX,
+        max_length=REFERENCE_MAX,
         help_text=_("Your own number for this verification. Stored in clear: no personal data."),
     )
-    purpose = serializers.CharField(default="", allow_blank=True, max_length=sessions.REFERENCE_MAX)
+    purpose = serializers.CharField(default="", allow_blank=True, max_length=REFERENCE_MAX)
     identity = IdentitySerializer(required=False)
     match_image = MatchImageSerializer(required=False)
     return_url = serializers.CharField(
@@ -215,13 +230,13 @@ class StartSerializer(StrictSerializer):
         max_length=2000,
         help_text=_("Where the person goes afterwards; its host must be in RETURN_URL_HOSTS."),
     )
-    consent = ConsentField(required=False)
+    consent = ConsentSerializer(required=False)
 
 
 class SessionFilterSerializer(StrictSerializer):
     """The filters of the list."""
 
-    reference = serializers.CharField(required=False, max_length=sessions.REFERENCE_MAX)
+    reference = serializers.CharField(required=False, max_length=REFERENCE_MAX)
     plan = serializers.CharField(required=False, max_length=20)
     status = WordField(choices=Status.choices, required=False)
     verdict = WordField(choices=Verdict.choices, required=False)
@@ -231,13 +246,6 @@ class SessionFilterSerializer(StrictSerializer):
 
 
 # --- what goes out ------------------------------------------------------------------------------
-
-
-class TimeField(serializers.DateTimeField):
-    """ISO 8601 in UTC, whatever the host has set for its own API."""
-
-    def __init__(self, **kwargs: Any) -> None:
-        super().__init__(format="iso-8601", default_timezone=UTC, **kwargs)
 
 
 class DeadlinesSerializer(Described):
@@ -297,6 +305,7 @@ class SessionSummarySerializer(Described):
     returned_at = TimeField(allow_null=True)
     verified_at = TimeField(allow_null=True)
     archived_at = TimeField(allow_null=True)
+    erased_at = TimeField(allow_null=True)
     deadlines = DeadlinesSerializer(source="*")
     scores = ScoresSerializer(source="*")
     threshold = serializers.FloatField(allow_null=True)
@@ -334,10 +343,30 @@ class SessionSummarySerializer(Described):
         return masked if masked["name"] or masked["number"] else None
 
 
+class ConsentSummarySerializer(Described):
+    """What is on record of the consent; references stay where they are."""
+
+    recorded_at = TimeField()
+    given_at = TimeField(allow_null=True)
+    notice_version = serializers.CharField()
+    channel = serializers.CharField()
+    separate = serializers.BooleanField(source="is_separate")
+    names_recipient = serializers.BooleanField()
+    alternative_offered = serializers.BooleanField()
+    withdrawn_at = TimeField(allow_null=True)
+
+
 class SessionSerializer(SessionSummarySerializer):
     """A session in full. Give it the request in its context."""
 
     h5_url = serializers.SerializerMethodField()
+    consent = serializers.SerializerMethodField()
+
+    @field_schema(ConsentSummarySerializer(allow_null=True))
+    def get_consent(self, session: VerificationSession) -> dict[str, Any] | None:
+        """None when none was recorded."""
+        found = consents.of_session(session)
+        return dict(ConsentSummarySerializer(found).data) if found is not None else None
 
     def get_h5_url(self, session: VerificationSession) -> str | None:
         """Where to send the person: for who started the session alone, once prepared and until the end."""
@@ -500,6 +529,20 @@ class RevealSerializer(StrictSerializer):
         max_length=LONGEST_REASON,
         help_text=_("Ticket number or words, kept encrypted. The reason other demands them."),
     )
+
+
+class ErasureSerializer(Described):
+    """What was erased, and whether storage has confirmed that the files are gone."""
+
+    erasure = serializers.UUIDField()
+    erased_at = serializers.DateTimeField()
+    erased_by = serializers.CharField()
+    reason = serializers.CharField()
+    sessions = serializers.ListField(child=serializers.UUIDField())
+    files = serializers.IntegerField()
+    bytes = serializers.IntegerField()
+    answers = serializers.IntegerField()
+    storage_verified_at = serializers.DateTimeField(allow_null=True)
 
 
 class MediaSerializer(Described):

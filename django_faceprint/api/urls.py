@@ -19,6 +19,8 @@ urlpatterns: list[URLPattern] = [
     path("sessions/<str:id>/reveal/", views.RevealView.as_view(), name="session-reveal"),
     path("sessions/<str:id>/stat/", views.StatView.as_view(), name="session-stat"),
     path("sessions/<str:id>/media/", views.SessionMediaView.as_view(), name="session-media"),
+    path("sessions/<str:id>/withdraw/", views.WithdrawView.as_view(), name="session-withdraw"),
+    path("sessions/<str:id>/erase/", views.EraseView.as_view(), name="session-erase"),
     path("media/<str:id>/content/", views.MediaContentView.as_view(), name="media-content"),
     path("plans/", views.PlansView.as_view(), name="plans"),
 ]

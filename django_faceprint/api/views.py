@@ -25,15 +25,25 @@ from rest_framework.views import APIView
 from django_faceprint.client import Identity, MatchImage
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
-from django_faceprint.services import collect, sessions
-from django_faceprint.services.access import checked_reason, record_access
+from django_faceprint.models import AccessLog, Erasure, MediaAsset, Plan, VerificationSession
+from django_faceprint.services import collect, erasure, sessions
+from django_faceprint.services import consent as consents
+from django_faceprint.services.access import Actor, checked_reason, record_access
+from django_faceprint.services.consent import Consent
 from django_faceprint.tasks import wake_up
 
 from . import filters, serializers
 from .errors import Problem, answer_problem
 from .parsers import PICTURE_BODY, SMALL_BODY, InMemoryUpload, StrictJSONParser
-from .permissions import MayAddTo, MayRefresh, MayReveal, MayView, MayViewMedia
+from .permissions import (
+    MayAddTo,
+    MayErase,
+    MayRefresh,
+    MayReveal,
+    MayView,
+    MayViewMedia,
+    MayWithdraw,
+)
 from .schema import operation
 
 CHANNEL = "api"
@@ -148,7 +158,7 @@ class SessionsView(FaceprintView):
             VerificationSession.objects.visible_to(request.user)
             .filter(filters.matching(chosen))
             .select_related("plan")
-            .defer("verify_token", "ocr", "consent", "return_url")
+            .defer("verify_token", "ocr", "return_url")
         )
         paginator = filters.NewestFirst()
         page = paginator.paginate_queryset(found, request, view=self)
@@ -179,7 +189,7 @@ class SessionsView(FaceprintView):
             identity=_identity(identity, "identity.") if identity is not None else None,
             match_image=_match_image(image, "match_image.") if image is not None else None,
             return_url=values["return_url"],
-            consent=values.get("consent"),
+            consent=Consent(**values["consent"]) if values.get("consent") else None,
             idempotency_key=_idempotency_key(request),
         )
         self.session = session = sessions.register_session(start, created_by=request.user)
@@ -266,6 +276,7 @@ class RefreshView(FaceprintView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         """A worker asks as soon as it is free; the answer here is the session as it was."""
         session = self.find_session(request, id)
+        sessions.refuse_erased(session)
         record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
         collect.make_due(session)
         wake_up(session)
@@ -312,6 +323,54 @@ class RevealView(FaceprintView):
         record_access(request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason)
         context = {"request": request, "in_clear": True}
         return Response(serializers.ResultSerializer(session, context=context).data)
+
+
+class WithdrawView(FaceprintView):
+    """The person takes the consent back."""
+
+    permission_classes = (IsAuthenticated, MayView, MayWithdraw)
+
+    @operation(
+        "sessions_withdraw",
+        "Withdraw the consent",
+        request=serializers.ReasonSerializer,
+        answer=serializers.ErasureSerializer,
+        status=(200, 202),
+        path=["id"],
+        problems=[400, 403, 404, 413, 415],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """Nothing is fetched any more and what is there is erased. 202 while storage still has a file."""
+        session = self.find_session(request, id)
+        reason = self.checked(serializers.ReasonSerializer, request.data)["reason"]
+        actor = Actor.of(request, CHANNEL)
+        return _erased(consents.withdraw(session, reason=reason or "consent withdrawn", actor=actor))
+
+
+class EraseView(FaceprintView):
+    """Erasing one session before its retention ends."""
+
+    permission_classes = (IsAuthenticated, MayView, MayErase)
+
+    @operation(
+        "sessions_erase",
+        "Erase identity and evidence",
+        request=serializers.ReasonSerializer,
+        answer=serializers.ErasureSerializer,
+        status=(200, 202),
+        path=["id"],
+        problems=[400, 403, 404, 413, 415],
+    )
+    def post(self, request: Request, id: str) -> Response:  # noqa: A002
+        """For holders of ``erase_person``, with a reason. 202 while storage still has a file."""
+        session = self.find_session(request, id)
+        reason = self.checked(serializers.ReasonSerializer, request.data)["reason"]
+        found = VerificationSession.objects.filter(pk=session.pk)
+        return _erased(erasure.erase(found, reason=reason, actor=Actor.of(request, CHANNEL)))
+
+
+def _erased(done: Erasure) -> Response:
+    return Response(erasure.certificate(done), 200 if done.verified_at else 202)
 
 
 class StatView(FaceprintView):

@@ -7,6 +7,7 @@ from .answer import UpstreamAnswer
 from .asset import MediaAsset, UploadIntent
 from .attempt import VerificationAttempt
 from .call import AccessToken, Heartbeat, UpstreamBudget, UpstreamCall
+from .consent import ConsentRecord
 from .erasure import Erasure
 from .plan import Plan
 from .session import VerificationSession
@@ -18,6 +19,7 @@ __all__ = [
     "AccessToken",
     "Alert",
     "AlertRule",
+    "ConsentRecord",
     "Erasure",
     "Heartbeat",
     "MediaAsset",

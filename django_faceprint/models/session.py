@@ -119,7 +119,6 @@ class VerificationSession(models.Model):
     request_digest = models.CharField(max_length=80, default="", editable=False)
     reference = models.CharField(_("reference"), max_length=100, blank=True, default="", db_index=True)
     purpose = models.CharField(_("purpose"), max_length=100, blank=True, default="")
-    consent = EncryptedJSONField(label="session.consent", null=True)
     return_url = EncryptedTextField(label="session.return_url", null=True)
 
     verdict = models.CharField(

@@ -23,8 +23,10 @@ from django_faceprint.hosts import refuse_unsafe_hosts
 from django_faceprint.models import Plan, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
 
-from . import deadlines, schedule
-from .sessions import check_application, check_text, identity_columns
+from . import consent, deadlines, schedule
+from .consent import Consent
+from .sessions import check_application, identity_columns
+from .texts import check_text
 
 #: Others note the issue before the request or after the answer, and by clocks of their own.
 ISSUE_TOLERANCE = timedelta(minutes=1)
@@ -137,7 +139,7 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         records_video=plan.records_video,
         moment=moment,
     )
-    return VerificationSession.objects.create(
+    session = VerificationSession.objects.create(
         environment=conf.environment,
         plan=plan,
         application=plan.application,
@@ -146,7 +148,6 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         verify_token_index=blind_index("verify_token", adoption.verify_token),
         reference=adoption.reference,
         purpose=adoption.purpose,
-        consent={"reference": adoption.consent_reference} if adoption.consent_reference else None,
         threshold=plan.applied_threshold,
         **(identity_columns(adoption.identity) if adoption.identity else {}),
         created_at=moment,
@@ -159,3 +160,6 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         ),
         **ladder.columns(),
     )
+    if adoption.consent_reference:
+        consent.record(session, Consent(adoption.consent_reference))
+    return session

@@ -11,12 +11,14 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
+from django.apps import apps
 from django.db import transaction
 from django.db.models import Count, F, Sum
 from django.db.models.functions import Coalesce
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
+from django_faceprint.conf import conf
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import (
     AccessLog,
@@ -25,8 +27,10 @@ from django_faceprint.models import (
     MediaAsset,
     UploadIntent,
     UpstreamAnswer,
+    VerificationAttempt,
     VerificationSession,
 )
+from django_faceprint.models.append_only import KEPT_AT_LEAST
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index_candidates
 
@@ -61,7 +65,10 @@ _GONE: dict[str, Any] = {
     "number_index": "",
     "ocr": None,
     "confirmed": None,
-    "consent": None,
+    # The user whom it was about, where the host said so.
+    "subject": None,
+    # What Baidu answered may quote a name.
+    "error_message": "",
     "return_url": None,
     # The digest was made from the identity, and a key means nothing without its digest.
     "idempotency_key": None,
@@ -134,6 +141,7 @@ def erase(sessions: VerificationSessionQuerySet, *, reason: str, actor: Actor) -
         # The words of reasons may name the person; the entries keep their digests.
         looks = AccessLog.objects.filter(session_id__in=erased).exclude(reason_digest="")
         AccessReason.objects.filter(public_id__in=looks.values("public_id")).delete()
+        _forget_history([pk for pk, _ in rows])
         AccessLog.objects.bulk_create(
             AccessLog(
                 **actor.columns(),
@@ -162,6 +170,7 @@ def purge_rows(session_pk: int, why: str, purged: Purged, **condition: Any) -> b
         verdict=Verdict.UNKNOWN, decided_at=moment, archive_state=ArchiveState.NOT_APPLICABLE, **NO_ERROR
     )
     purged.answers += UpstreamAnswer.objects.filter(session=session_pk).delete()[0]
+    VerificationAttempt.objects.filter(session=session_pk).exclude(message="").update(message="")
     assets = MediaAsset.objects.filter(session=session_pk)
     files = list(assets.stored().values_list("stored_name", "size"))
     assets.filter(state__in=(State.STORED, State.WANTED)).update(
@@ -229,3 +238,21 @@ def _check_reason(reason: str) -> None:
         raise InvalidInput(
             "reason", "too_long", f"At most {LONGEST_REASON} characters.", {"limit": LONGEST_REASON}
         )
+
+
+def _forget_history(session_pks: list[int]) -> None:
+    """What the admin's history says of the sessions."""
+    if not apps.is_installed("django.contrib.admin"):
+        return
+    from django.contrib.admin.models import LogEntry
+    from django.contrib.contenttypes.models import ContentType
+
+    kind = ContentType.objects.get_for_model(VerificationSession)
+    LogEntry.objects.filter(content_type=kind, object_id__in=[str(pk) for pk in session_pks]).delete()
+
+
+def prune() -> int:
+    """Delete one batch of records of erasures past ``LOG_RETENTION``; how many."""
+    cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
+    old = Erasure.objects.filter(at__lt=cutoff, verified_at__isnull=False).order_by("at")
+    return Erasure.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:BATCH])).delete()[0]

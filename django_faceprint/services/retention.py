@@ -14,7 +14,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 
-from . import access_chain, archive, erasure, statistics
+from . import access_chain, archive, consent, erasure, statistics
 
 CALLS_KEPT = timedelta(days=30)
 BATCH = 500
@@ -48,7 +48,7 @@ def retain() -> RetentionReport:
     _discard_uncommitted(report)
     erasure.verify_erasures()
     _forget_calls(report)
-    report.log_entries = access_chain.prune()
+    report.log_entries = access_chain.prune() + consent.prune() + erasure.prune()
     statistics.beat("retain")
     return report
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from typing import Any
 from urllib.parse import urlsplit
 from uuid import UUID
@@ -34,21 +33,16 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index, fingerprint, has_fingerprint
 from django_faceprint.privacy.fields import column_values, seal_value
 
-from . import archive, deadlines, events, schedule, upstream
+from . import archive, consent, deadlines, events, schedule, upstream
+from .consent import Consent
 from .problems import NO_ERROR, error_columns
+from .texts import check_text
 
 RETURN_SALT = "faceprint.return"
 START_REQUEST = "start_request"
-REFERENCE_MAX = 100
 #: Pictures that one session keeps, refused ones included.
 MOST_MATCH_IMAGES = 20
-_DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
-_ID_NUMBER = re.compile(
-    rf"(?<![0-9])[1-9][0-9]{{5}}(?:(?:18|19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]|[0-9]{{2}}{_DAY}[0-9]{{3}})"
-    r"(?![0-9])"
-)
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,80}")
-_PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
 
 
 @dataclass(frozen=True)
@@ -65,7 +59,7 @@ class StartRequest:
     identity: Identity | None = None
     match_image: MatchImage | None = None
     return_url: str = ""
-    consent: Mapping[str, Any] | None = None
+    consent: Consent | None = None
     idempotency_key: str | None = None
 
 
@@ -133,6 +127,9 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
     """
     _check_open(session)
     _check_identity(session.plan, identity)
+    given = consent.of_session(session)
+    guardian = given.guardian_reference if given is not None else None
+    consent.require_guardian(identity.number, identity.certificate_type, guardian)
     if session.identity_accepted_at is not None:
         # The person may be on the page already: who is to appear there must not change under a session.
         known = (session.identity_name, session.identity_number, session.certificate_type)
@@ -229,6 +226,7 @@ def session_of_return_token(token: str) -> VerificationSession | None:
 
 
 def _obtain_token(session: VerificationSession) -> None:
+    consent.require(session)
     back = _return_url(session)
     requested_at = now()
     with _noting_problems(session), upstream.client_for(session.application, session=session) as client:
@@ -362,7 +360,10 @@ def _find_or_create(
 ) -> VerificationSession:
     try:
         with transaction.atomic():
-            return _create(request, plan, created_by=created_by, subject=subject)
+            session = _create(request, plan, created_by=created_by, subject=subject)
+            if request.consent is not None:
+                consent.record(session, request.consent)
+            return session
     except IntegrityError:
         # Another call with the same key was quicker.
         found = _find(request, created_by)
@@ -383,7 +384,6 @@ def _create(request: StartRequest, plan: Plan, *, created_by: Any, subject: Any)
         request_digest=fingerprint(START_REQUEST, _content(request)) if request.idempotency_key else "",
         reference=request.reference,
         purpose=request.purpose,
-        consent=dict(request.consent) if request.consent else None,
         return_url=request.return_url or None,
         threshold=plan.applied_threshold,
         created_at=moment,
@@ -430,7 +430,7 @@ def _content(request: StartRequest) -> bytes:
         [hashlib.sha256(image.data).hexdigest(), image.quality_control, image.liveness_control]
         if image
         else None,
-        dict(request.consent) if request.consent else None,
+        astuple(request.consent) if request.consent else None,
     ]
     return json.dumps(content, sort_keys=True, default=str).encode()
 
@@ -481,27 +481,10 @@ def _check_texts(request: StartRequest) -> None:
     check_text("purpose", request.purpose)
     if request.return_url:
         _check_return_url(request.return_url)
-    if conf.require_consent and not (request.consent and request.consent.get("reference")):
-        raise InvalidInput("consent", "required", "Evidence of the person's consent is required.")
-
-
-def check_text(field: str, text: str) -> None:
-    """Refuse what must not be stored and searched in clear. Raises :class:`InvalidInput`."""
-    if len(text) > REFERENCE_MAX:
-        raise InvalidInput(
-            field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
-        )
-    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
-        raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
-    if looks_personal(text):
-        raise InvalidInput(field, "looks_personal", "This looks like an ID or phone number.")
-
-
-def looks_personal(text: str) -> bool:
-    """Whether *text* seems to hold an ID or phone number, full-width digits and separators included."""
-    normal = unicodedata.normalize("NFKC", text)
-    joined = re.sub(r"[\s\-_.]", "", normal)
-    return any(pattern.search(form) for pattern in (_ID_NUMBER, _PHONE_NUMBER) for form in (normal, joined))
+    consent.check(request.consent, request.purpose)
+    if request.identity is not None:
+        given = request.consent.guardian_reference if request.consent else ""
+        consent.require_guardian(request.identity.number, request.identity.certificate_type, given)
 
 
 def _check_return_url(url: str) -> None:
@@ -528,6 +511,12 @@ def _check_return_url(url: str) -> None:
         raise refused
 
 
+def refuse_erased(session: VerificationSession) -> None:
+    """Raise :class:`InvalidInput` for a session whose evidence was erased."""
+    if session.erased_at is not None:
+        raise InvalidInput("session", "erased", "The evidence of this session was erased.")
+
+
 def _already_accepted(field: str) -> InvalidInput:
     return InvalidInput(
         field, "already_accepted", "Another one was accepted for this session; start a new session."
@@ -535,6 +524,7 @@ def _already_accepted(field: str) -> InvalidInput:
 
 
 def _check_open(session: VerificationSession) -> None:
+    refuse_erased(session)
     if session.verdict != VerificationSession.Verdict.PENDING:
         raise InvalidInput("session", "closed", "This session is closed.")
     if session.expires_at is not None and now() >= session.expires_at:

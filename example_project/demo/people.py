@@ -7,6 +7,7 @@ import io
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import UTC, datetime
 from html import unescape
 from typing import Any
 
@@ -103,7 +104,15 @@ class Host:
             "plan": person.plan,
             "reference": person.reference,
             "purpose": "demo",
-            "consent": {"reference": f"consent-{person.reference}", "notice_version": "1"},
+            "consent": {
+                "reference": f"consent-{person.reference}",
+                "notice_version": "1",
+                "given_at": datetime.now(UTC).isoformat(),
+                "channel": "demo",
+                "separate": True,
+                "names_recipient": True,
+                "alternative_offered": True,
+            },
         }
         extra = self._preparation(person)
         at_once = int(person.reference[-1]) % 2 == 0

@@ -76,7 +76,6 @@ def full_session() -> VerificationSession:
             "OCR": [{"error_code": "0", "count": 2}],
             "VideoLiveness": [{"error_code": "223120", "count": 7}],
         },
-        consent={"reference": "c-1"},
     )
     for kind in (Kind.FACE, Kind.ID_FRONT, Kind.PROCESS_VIDEO, Kind.FRAME):
         factories.make_stored_asset(session, kind)
@@ -139,6 +138,7 @@ def test_technical_tables_have_no_page() -> None:
         "alert",
         "accesslog",
         "upstreamcall",
+        "erasure",
     }
 
 

@@ -67,12 +67,23 @@ def check_problem(answer: Any, status: int, code: str, field: str | None = None)
         ({"reference": "\ud800"}, "reference", "surrogate_characters_not_allowed"),
         ({"purpose": "call 13800138000"}, "purpose", "looks_personal"),
         ({"return_url": "https://evil.example.com/"}, "return_url", "not_allowed"),
-        ({"consent": "evil"}, "consent", "consent"),
-        ({"consent": {"reference": 1}}, "consent", "consent"),
-        ({"consent": {"nested": {"a": 1}}}, "consent", "consent"),
-        ({"consent": {str(number): 1 for number in range(21)}}, "consent", "consent"),
-        ({"consent": {"reference": "x" * 501}}, "consent", "max_length"),
-        ({"consent": {"reference": "\ud800"}}, "consent", "characters"),
+        ({"consent": "evil"}, "consent", "invalid"),
+        ({"consent": {}}, "consent.reference", "required"),
+        ({"consent": {"reference": {"a": 1}}}, "consent.reference", "invalid"),
+        ({"consent": {"reference": "c", "more": 1}}, "consent.more", "unknown_field"),
+        ({"consent": {"reference": "x" * 501}}, "consent.reference", "max_length"),
+        (
+            {"consent": {"reference": "\ud800"}},
+            "consent.reference",
+            "surrogate_characters_not_allowed",
+        ),
+        ({"consent": {"reference": "c", "separate": "yes"}}, "consent.separate", "invalid"),
+        ({"consent": {"reference": "c", "separate": 1}}, "consent.separate", "invalid"),
+        ({"consent": {"reference": "c", "given_at": "yesterday"}}, "consent.given_at", "invalid"),
+        ({"consent": {"reference": "c", "given_at": "2026-03-02T08:00:00"}}, "consent.given_at", "naive"),
+        ({"consent": {"reference": "c", "given_at": "2099-01-01T00:00:00Z"}}, "consent.given_at", "future"),
+        ({"consent": {"reference": "c", "channel": NUMBER}}, "consent.channel", "looks_personal"),
+        ({"consent": {"reference": "c", "channel": "x" * 101}}, "consent.channel", "max_length"),
         ({"match_image": {"image": "evil!"}}, "match_image.image", "base64"),
         ({"match_image": {"image": 7}}, "match_image.image", "base64"),
         (
@@ -114,12 +125,33 @@ def test_several_mistakes_are_told_at_once(api: APIClient) -> None:
 
 def test_consent_is_demanded_where_the_settings_say_so(api: APIClient, settings: Any) -> None:
     settings.FACEPRINT = {**settings.FACEPRINT, "REQUIRE_CONSENT": True}
-    body = {"plan": "25001", "identity": IDENTITY}
+    body: dict[str, Any] = {"plan": "25001", "identity": IDENTITY, "purpose": "account opening"}
     check_problem(api.post(SESSIONS, body), 400, "required", "consent")
-    given = {"reference": "c-1", "notice_version": "3", "shown": True, "at": 1.5, "by": None}
+    given = {
+        "reference": "c-1",
+        "notice_version": "3",
+        "given_at": "2026-03-02T07:59:00+00:00",
+        "channel": "app",
+        "separate": True,
+        "names_recipient": True,
+        "alternative_offered": True,
+    }
+    check_problem(api.post(SESSIONS, body | {"consent": given, "purpose": ""}), 400, "required", "purpose")
+    for name in ("notice_version", "given_at", "channel"):
+        partial = {key: value for key, value in given.items() if key != name}
+        check_problem(api.post(SESSIONS, body | {"consent": partial}), 400, "required", f"consent.{name}")
+    for name in ("separate", "names_recipient", "alternative_offered"):
+        denied = given | {name: False}
+        check_problem(api.post(SESSIONS, body | {"consent": denied}), 400, "must_be_true", f"consent.{name}")
+    assert not VerificationSession.objects.exists()
     answer = api.post(SESSIONS, body | {"consent": given})
     assert answer.status_code == 201
-    assert row(answer.json()).consent == given
+    told = answer.json()["consent"]
+    assert told.pop("recorded_at")
+    assert told == {key: value for key, value in given.items() if key != "reference"} | {
+        "given_at": "2026-03-02T07:59:00Z",
+        "withdrawn_at": None,
+    }
 
 
 def test_details_are_translated(api: APIClient, settings: Any) -> None:

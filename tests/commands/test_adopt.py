@@ -15,6 +15,7 @@ from django.utils import translation
 
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
+from django_faceprint.services.consent import of_session
 from tests.commands.conftest import Run
 from tests.factories import NAME, NUMBER, make_plan
 
@@ -48,7 +49,9 @@ def test_every_column(write: Any, run: Run) -> None:
     assert (done.status, done.out) == (0, "1 adopted, 0 known already, 0 refused\n")
     session = VerificationSession.objects.get()
     assert (session.reference, session.purpose, session.identity_name) == ("order-1", "开户", NAME)
-    assert session.consent == {"reference": "c-1"}
+    found = of_session(session)
+    assert found is not None
+    assert found.reference == "c-1"
     assert session.media_deadline == now() - timedelta(minutes=31) + timedelta(hours=24)
     again = run("faceprint_adopt", path)
     assert again.out == "0 adopted, 1 known already, 0 refused\n"

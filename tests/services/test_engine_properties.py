@@ -747,7 +747,6 @@ class Story(RuleBasedStateMachine):
             "identity_number",
             "ocr",
             "confirmed",
-            "consent",
             "return_url",
         )
         assert [name for name in personal if getattr(session, name) is not None] == [], (

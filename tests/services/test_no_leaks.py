@@ -27,6 +27,7 @@ from django_faceprint.client import Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import AccessToken, AlertRule, VerificationSession
 from django_faceprint.services import retention, sessions
+from django_faceprint.services.consent import Consent
 from tests.pages import admin_pages, api_addresses, file_addresses, return_pages
 
 from .conftest import Story
@@ -70,7 +71,7 @@ def test_nothing_personal_is_left_in_clear(
             plan_id="25001",
             reference=f"leak-{number}",
             identity=Identity.checked(NAME, NUMBER, 0),
-            consent={"reference": "c-1"},
+            consent=Consent("c-1"),
             idempotency_key=f"key-{number}",
         )
         for _ in range(4):

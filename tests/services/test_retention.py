@@ -194,7 +194,6 @@ class TestPurge:
             request_digest="01234567:abcd",
             ocr={"name": NAME},
             confirmed={"name": NAME, "number": NUMBER},
-            consent={"reference": "c-1"},
             return_url="https://shop.example.com/done",
             retain_until=now() + timedelta(days=180),
         )
@@ -221,7 +220,7 @@ class TestPurge:
         purged = VerificationSession.objects.get()
         empty = [
             *("verify_token", "verify_token_index", "identity_name", "identity_number", "ocr", "confirmed"),
-            *("consent", "return_url", "idempotency_key", "retain_until", "wake_at", "ready_deadline"),
+            *("subject", "return_url", "idempotency_key", "retain_until", "wake_at", "ready_deadline"),
         ]
         assert {name: getattr(purged, name) for name in empty} == dict.fromkeys(empty)
         assert (purged.name_index, purged.number_index, purged.request_digest) == ("", "", "")

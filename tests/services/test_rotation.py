@@ -15,6 +15,7 @@ from django_faceprint.privacy.keys import encryption_ring, index_ring
 from django_faceprint.services import rotation, sessions
 from django_faceprint.services.adoption import Adoption, adopt
 from django_faceprint.services.archive import open_stored
+from django_faceprint.services.consent import Consent, of_session
 from django_faceprint.services.rotation import RotationReport, rotate_keys
 from tests.factories import NAME, NUMBER, make_passed_session, make_plan, make_session, make_stored_asset
 from tests.settings import fixed_key
@@ -44,7 +45,7 @@ def keys(settings: Any) -> Keys:
 def archived(story: Story, keys: Keys) -> VerificationSession:
     """A session with all that can be encrypted, under the old keys."""
     keys(OLD, index=[OLD_INDEX])
-    session = story.start("25001", purpose="loan", consent={"reference": "c-1"}, idempotency_key="k-1")
+    session = story.start("25001", purpose="loan", consent=Consent("c-1"), idempotency_key="k-1")
     story.finish(session)
     return story.back(session)
 
@@ -93,7 +94,9 @@ def test_everything_goes_over_to_the_newest_keys(
     keys(NEW, index=[NEW_INDEX])
     fresh = story.fresh(archived)
     assert (fresh.identity_name, fresh.identity_number) == ("张三", NUMBER)
-    assert fresh.consent == {"reference": "c-1"}
+    found = of_session(fresh)
+    assert found is not None
+    assert found.reference == "c-1"
     assert_archived(fresh)
     for kind, value in (("name", "张三"), ("id_number", NUMBER)):
         assert VerificationSession.objects.filter(
@@ -224,7 +227,7 @@ def test_a_start_can_be_repeated_across_a_rotation(
         return story.start(
             "25001",
             purpose=purpose,
-            consent={"reference": "c-1"},
+            consent=Consent("c-1"),
             idempotency_key="k-1",
             reference=archived.reference,
         )

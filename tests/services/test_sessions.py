@@ -21,6 +21,8 @@ from django_faceprint.exceptions import (
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.services import sessions
 from django_faceprint.services.archive import open_stored
+from django_faceprint.services.consent import Consent, of_session
+from django_faceprint.services.texts import looks_personal
 from tests.factories import NUMBER, image_bytes
 
 from .conftest import Story
@@ -152,7 +154,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
     "reference", ["order-2026-11-24-0001", "SO202611240000123456", "7f3c…", "订单 12345678", "ref 440301"]
 )
 def test_ordinary_references_are_accepted(reference: str) -> None:
-    assert not sessions.looks_personal(reference)
+    assert not looks_personal(reference)
 
 
 def test_only_plans_with_the_option_accept_other_documents(story: Story) -> None:
@@ -163,13 +165,12 @@ def test_only_plans_with_the_option_accept_other_documents(story: Story) -> None
     assert sessions.start_session(request("25006", identity=permit)).status == "awaiting_user"
 
 
-def test_consent_is_required_where_the_settings_say_so(story: Story, settings: Any) -> None:
-    settings.FACEPRINT = {**settings.FACEPRINT, "REQUIRE_CONSENT": True}
-    with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request())
-    assert (caught.value.field, caught.value.code) == ("consent", "required")
-    session = sessions.start_session(request(consent={"reference": "c-1", "notice_version": "3"}))
-    assert story.fresh(session).consent == {"reference": "c-1", "notice_version": "3"}
+def test_consent_may_be_given_without_being_required(story: Story) -> None:
+    session = sessions.start_session(request(consent=Consent("c-1", "3")))
+    found = of_session(session)
+    assert found is not None
+    assert (found.reference, found.notice_version) == ("c-1", "3")
+    assert of_session(sessions.start_session(request())) is None
 
 
 def test_the_sandbox_never_passes_people_in_production(story: Story, settings: Any) -> None:

@@ -1,0 +1,37 @@
+"""Texts that are stored in clear, to be searched: short, printable, and not about a person."""
+
+from __future__ import annotations
+
+import re
+import unicodedata
+
+from django_faceprint.exceptions import InvalidInput
+
+#: Characters of such a text.
+REFERENCE_MAX = 100
+
+_DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
+_ID_NUMBER = re.compile(
+    rf"(?<![0-9])[1-9][0-9]{{5}}(?:(?:18|19|20)[0-9]{{2}}{_DAY}[0-9]{{3}}[0-9Xx]|[0-9]{{2}}{_DAY}[0-9]{{3}})"
+    r"(?![0-9])"
+)
+_PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
+
+
+def check_text(field: str, text: str) -> None:
+    """Refuse what must not be stored and searched in clear. Raises :class:`InvalidInput`."""
+    if len(text) > REFERENCE_MAX:
+        raise InvalidInput(
+            field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
+        )
+    if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
+        raise InvalidInput(field, "control_characters", "Control characters are not allowed.")
+    if looks_personal(text):
+        raise InvalidInput(field, "looks_personal", "This looks like an ID or phone number.")
+
+
+def looks_personal(text: str) -> bool:
+    """Whether *text* seems to hold an ID or phone number, full-width digits and separators included."""
+    normal = unicodedata.normalize("NFKC", text)
+    joined = re.sub(r"[\s\-_.]", "", normal)
+    return any(pattern.search(form) for pattern in (_ID_NUMBER, _PHONE_NUMBER) for form in (normal, joined))
