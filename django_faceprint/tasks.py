@@ -82,10 +82,12 @@ def seal() -> None:
 
 @shared_task(name="faceprint.alerts", **_limits)
 def alerts() -> None:
-    """Open, resolve and mail alerts."""
+    """Open, resolve and mail alerts; send the daily mail when it is time."""
+    from django_faceprint.alerts.daily import send_daily_mail
     from django_faceprint.alerts.evaluation import evaluate
 
     evaluate()
+    send_daily_mail()
 
 
 def wake_up(session: VerificationSession) -> None:

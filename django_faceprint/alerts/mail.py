@@ -55,7 +55,7 @@ class AlertMailFailed(Exception):
 
 
 @dataclass(frozen=True)
-class _Story:
+class Story:
     """A mail before it is rendered; every text is translated already."""
 
     subject: str
@@ -99,9 +99,9 @@ def send_test_mail(rule: AlertRule, user: Any) -> int:
     addresses = rule.addresses
     if not addresses:
         raise AlertMailFailed(gettext("This rule has no recipients."))
-    with _site_language():
+    with site_language():
         story = _test_story(rule)
-        delivery = _deliver(story, addresses)
+        delivery = deliver(story, addresses)
     logger.info("faceprint: test mail of %s by user %s: %s sent", rule.condition, user.pk, delivery.reached)
     if delivery.problem:
         raise AlertMailFailed(
@@ -139,8 +139,8 @@ def _send_claimed(alert: Alert) -> bool | None:
     unchanged = Alert.objects.filter(pk=alert.pk, mailed_at=alert.mailed_at, mail_error=alert.mail_error)
     if not unchanged.update(mail_error=claim):
         return None
-    with _site_language():
-        delivery = _deliver(_incident_story(alert), addresses, settled)
+    with site_language():
+        delivery = deliver(_incident_story(alert), addresses, settled)
     ours = Alert.objects.filter(pk=alert.pk, mail_error=claim)
     if delivery.problem and delivery.settled.bit_count() < len(addresses):
         ours.update(mail_error=f"{delivery.problem[:80]} {_state(listed, delivery.settled)}")
@@ -171,7 +171,7 @@ def _is_being_sent(alert: Alert) -> bool:
     return timedelta(0) <= age < CLAIM_LIFE
 
 
-def _deliver(story: _Story, addresses: Sequence[str], settled: int = 0) -> _Delivery:
+def deliver(story: Story, addresses: Sequence[str], settled: int = 0) -> _Delivery:
     """Send to every address whose bit in *settled* is not set, until the mail server itself fails."""
     text, html = _render(story)
     reached = refused = 0
@@ -214,14 +214,14 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__} {code}" if isinstance(code, int) else type(error).__name__
 
 
-def _headers(story: _Story) -> dict[str, str]:
+def _headers(story: Story) -> dict[str, str]:
     headers = {"Auto-Submitted": "auto-generated"}
     if story.thread:
         headers["References"] = story.thread
     return headers
 
 
-def _render(story: _Story) -> tuple[str, str]:
+def _render(story: Story) -> tuple[str, str]:
     context = {"story": story, "language": translation.get_language()}
     return (
         render_to_string("faceprint/mail/alert.txt", context),
@@ -230,7 +230,7 @@ def _render(story: _Story) -> tuple[str, str]:
 
 
 @contextmanager
-def _site_language() -> Iterator[None]:
+def site_language() -> Iterator[None]:
     """Nobody in particular reads these mails, so the language of whoever caused them does not count."""
     with translation.override(conf.language):
         yield
@@ -239,23 +239,23 @@ def _site_language() -> Iterator[None]:
 # --- content ------------------------------------------------------------------------------------
 
 
-def _incident_story(alert: Alert) -> _Story:
+def _incident_story(alert: Alert) -> Story:
     rule, facts = alert.rule, alert.facts
     headline = _headline(rule.condition, facts)
     severity = alert.get_severity_display()
     over = alert.resolved_at is not None
-    lines = [(gettext("Since"), _local(alert.opened_at))]
+    lines = [(gettext("Since"), local_time(alert.opened_at))]
     if alert.resolved_at is not None:
-        lines.append((gettext("Until"), _local(alert.resolved_at)))
+        lines.append((gettext("Until"), local_time(alert.resolved_at)))
     else:
-        lines.append((gettext("Last seen"), _local(alert.last_seen_at)))
+        lines.append((gettext("Last seen"), local_time(alert.last_seen_at)))
     lines += _numbers(rule.condition, facts)
     lines.append((gettext("Environment"), conf.environment))
     if over and alert.mailed_at is not None:
         is_loss = rule.condition == Condition.EVIDENCE_LOST
         severity = gettext("Acknowledged") if is_loss else gettext("Recovered")
-    return _Story(
-        subject=_one_line(f"[{severity}][faceprint] {headline}"),
+    return Story(
+        subject=one_line(f"[{severity}][faceprint] {headline}"),
         headline=headline,
         lines=lines,
         causes=[] if over else _causes(rule.condition),
@@ -264,16 +264,16 @@ def _incident_story(alert: Alert) -> _Story:
     )
 
 
-def _test_story(rule: AlertRule) -> _Story:
+def _test_story(rule: AlertRule) -> Story:
     headline = gettext("This is a test of the rule: %(rule)s") % {"rule": rule.get_condition_display()}
     mark = gettext("Test")
-    return _Story(
-        subject=_one_line(f"[{mark}][faceprint] {rule.get_condition_display()}"),
+    return Story(
+        subject=one_line(f"[{mark}][faceprint] {rule.get_condition_display()}"),
         headline=headline,
         lines=[
             (gettext("Severity"), rule.get_severity_display()),
             (gettext("Environment"), conf.environment),
-            (gettext("Sent"), _local(now())),
+            (gettext("Sent"), local_time(now())),
         ],
         causes=[gettext("Nothing has happened. Mails about this rule will reach you here.")],
         url=_admin_url("alertrule", rule.pk),
@@ -398,7 +398,7 @@ def _mail_domain() -> str:
     return urlsplit(conf.public_url).hostname or "faceprint.invalid"
 
 
-def _local(moment: datetime) -> str:
+def local_time(moment: datetime) -> str:
     zone = timezone.get_default_timezone()
     return f"{date_format(moment.astimezone(zone), 'Y-m-d H:i')} ({timezone.get_default_timezone_name()})"
 
@@ -407,5 +407,5 @@ def _number(value: float) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value)
 
 
-def _one_line(text: str) -> str:
+def one_line(text: str) -> str:
     return " ".join(text.split())

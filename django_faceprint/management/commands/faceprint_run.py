@@ -17,6 +17,7 @@ from django.db import close_old_connections
 from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
+from django_faceprint.alerts.daily import send_daily_mail
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -100,6 +101,7 @@ class Command(BaseCommand):
     def _run_forever(self, total: WorkReport, stop: Event, interval: float) -> None:
         chores = [
             _Chore("faceprint.alerts", evaluate),
+            _Chore("faceprint.alerts", send_daily_mail),
             _Chore("faceprint.seal", access_chain.seal),
             _Chore("faceprint.retain", retention.retain),
         ]

@@ -1,0 +1,101 @@
+"""The daily mail: what was seen and done since yesterday, and the head of the access log's chain.
+
+A head that lies in a mailbox shows, months later, that the end of the chain was not cut off.
+"""
+
+from __future__ import annotations
+
+from datetime import datetime, time, timedelta
+
+from django.db.models import Count
+from django.utils import timezone
+from django.utils.formats import date_format
+from django.utils.translation import gettext
+
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import AccessLog, Alert, AlertRule, Heartbeat, VerificationSession
+from django_faceprint.services import access_chain, statistics
+
+from .mail import Story, deliver, local_time, one_line, site_language
+
+#: When the mail goes out, in the site's time zone.
+SENT_AT = time(8, 0)
+#: The row that says when it last went out.
+NAME = "daily_mail"
+DAY = timedelta(days=1)
+#: Evidence with less time than this counts as at risk.
+AT_RISK = timedelta(hours=6)
+
+
+def send_daily_mail() -> bool:
+    """Send the mail of today if it is time and nobody has; whether it was sent now.
+
+    At most one worker sends it. When no recipient could be reached, it is tried again at the next call. Goes
+    to the recipients of all rules that are on. Call it outside of transactions.
+    """
+    moment = now()
+    due = _last_due(moment)
+    kept, is_new = Heartbeat.objects.get_or_create(name=NAME, defaults={"at": moment})
+    if is_new or kept.at >= due:
+        return False
+    addresses = _recipients()
+    if not addresses:
+        return False
+    claimed = Heartbeat.objects.filter(pk=kept.pk, at=kept.at).update(at=moment)
+    if not claimed:
+        return False
+    with site_language():
+        delivery = deliver(_story(due), addresses)
+    if not delivery.reached:
+        Heartbeat.objects.filter(pk=kept.pk, at=moment).update(at=kept.at)
+    return bool(delivery.reached)
+
+
+def _last_due(moment: datetime) -> datetime:
+    """The last time at which a mail was to go out."""
+    zone = timezone.get_default_timezone()
+    local = moment.astimezone(zone)
+    today = datetime.combine(local.date(), SENT_AT, tzinfo=zone)
+    return today if today <= local else datetime.combine(local.date() - DAY, SENT_AT, tzinfo=zone)
+
+
+def _recipients() -> list[str]:
+    rules = AlertRule.objects.filter(enabled=True).order_by("condition")
+    return list(dict.fromkeys(address for rule in rules for address in rule.addresses))
+
+
+def _story(until: datetime) -> Story:
+    since = until - DAY
+    looks = dict(
+        AccessLog.objects.filter(at__gte=since, at__lt=until)
+        .order_by()
+        .values_list("action")
+        .annotate(Count("pk"))
+    )
+    started = VerificationSession.objects.filter(
+        created_at__gte=since, created_at__lt=until, environment=conf.environment
+    )
+    verdicts = dict(started.order_by().values_list("verdict").annotate(Count("pk")))
+    day = date_format(since.astimezone(timezone.get_default_timezone()), "Y-m-d")
+    headline = gettext("Daily report of %(day)s") % {"day": day}
+    lines = [
+        (gettext("Period"), f"{local_time(since)} – {local_time(until)}"),
+        (gettext("Verification sessions"), str(sum(verdicts.values()))),
+        *(
+            (str(VerificationSession.Verdict(verdict).label), str(verdicts[verdict]))
+            for verdict in VerificationSession.Verdict.values
+            if verdict in verdicts
+        ),
+        (gettext("Not archived in time"), str(statistics.lost_since(since, until=until))),
+        (gettext("At risk within six hours"), str(statistics.at_risk(AT_RISK))),
+        (gettext("Open alerts"), str(Alert.objects.filter(resolved_at__isnull=True).count())),
+        *(
+            (gettext("Access log: %(action)s") % {"action": action.label}, str(looks[action]))
+            for action in AccessLog.Action
+            if action in looks
+        ),
+        (gettext("Head of the access log"), access_chain.head() or "–"),
+        (gettext("Environment"), conf.environment),
+    ]
+    return Story(subject=one_line(f"[faceprint] {headline}"), headline=headline, lines=lines)
