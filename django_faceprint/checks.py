@@ -47,6 +47,7 @@ _PROPERTIES = {
     "REVEAL_REASONS": "reveal_reasons",
     "RETENTION": "retention",
     "LOG_RETENTION": "log_retention",
+    "RETENTION_BASIS": "retention_basis",
     "RETURN_URL_HOSTS": "return_url_hosts",
     "LATEST_GRACE": "latest_grace",
     "CLOCK": "clock",
@@ -184,6 +185,24 @@ def check_production(**kwargs: Any) -> list[CheckMessage]:
             )
         )
     return messages
+
+
+@register("faceprint", deploy=True)
+def check_retention(**kwargs: Any) -> list[CheckMessage]:
+    """E020: evidence that is kept without end has its legal basis written down."""
+    try:
+        unfounded = conf.retention.default is None and not conf.retention_basis
+    except FaceprintConfigurationError:
+        return []  # said by check_settings
+    if not unfounded:
+        return []
+    return [
+        Error(
+            'FACEPRINT["RETENTION"] keeps faces and ID numbers without end, and no legal basis is named.',
+            hint="Set a finite RETENTION, or say in RETENTION_BASIS which rule obliges you to keep them.",
+            id="faceprint.E020",
+        )
+    ]
 
 
 @register("faceprint")

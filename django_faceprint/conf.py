@@ -43,6 +43,7 @@ KEYS = frozenset(
         "REVEAL_REASONS",
         "RETENTION",
         "LOG_RETENTION",
+        "RETENTION_BASIS",
         "RETURN_URL_HOSTS",
         "LATEST_GRACE",
         "CLOCK",
@@ -54,6 +55,14 @@ KEY_BYTES = 32
 REVEAL_REASONS = ("complaint", "review", "audit", "legal", "other")
 _REASON_CODE = re.compile(r"[a-z0-9_]{1,30}")
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
+#: What ``RETENTION`` may name beside "default": the kinds of archived files.
+RETENTION_KINDS = frozenset(
+    {
+        *("face", "attempt_face", "id_front", "id_back", "match_image"),
+        *("process_video", "video", "frame"),
+    }
+)
+LONGEST_RETENTION = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
@@ -63,6 +72,18 @@ class Application:
     api_key: str = field(repr=False)
     secret_key: str = field(repr=False)
     account: str = "default"
+
+
+@dataclass(frozen=True)
+class Retention:
+    """How long things are kept after the verdict; None: without end.
+
+    ``default`` holds for identity, answers and every kind of file that ``kinds`` does not name. Zero in
+    ``kinds``: files of this kind are not kept at all.
+    """
+
+    default: timedelta | None
+    kinds: Mapping[str, timedelta | None]
 
 
 class Conf:
@@ -177,14 +198,31 @@ class Conf:
         return dict(value)
 
     @property
-    def retention(self) -> timedelta | None:
-        """How long evidence is kept after the verdict, unless the plan says otherwise; None: no limit."""
+    def retention(self) -> Retention:
+        """How long evidence is kept after the verdict, unless the plan says otherwise."""
         value = self._get("RETENTION", timedelta(days=180))
-        if value is None:
-            return None
-        if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= timedelta(days=36_500):
-            raise _wrong("RETENTION", "a timedelta of at least one day, or None")
-        return value
+        expected = "a timedelta of at least one day, None, or a dict of such"
+        if not isinstance(value, Mapping):
+            return Retention(_retention(value, expected), {})
+        if unknown := set(value) - RETENTION_KINDS - {"default"}:
+            raise FaceprintConfigurationError(f'FACEPRINT["RETENTION"] has unknown keys: {_names(unknown)}.')
+        default = _retention(value.get("default", timedelta(days=180)), expected)
+        kinds = {
+            kind: timedelta(0) if _is_zero(days) else _retention(days, f"{expected}; 0 switches a kind off")
+            for kind, days in value.items()
+            if kind != "default"
+        }
+        if default is not None and any(span is not None and span > default for span in kinds.values()):
+            raise _wrong("RETENTION", 'without a kind that is kept longer than "default"')
+        return Retention(default, kinds)
+
+    @property
+    def retention_basis(self) -> str:
+        """The legal basis of keeping evidence without end, in words; "" when there is none."""
+        value = self._get("RETENTION_BASIS", "")
+        if not isinstance(value, str):
+            raise _wrong("RETENTION_BASIS", "a text")
+        return value.strip()
 
     @property
     def log_retention(self) -> timedelta:
@@ -331,6 +369,18 @@ def _read_keys(name: str, given: Sequence[str | bytes]) -> tuple[bytes, ...]:
 
 def _wrong(key: str, expected: str) -> FaceprintConfigurationError:
     return FaceprintConfigurationError(f'FACEPRINT["{key}"] must be {expected}.')
+
+
+def _retention(value: Any, expected: str) -> timedelta | None:
+    if value is None:
+        return None
+    if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= LONGEST_RETENTION:
+        raise _wrong("RETENTION", expected)
+    return value
+
+
+def _is_zero(value: Any) -> bool:
+    return value == timedelta(0) or (value == 0 and not isinstance(value, bool | timedelta))
 
 
 def _names(keys: set[Any]) -> str:

@@ -107,6 +107,13 @@ def test_unknown_keys_of_an_application(settings: Any) -> None:
         ("CONCURRENCY", 8.0),
         ("REQUIRE_CONSENT", "yes"),
         ("RETENTION", 180),
+        ("RETENTION", timedelta(hours=23)),
+        ("RETENTION", {"default": 0}),
+        ("RETENTION", {"film": timedelta(days=1)}),
+        ("RETENTION", {"video": 30}),
+        ("RETENTION", {"video": True}),
+        ("RETENTION", {"video": timedelta(days=181)}),
+        ("RETENTION_BASIS", None),
         ("RETURN_URL_HOSTS", [None]),
         ("LATEST_GRACE", timedelta(days=-1)),
         ("CLOCK", "no.such.clock"),
@@ -125,6 +132,25 @@ def test_wrong_values(settings: Any, debug: bool, key: str, value: Any) -> None:
     messages = found()
     assert set(messages) == {"faceprint.E003"}
     assert key in messages["faceprint.E003"].msg
+
+
+@pytest.mark.parametrize(
+    ("retention", "basis", "is_refused"),
+    [
+        (None, "", True),
+        (None, "  ", True),
+        ({"default": None, "video": timedelta(days=30)}, "", True),
+        (None, "反洗钱法第三十四条", False),
+        ({"default": timedelta(days=90), "video": timedelta(days=30), "frame": 0, "face": None}, "", False),
+        (timedelta(days=90), "", False),
+    ],
+)
+def test_without_end_needs_a_legal_basis_to_be_deployed(
+    deployed: Any, retention: Any, basis: str, is_refused: bool
+) -> None:
+    deployed.FACEPRINT = deployed.FACEPRINT | {"RETENTION": retention, "RETENTION_BASIS": basis}
+    assert found() == {}
+    assert set(found_for_deployment()) == ({"faceprint.E020"} if is_refused else set())
 
 
 @pytest.mark.parametrize(

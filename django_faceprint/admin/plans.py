@@ -6,19 +6,64 @@ from typing import Any
 
 from django import forms
 from django.contrib import admin
+from django.contrib.admin.widgets import AdminIntegerFieldWidget
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.conf import conf
-from django_faceprint.models import Plan
+from django_faceprint.conf import LONGEST_RETENTION, RETENTION_KINDS, conf
+from django_faceprint.models import MediaAsset, Plan
 
 from .readonly import OnlyListedFilters
 
 MANAGE = "faceprint.manage_plans"
 
+Kind = MediaAsset.Kind
+
+#: Fields of the form, and the kinds whose days they hold.
+KEEP_FIELDS = {f"keep_{kind}": kind for kind in Kind if kind in RETENTION_KINDS}
+
+_KINDS_HELP = _(
+    'Days after the verdict. Empty: as long as the record, or as FACEPRINT["RETENTION"] says. '
+    "0: not kept, so never fetched. A change holds for verdicts from then on; "
+    "faceprint_retain --apply-rules puts it on older records, too."
+)
+
+
+def _days(kind: Kind) -> forms.IntegerField:
+    return forms.IntegerField(
+        label=kind.label,
+        required=False,
+        min_value=0,
+        max_value=LONGEST_RETENTION.days,
+        widget=AdminIntegerFieldWidget,
+    )
+
 
 class PlanForm(forms.ModelForm):
-    """A plan whose application is one that the settings name."""
+    """A plan whose application is one that the settings name, and its days for each kind of file."""
+
+    keep_face = _days(Kind.FACE)
+    keep_attempt_face = _days(Kind.ATTEMPT_FACE)
+    keep_id_front = _days(Kind.ID_FRONT)
+    keep_id_back = _days(Kind.ID_BACK)
+    keep_match_image = _days(Kind.MATCH_IMAGE)
+    keep_process_video = _days(Kind.PROCESS_VIDEO)
+    keep_video = _days(Kind.VIDEO)
+    keep_frame = _days(Kind.FRAME)
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        for name, kind in KEEP_FIELDS.items():
+            if name in self.fields:
+                self.fields[name].initial = self.instance.retention.get(kind)
+
+    def clean(self) -> dict[str, Any]:
+        """Gather the days into the plan, which then says whether they can be."""
+        values: dict[str, Any] = super().clean() or self.cleaned_data
+        self.instance.retention = {
+            kind: values[name] for name, kind in KEEP_FIELDS.items() if values.get(name) is not None
+        }
+        return values
 
     def clean_application(self) -> str:
         """Refuse an alias for which there are no credentials."""
@@ -74,8 +119,27 @@ class PlanAdmin(OnlyListedFilters):
                 ),
             },
         ),
-        (_("Evidence"), {"fields": ("records_video", "retention_days", "created_at")}),
+        (_("Evidence"), {"fields": ("records_video", "created_at")}),
+        (_("Retention"), {"fields": ("retention_days", "keeps_without_end", "retention_basis")}),
     )
+
+    def get_fieldsets(self, request: HttpRequest, obj: Plan | None = None) -> Any:
+        """With a number for each kind of file; who may only look reads them in words."""
+        may_change = self.has_change_permission(request, obj)
+        fields = tuple(KEEP_FIELDS) if may_change else ("kinds_in_words",)
+        return (
+            *self.fieldsets,
+            (_("Retention by kind of file"), {"description": _KINDS_HELP, "fields": fields}),
+        )
+
+    @admin.display(description=_("retention by kind of file"))
+    def kinds_in_words(self, plan: Plan) -> str:
+        """The plan's own days, kind by kind."""
+        return ", ".join(
+            f"{kind.label}: {_('not kept') if not plan.retention[kind] else plan.retention[kind]}"
+            for kind in KEEP_FIELDS.values()
+            if kind in plan.retention
+        )
 
     def get_readonly_fields(self, request: HttpRequest, obj: Plan | None = None) -> tuple[str, ...]:
         if obj is not None and obj.sessions.exists():

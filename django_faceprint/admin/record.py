@@ -387,11 +387,12 @@ class Record:
         stored = asset.state == MediaAsset.State.STORED
         explanation = words.reason_in_words(asset.reason)
         overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
+        state = explanation if asset.is_not_kept else asset.get_state_display()
         return File(
             asset=asset,
             name=_file_name(asset),
-            state=Badge(asset.get_state_display(), words.ASSET_TONES[MediaAsset.State(asset.state)]),
-            explanation=explanation,
+            state=Badge(state, words.ASSET_TONES[MediaAsset.State(asset.state)]),
+            explanation="" if asset.is_not_kept else explanation,
             error="" if stored else words.asset_error_in_words(asset.error),
             dimensions=_dimensions(asset),
             url=self._media_url(asset) if stored and self._media_url else "",

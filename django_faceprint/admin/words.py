@@ -71,6 +71,7 @@ REASONS: dict[str, Promise] = {
     "same_as_process_video": _("the same file as the process video"),
     "upload_cut_off": _("the upload was cut off"),
     "demoted": _("the browser fell back to recorded video"),
+    MediaAsset.NOT_KEPT: _("not kept by rule"),
     "retention": _("the retention period is over"),
     "erased": _("erased on request"),
 }

@@ -555,7 +555,9 @@ class MediaSerializer(Described):
         source="attempt_order", help_text=_("0 when it belongs to no single attempt.")
     )
     state = serializers.ChoiceField(choices=MediaAsset.State.choices)
-    reason = serializers.CharField(help_text=_("Why there is none, where Baidu never made it."))
+    reason = serializers.CharField(
+        help_text=_("Why there is none, where Baidu never made it or it is not kept by rule (`not_kept`).")
+    )
     content_type = serializers.CharField()
     size = serializers.IntegerField(allow_null=True, help_text=_("Bytes."))
     sha256 = serializers.CharField(help_text=_("Of the file as given out."))

@@ -45,6 +45,9 @@ class MediaAsset(models.Model):
     VIDEO_KINDS = frozenset({Kind.PROCESS_VIDEO, Kind.VIDEO})
     MEDIA_KINDS = frozenset({Kind.PROCESS_VIDEO, Kind.VIDEO, Kind.FRAME})
 
+    #: ``reason`` of a kind that is switched off in the retention of the plan or the settings.
+    NOT_KEPT = "not_kept"
+
     class State(models.TextChoices):
         WANTED = "wanted", _("to be archived")
         STORED = "stored", _("archived")
@@ -84,6 +87,8 @@ class MediaAsset(models.Model):
     error = models.CharField(_("last error"), max_length=200, blank=True, default="")
     created_at = models.DateTimeField(_("created"), default=now)
     archived_at = models.DateTimeField(_("archived"), null=True)
+    # Of a stored file that goes before its record; NULL: it goes with it.
+    retain_until = models.DateTimeField(_("kept until"), null=True, db_index=True)
 
     objects = MediaAssetQuerySet.as_manager()
 
@@ -102,6 +107,11 @@ class MediaAsset(models.Model):
 
     def __str__(self) -> str:
         return str(self.public_id)
+
+    @property
+    def is_not_kept(self) -> bool:
+        """Not there because the rules of retention say so, not because Baidu made none."""
+        return self.state == self.State.NOT_PROVIDED and self.reason == self.NOT_KEPT
 
     @property
     def is_video(self) -> bool:

@@ -2,11 +2,16 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import Any
 
+from django.core.exceptions import NON_FIELD_ERRORS, ValidationError
 from django.core.validators import MaxValueValidator, MinValueValidator, RegexValidator
 from django.db import models
+from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
+
+from django_faceprint.conf import LONGEST_RETENTION, RETENTION_KINDS, conf
 
 
 class PlanQuerySet(models.QuerySet["Plan"]):
@@ -98,7 +103,20 @@ class Plan(models.Model):
         null=True,
         blank=True,
         validators=[MinValueValidator(1), MaxValueValidator(36_500)],
-        help_text=_('Empty: as FACEPRINT["RETENTION"] says.'),
+        help_text=_('Identity, answers and files. Empty: as FACEPRINT["RETENTION"] says.'),
+    )
+    retention = models.JSONField(_("retention by kind of file"), default=dict, blank=True)
+    keeps_without_end = models.BooleanField(
+        _("kept without end"),
+        default=False,
+        help_text=_("Only with its legal basis."),
+    )
+    retention_basis = models.CharField(
+        _("legal basis"),
+        max_length=500,
+        blank=True,
+        default="",
+        help_text=_("Which rule obliges you to keep faces and ID numbers without end."),
     )
     is_active = models.BooleanField(_("active"), default=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -109,6 +127,12 @@ class Plan(models.Model):
         verbose_name = _("plan")
         verbose_name_plural = _("plans")
         ordering = ["plan_id"]
+        constraints = [
+            models.CheckConstraint(
+                condition=Q(keeps_without_end=False) | ~Q(retention_basis=""),
+                name="faceprint_plan_endless_has_basis",
+            ),
+        ]
 
     def __str__(self) -> str:
         return f"{self.name} ({self.plan_id})"
@@ -133,15 +157,53 @@ class Plan(models.Model):
         """What a similarity score is held against; None where nothing is compared."""
         return None if self.match_source == self.MatchSource.LIVENESS_ONLY else self.threshold
 
-    def clean(self) -> None:
-        """Refuse combinations that Baidu's console does not offer."""
-        from django.core.exceptions import ValidationError
+    @property
+    def record_span(self) -> timedelta | None:
+        """How long a record of this plan is kept after its verdict; None: without end."""
+        if self.keeps_without_end:
+            return None
+        return timedelta(days=self.retention_days) if self.retention_days else conf.retention.default
 
+    def span_of(self, kind: str) -> timedelta | None:
+        """How long files of *kind* are kept after the verdict; zero: not at all, None: with the record.
+
+        The plan's own days for the kind, else those of the settings. No file outlives its record.
+        """
+        days = self.retention.get(kind)
+        span = conf.retention.kinds.get(kind) if days is None else timedelta(days=days)
+        record = self.record_span
+        return None if span is None or (record is not None and span >= record) else span
+
+    def keeps(self, kind: str) -> bool:
+        """Whether files of *kind* are kept at all; else they are not even fetched."""
+        return self.span_of(kind) != timedelta(0)
+
+    def clean(self) -> None:
+        """Refuse combinations that Baidu's console does not offer, and retention that cannot be."""
         errors: dict[str, Any] = {}
         authority = self.match_source == self.MatchSource.AUTHORITY
         if authority and self.identity_entry == self.IdentityEntry.NONE:
             errors["identity_entry"] = _("The authority database needs a name and a number.")
         if not authority and self.identity_entry != self.IdentityEntry.NONE:
             errors["identity_entry"] = _("Only the authority database takes an identity.")
+        errors |= self._retention_errors()
         if errors:
             raise ValidationError(errors)
+
+    def _retention_errors(self) -> dict[str, Any]:
+        errors: dict[str, Any] = {}
+        if self.keeps_without_end and not self.retention_basis.strip():
+            errors["retention_basis"] = _("Without a legal basis nothing is kept without end.")
+        if self.keeps_without_end and self.retention_days:
+            errors["retention_days"] = _("Either days or without end.")
+        record = self.record_span
+        known = isinstance(self.retention, dict) and set(self.retention) <= RETENTION_KINDS
+        if not known or not all(
+            type(days) is int and 0 <= days <= LONGEST_RETENTION.days for days in self.retention.values()
+        ):
+            errors[NON_FIELD_ERRORS] = _("Days by kind of file: whole numbers from 0 to 36500.")
+        elif record is not None and any(timedelta(days=days) > record for days in self.retention.values()):
+            errors[NON_FIELD_ERRORS] = _("No file is kept longer than its record: %(days)s days.") % {
+                "days": record.days
+            }
+        return errors

@@ -26,6 +26,7 @@ from django.db.models import F, Q, prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
+from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 
@@ -396,6 +397,7 @@ def _is_urgent(session: VerificationSession) -> bool:
 def _work_through(visit: Visit) -> None:
     session = visit.session
     visit.update(last_polled_at=now(), poll_count=session.poll_count + 1)
+    visit.drop_what_is_not_kept()
     if session.token_answered_at is None:
         _finish_unstarted(visit)
         return
@@ -588,9 +590,13 @@ def _finish(visit: Visit, moment: datetime) -> None:
 
 
 def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) -> str:
-    """How complete a decided session's evidence is, when nothing is outstanding any more."""
-    states = [asset.state for asset in assets if asset.source != Source.UPLOAD]
-    lost, stored = states.count(State.LOST), states.count(State.STORED)
+    """How complete a decided session's evidence is, when nothing is outstanding any more.
+
+    What was stored and had its time, and what is not kept by rule, is as it should be.
+    """
+    ours = [asset for asset in assets if asset.source != Source.UPLOAD]
+    lost = sum(asset.state == State.LOST for asset in ours)
+    stored = sum(asset.state in (State.STORED, State.ERASED) or asset.is_not_kept for asset in ours)
     if session.verdict == Verdict.UNKNOWN and (session.returned_at or session.stages_done.get("attempted")):
         # There was an attempt and we never learnt of its evidence.
         return ArchiveState.PARTIAL if stored else ArchiveState.LOST
@@ -631,10 +637,17 @@ def collect_anew(session: VerificationSession) -> bool:
     False while a worker holds the session, before it is decided and after its verify_token was erased.
 
     Assets that were lost become wanted again for one more visit at least; those that were not
-    provided do when upstream names them now.
+    provided do when upstream names them now, and those of a kind that was switched off and is kept now
+    while there is time.
     """
     moment = now()
-    again = session.assets.filter(state__in=(State.WANTED, State.LOST))
+    kept_now = Q(
+        reason=MediaAsset.NOT_KEPT,
+        state=State.NOT_PROVIDED,
+        kind__in=[kind for kind in RETENTION_KINDS if session.plan.keeps(kind)],
+        latest__gt=moment,
+    ) & ~Q(source=Source.UPLOAD)
+    again = session.assets.filter(Q(state__in=(State.WANTED, State.LOST)) | kept_now)
     ladder = deadlines.asset_ladder(
         session, again, moment, unknown=[session.media_deadline, session.results_deadline]
     )
@@ -658,5 +671,7 @@ def collect_anew(session: VerificationSession) -> bool:
             failure_count=0,
         )
         if changed:
-            session.assets.filter(state=State.LOST).update(state=State.WANTED, error="")
+            session.assets.filter(Q(state=State.LOST) | kept_now).update(
+                state=State.WANTED, error="", reason=""
+            )
     return bool(changed)

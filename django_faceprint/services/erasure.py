@@ -31,6 +31,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.models.append_only import KEPT_AT_LEAST
+from django_faceprint.models.asset import MediaAssetQuerySet
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index_candidates
 
@@ -173,15 +174,53 @@ def purge_rows(session_pk: int, why: str, purged: Purged, **condition: Any) -> b
     VerificationAttempt.objects.filter(session=session_pk).exclude(message="").update(message="")
     assets = MediaAsset.objects.filter(session=session_pk)
     files = list(assets.stored().values_list("stored_name", "size"))
-    assets.filter(state__in=(State.STORED, State.WANTED)).update(
-        state=State.ERASED, wrapped_key=None, stored_name="", sha256="", reason=why
-    )
+    assets.filter(state__in=(State.STORED, State.WANTED)).update(**file_gone(why))
+    # The hash of a picture that was never kept.
+    assets.exclude(sha256="").update(sha256="")
     purged.files += len(files)
     purged.bytes += sum(size or 0 for _, size in files)
     purged.intents += [
         UploadIntent.objects.create(name=name, session_id=session_pk, created_at=moment) for name, _ in files
     ]
     return True
+
+
+def purge_files(why: str, assets: MediaAssetQuerySet, purged: Purged) -> None:
+    """Take away stored files of records that stay; to be called in a transaction.
+
+    Whoever visits one of the records meanwhile loses it, and would have written the rows back.
+    """
+    rows = list(assets.stored().order_by().values_list("pk", "session_id"))
+    VerificationSession.objects.filter(pk__in={session_pk for _, session_pk in rows}).update(
+        lease_epoch=F("lease_epoch") + 1
+    )
+    # Only now that the records are ours do their rows stay as they are.
+    files = list(
+        assets.stored()
+        .filter(pk__in=[pk for pk, _ in rows])
+        .order_by()
+        .values_list("pk", "session_id", "stored_name", "size")
+    )
+    MediaAsset.objects.filter(pk__in=[pk for pk, *_ in files]).update(**file_gone(why))
+    purged.files += len(files)
+    purged.bytes += sum(size or 0 for *_, size in files)
+    moment = now()
+    purged.intents += [
+        UploadIntent.objects.create(name=name, session_id=session_pk, created_at=moment)
+        for _, session_pk, name, _ in files
+    ]
+
+
+def file_gone(why: str) -> dict[str, Any]:
+    """Columns of an asset whose file is to be deleted: without its key it is noise at once."""
+    return {
+        "state": State.ERASED,
+        "wrapped_key": None,
+        "stored_name": "",
+        "sha256": "",
+        "reason": why,
+        "retain_until": None,
+    }
 
 
 def discard(intent: UploadIntent) -> bool | None:

@@ -267,12 +267,22 @@ def _obtain_token(session: VerificationSession) -> None:
 
 
 def _is_last_match_image(session: VerificationSession, image: MatchImage) -> bool:
-    last = session.assets.stored().filter(kind=MediaAsset.Kind.MATCH_IMAGE).order_by("position").last()
+    kept = session.assets.filter(kind=MediaAsset.Kind.MATCH_IMAGE).exclude(sha256="")
+    last = kept.order_by("position").last()
     return last is not None and last.sha256 == hashlib.sha256(image.data).hexdigest()
 
 
 def _keep_match_image(session: VerificationSession, image: MatchImage) -> None:
     asset = _new_match_image(session)
+    if not session.plan.keeps(asset.kind):
+        # Sent to Baidu all the same; its hash tells a repeated upload from another picture.
+        MediaAsset.objects.filter(pk=asset.pk).update(
+            state=MediaAsset.State.NOT_PROVIDED,
+            reason=MediaAsset.NOT_KEPT,
+            sha256=hashlib.sha256(image.data).hexdigest(),
+            size=len(image.data),
+        )
+        return
     try:
         archive.store(_current_lease(session), asset, [image.data])
     except (archive.StorageFailed, FaceprintError, schedule.LeaseLost):

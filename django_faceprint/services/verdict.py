@@ -4,12 +4,10 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping
 from dataclasses import asdict
-from datetime import timedelta
 from typing import Any
 
 from django_faceprint.client import AllResult, Answer, DetailResult, ErrorClass, OcrResult
 from django_faceprint.clock import now
-from django_faceprint.conf import conf
 from django_faceprint.exceptions import (
     AuthenticationFailed,
     FaceprintConfigurationError,
@@ -19,7 +17,7 @@ from django_faceprint.exceptions import (
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
 
-from . import deadlines, events, evidence
+from . import deadlines, events, evidence, keeping
 from .problems import NO_ERROR, columns_of
 from .results import REFUSALS_BEFORE_GIVING_UP, record_detail, take_attempts, without_none
 from .visit import Visit
@@ -143,12 +141,11 @@ def decide(
     """The verdict, what came with it (*columns*) and every promised asset: they are written together."""
     session = visit.session
     moment = now()
-    keep = session.plan.retention_days
-    retention = timedelta(days=keep) if keep else conf.retention
+    span = session.plan.record_span
     visit.update(
         verdict=verdict,
         decided_at=moment,
-        retain_until=moment + retention if retention else None,
+        retain_until=None if span is None else moment + span,
         archive_state=ArchiveState.COLLECTING,
         failure_count=0,
         **(columns or {}),
@@ -157,6 +154,9 @@ def decide(
         expected = evidence.expected_assets(session.plan, verdict, with_id_front=False, with_id_back=False)
     for item in expected:
         visit.want(item)
+    for asset in visit.assets.values():
+        if asset.state == MediaAsset.State.STORED:
+            visit.change(asset, retain_until=keeping.kept_until(session, asset.kind))
     visit.after_commit(lambda: events.verdict_reached(session))
 
 

@@ -32,7 +32,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 
-from . import archive, deadlines, evidence
+from . import archive, deadlines, evidence, keeping
 from .answers import make_answer, make_refusal
 from .commit import Changes, commit_one
 from .desk import on_desk
@@ -77,6 +77,7 @@ class Visit:
     on_checkpoint: Callable[[], None] | None = None
     changes: Changes = field(init=False)
     _names: list[str] = field(default_factory=list)
+    _kept: dict[str, bool] = field(default_factory=dict)
     _waiting_since: float | None = None
 
     def __post_init__(self) -> None:
@@ -119,11 +120,26 @@ class Visit:
                 position=item.position,
                 source=item.source,
             )
-            self.change(asset, state=item.state, reason=item.reason, deadline=safe, latest=latest)
-        elif item.state == State.WANTED and asset.state == State.NOT_PROVIDED:
+            state, reason = item.state, item.reason
+            if state == State.WANTED and not self.keeps(item.kind):
+                state, reason = State.NOT_PROVIDED, MediaAsset.NOT_KEPT
+            self.change(asset, state=state, reason=reason, deadline=safe, latest=latest)
+        elif item.state == State.WANTED and asset.state == State.NOT_PROVIDED and self.keeps(item.kind):
             # Upstream gives now what it did not give before, or what the plan did not promise.
             self.change(asset, state=State.WANTED, reason="", deadline=safe, latest=latest)
         return asset
+
+    def keeps(self, kind: str) -> bool:
+        """Whether the rules of retention let files of *kind* be kept at all."""
+        if kind not in self._kept:
+            self._kept[kind] = self.session.plan.keeps(kind)
+        return self._kept[kind]
+
+    def drop_what_is_not_kept(self) -> None:
+        """What was wanted before its kind was switched off is not fetched any more."""
+        for asset in self.wanted():
+            if not self.keeps(asset.kind):
+                self.change(asset, state=State.NOT_PROVIDED, reason=MediaAsset.NOT_KEPT, error="")
 
     def take_attempt(self, order: int, columns: dict[str, Any]) -> None:
         """Keep what upstream says of one attempt."""
@@ -203,7 +219,7 @@ class Visit:
 
     def keep_upload(self, asset: MediaAsset, columns: dict[str, Any]) -> None:
         """The file of *asset* lies complete in storage; *columns* are what :func:`~.archive.save` said."""
-        self.change(asset, **columns)
+        self.change(asset, retain_until=keeping.kept_until(self.session, asset.kind), **columns)
         self.changes.names.append(asset.stored_name)
         self.changes.stored.append(asset)
         self.archived += 1

@@ -76,6 +76,43 @@ def test_what_gives_records_their_meaning_is_fixed_once_used(login: Callable[...
     assert Plan.objects.exists()
 
 
+def test_retention_by_kind_is_a_form_of_numbers(login: Callable[..., Client]) -> None:
+    client = login("manage_plans")
+    days = {"keep_video": "7", "keep_face": "0", "keep_frame": ""}
+    assert client.post(f"{BASE}plan/add/", {**PLAN, **days}).status_code == 302
+    plan = Plan.objects.get()
+    assert plan.retention == {"video": 7, "face": 0}
+    page = client.get(f"{BASE}plan/{plan.pk}/change/")
+    form = page.context["adminform"].form
+    assert [form[f"keep_{kind}"].value() for kind in ("video", "face", "frame")] == [7, 0, None]
+    assert "recorded video" in text_of(page)
+    assert client.post(f"{BASE}plan/{plan.pk}/change/", {**PLAN, "keep_video": "9"}).status_code == 302
+    plan.refresh_from_db()
+    assert plan.retention == {"video": 9}
+    wrong = client.post(f"{BASE}plan/{plan.pk}/change/", {**PLAN, "keep_video": "181"})
+    assert errors_of(wrong)["__all__"] == ["No file is kept longer than its record: 180 days."]
+    wrong = client.post(f"{BASE}plan/{plan.pk}/change/", {**PLAN, "keep_video": "-1"})
+    assert set(errors_of(wrong)) == {"keep_video"}
+    plan.refresh_from_db()
+    assert plan.retention == {"video": 9}
+
+
+def test_forever_needs_its_legal_basis_typed_in(login: Callable[..., Client]) -> None:
+    client = login("manage_plans")
+    wrong = client.post(f"{BASE}plan/add/", {**PLAN, "keeps_without_end": "on", "retention_basis": " "})
+    assert errors_of(wrong) == {"retention_basis": ["Without a legal basis nothing is kept without end."]}
+    founded = {**PLAN, "keeps_without_end": "on", "retention_basis": "AML law, article 34"}
+    assert client.post(f"{BASE}plan/add/", founded).status_code == 302
+    assert Plan.objects.get().record_span is None
+
+
+def test_who_may_only_look_reads_retention_in_words(login: Callable[..., Client]) -> None:
+    client = login("view_plan")
+    plan = factories.make_plan(retention={"video": 7, "face": 0})
+    text = text_of(client.get(f"{BASE}plan/{plan.pk}/change/"))
+    assert "face: not kept, recorded video: 7" in text
+
+
 # --- alerts -------------------------------------------------------------------------------------
 
 

@@ -60,9 +60,19 @@ def test_an_empty_installation_is_fine(run: Run, clock: Any) -> None:
         "at_risk": 0,
         "lost": 0,
         "lost_unacknowledged": 0,
+        "deletes_within_a_day": {"files": 0, "bytes": 0, "records": 0},
         "open_alerts": 0,
         "heartbeats": {},
     }
+
+
+def test_what_retention_deletes_within_a_day(run: Run, plan: Plan, clock: Any) -> None:
+    session = make_passed_session(plan=plan, retain_until=now() + timedelta(hours=3))
+    file = make_stored_asset(session, Kind.FACE)
+    make_stored_asset(make_passed_session(plan=plan, retain_until=now() + timedelta(hours=25)), Kind.FACE)
+    report = run("faceprint_status", "--json").json
+    assert report["deletes_within_a_day"] == {"files": 1, "bytes": file.size, "records": 1}
+    assert "Retention deletes within a day: 1 files, " in run("faceprint_status").out
 
 
 def test_what_is_at_risk_and_for_how_long_workers_may_be_down(run: Run, plan: Plan, clock: Any) -> None:

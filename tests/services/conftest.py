@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
@@ -10,10 +11,11 @@ from typing import Any
 
 import pytest
 import requests
+from django.core.files.storage import FileSystemStorage
 
 from django_faceprint.client import Identity, MatchImage
 from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.services import sessions
+from django_faceprint.services import archive, sessions
 from django_faceprint.services.archive import open_stored
 from django_faceprint.services.collect import WorkReport, collect_due
 from tests.factories import NUMBER, image_bytes
@@ -109,3 +111,36 @@ def assert_archived(story: Story) -> Callable[[VerificationSession], None]:
         assert sorted(stored) == expected
 
     return check
+
+
+class FailingStorage(FileSystemStorage):
+    """A storage that cannot delete while ``broken`` says so."""
+
+    broken = False
+    asked: list[str] = []
+
+    def delete(self, name: str) -> None:
+        type(self).asked.append(name)
+        if self.broken:
+            raise PermissionError(f"no: {name}")
+        super().delete(name)
+
+
+@pytest.fixture
+def failing(settings: Any, tmp_path: Any, clock: Any) -> Any:
+    """``failing.broken = True`` makes the archive's storage refuse to delete."""
+    FailingStorage.broken, FailingStorage.asked = False, []
+    backend = f"{__name__}.FailingStorage"
+    options = {"location": str(tmp_path / "archive")}
+    settings.STORAGES = {**settings.STORAGES, "faceprint": {"BACKEND": backend, "OPTIONS": options}}
+    return FailingStorage
+
+
+def stored_files() -> list[str]:
+    """The names of all files in the archive's storage."""
+    root = archive.storage().path("")
+    return sorted(
+        os.path.relpath(os.path.join(folder, name), root)
+        for folder, _, names in os.walk(root)
+        for name in names
+    )

@@ -23,8 +23,7 @@ from django_faceprint.services.erasure import certificate, erase, preview, sessi
 from django_faceprint.services.schedule import LeaseLost
 from tests.factories import NAME, NUMBER, make_passed_session, make_session, make_stored_asset
 
-from .conftest import Story
-from .test_retention import stored_files
+from .conftest import Story, stored_files
 
 ACTOR = Actor("auditor", "command", id="7", address="10.0.0.1")
 OTHER = "110105194912310010"

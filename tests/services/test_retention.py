@@ -2,13 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from datetime import timedelta
 from typing import Any
 
 import pytest
 from django.core.files.base import ContentFile
-from django.core.files.storage import FileSystemStorage
 
 from django_faceprint.clock import now
 from django_faceprint.models import (
@@ -35,43 +33,12 @@ from tests.factories import (
     make_stored_asset,
 )
 
+from .conftest import stored_files
+
 pytestmark = pytest.mark.django_db
 
 Kind = MediaAsset.Kind
 State = MediaAsset.State
-
-
-class FailingStorage(FileSystemStorage):
-    """A storage that cannot delete while ``broken`` says so."""
-
-    broken = False
-    asked: list[str] = []
-
-    def delete(self, name: str) -> None:
-        type(self).asked.append(name)
-        if self.broken:
-            raise PermissionError(f"no: {name}")
-        super().delete(name)
-
-
-@pytest.fixture
-def failing(settings: Any, tmp_path: Any, clock: Any) -> Any:
-    """``failing.broken = True`` makes the archive's storage refuse to delete."""
-    FailingStorage.broken, FailingStorage.asked = False, []
-    backend = f"{__name__}.FailingStorage"
-    options = {"location": str(tmp_path / "archive")}
-    settings.STORAGES = {**settings.STORAGES, "faceprint": {"BACKEND": backend, "OPTIONS": options}}
-    return FailingStorage
-
-
-def stored_files() -> list[str]:
-    """The names of all files in the archive's storage."""
-    root = archive.storage().path("")
-    return sorted(
-        os.path.relpath(os.path.join(folder, name), root)
-        for folder, _, names in os.walk(root)
-        for name in names
-    )
 
 
 def leave_upload(asset: MediaAsset, name: str) -> UploadIntent:

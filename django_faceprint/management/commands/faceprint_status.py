@@ -5,10 +5,12 @@ from __future__ import annotations
 import json
 import sys
 from argparse import ArgumentParser
+from datetime import datetime, timedelta
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import Error as AnyDatabaseError
+from django.template.defaultfilters import filesizeformat
 from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
@@ -17,7 +19,7 @@ from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import Alert, VerificationSession
-from django_faceprint.services import statistics
+from django_faceprint.services import retention, statistics
 from django_faceprint.services.budget import persistent_quota_problems
 from django_faceprint.services.outlook import outlook
 
@@ -96,9 +98,15 @@ class Command(BaseCommand):
                 {"account": item.account, "interface": item.endpoint, "code": item.code, "since": item.since}
                 for item in persistent_quota_problems()
             ],
+            "deletes_within_a_day": self._forecast(moment),
             "open_alerts": Alert.objects.filter(resolved_at__isnull=True).count(),
             "heartbeats": statistics.heartbeats(),
         }
+
+    @staticmethod
+    def _forecast(moment: datetime) -> dict[str, int]:
+        ahead = retention.forecast(moment + timedelta(days=1))
+        return {"files": ahead.files, "bytes": ahead.bytes, "records": ahead.records}
 
     def _print(self, report: dict[str, Any]) -> None:
         verdicts = VerificationSession.Verdict
@@ -129,6 +137,14 @@ class Command(BaseCommand):
             ),
             (_("At risk"), report["at_risk"]),
             (_("Not archived in time"), f"{report['lost_unacknowledged']} / {report['lost']}"),
+            (
+                _("Retention deletes within a day"),
+                _("%(files)s files, %(size)s, and %(records)s whole records")
+                % {
+                    **report["deletes_within_a_day"],
+                    "size": filesizeformat(report["deletes_within_a_day"]["bytes"]),
+                },
+            ),
             (_("Open alerts"), report["open_alerts"]),
         ]
         lines += [
