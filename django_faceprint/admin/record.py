@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -25,6 +26,7 @@ from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
 from django_faceprint.services.consent import needs_guardian, of_session
+from django_faceprint.services.thumbnails import open_thumbnail_of
 
 from . import words
 
@@ -92,6 +94,7 @@ class File:
     dimensions: str
     url: str
     overdue: bool
+    thumbnail: str = ""
 
     @property
     def is_stored(self) -> bool:
@@ -397,6 +400,7 @@ class Record:
             dimensions=_dimensions(asset),
             url=self._media_url(asset) if stored and self._media_url else "",
             overdue=bool(overdue),
+            thumbnail=thumbnail_url(asset) if self._media_url else "",
         )
 
     # --- what happened --------------------------------------------------------------------------
@@ -638,6 +642,12 @@ def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
         until=last.at if len(run) > 1 else None,
         is_call=True,
     )
+
+
+def thumbnail_url(asset: MediaAsset) -> str:
+    """The thumbnail of *asset* as a ``data:`` URL; "" when there is none. For who may see the picture."""
+    content = open_thumbnail_of(asset)
+    return "" if content is None else f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
 
 
 def media_url(asset: MediaAsset, *, site_name: str) -> str:

@@ -68,6 +68,7 @@ REASONS = "faceprint_reasons"
 MOST_REASONS = 50
 #: What the form sends for "the reason of before".
 REMEMBERED = "same"
+VIEW_MEDIA = "faceprint.view_media"
 
 _NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 
@@ -110,7 +111,10 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     # --- list -----------------------------------------------------------------------------------
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        files = MediaAsset.objects.only("session_id", "state", "deadline")
+        columns = ["session_id", "state", "deadline"]
+        if request.user.has_perm(VIEW_MEDIA):
+            columns += ["public_id", "wrapped_key", "thumbnail"]
+        files = MediaAsset.objects.only(*columns)
         return (
             super()
             .get_queryset(request)
@@ -133,6 +137,17 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             **(extra_context or {}),
         }
         return super().changelist_view(request, context)
+
+    def get_list_display(self, request: HttpRequest) -> Any:
+        """Blurred faces are faces: only for who may see those."""
+        columns = super().get_list_display(request)
+        return ("face_column", *columns) if request.user.has_perm(VIEW_MEDIA) else columns
+
+    @admin.display(description=_("face"))
+    def face_column(self, session: VerificationSession) -> SafeString | str:
+        """A thumbnail, if one was made."""
+        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
+        return thumbnail(next(filter(None, map(record.thumbnail_url, files)), ""))
 
     @admin.display(description=_("status"))
     def status_column(self, session: VerificationSession) -> SafeString:
@@ -301,7 +316,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
         return record.Record(
             session,
-            media_url=url if request.user.has_perm("faceprint.view_media") else None,
+            media_url=url if request.user.has_perm(VIEW_MEDIA) else None,
             with_looks=request.user.has_perm("faceprint.view_accesslog"),
             in_clear=in_clear,
         )
@@ -373,7 +388,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     def media_view(self, request: HttpRequest, asset_id: UUID) -> HttpResponseBase:
         """A picture or video, or a part of it, for who may see it. The look is logged first."""
-        if not self.has_view_permission(request) or not request.user.has_perm("faceprint.view_media"):
+        if not self.has_view_permission(request) or not request.user.has_perm(VIEW_MEDIA):
             raise PermissionDenied
         asset = MediaAsset.objects.stored().select_related("session").filter(public_id=asset_id).first()
         if asset is None:
@@ -684,3 +699,8 @@ _FETCHED = _(
 def badge(shown: record.Badge) -> SafeString:
     """A word on a coloured ground."""
     return format_html('<span class="fp-badge fp-{}">{}</span>', shown.tone, shown.text)
+
+
+def thumbnail(url: str) -> SafeString | str:
+    """A blurred face, or an empty place where there is none."""
+    return format_html('<img class="fp-thumbnail" src="{}" alt="">', url) if url else ""

@@ -83,6 +83,8 @@ class MediaAsset(models.Model):
     plain_http = models.BooleanField(_("fetched over plain HTTP"), default=False)
     stored_name = models.CharField(max_length=200, blank=True, default="", editable=False)
     wrapped_key = models.BinaryField(null=True, editable=False)
+    # Of one picture per record, sealed under the file's key.
+    thumbnail = models.BinaryField(null=True, editable=False)
     tries = models.PositiveIntegerField(_("tries"), default=0)
     error = models.CharField(_("last error"), max_length=200, blank=True, default="")
     created_at = models.DateTimeField(_("created"), default=now)

@@ -37,6 +37,7 @@ CHUNK_BYTES = 64 * 1024
 MAGIC = b"DFPF"
 VERSION = 1
 SALT_BYTES = 16
+NONCE_BYTES = 12
 
 _HEADER = struct.Struct(f">4sBI{SALT_BYTES}s")
 HEADER_BYTES = _HEADER.size
@@ -62,6 +63,30 @@ def unwrap_file_key(wrapped: bytes, asset_id: UUID) -> bytes:
 def rewrap_file_key(wrapped: bytes, asset_id: UUID) -> bytes:
     """``wrapped`` under the newest key of the ring, for rotation; raises as :func:`unwrap_file_key`."""
     return encryption_ring().reseal(_WRAP_PURPOSE, wrapped, asset_id.bytes)
+
+
+def seal_thumbnail(thumbnail: bytes, key: bytes, asset_id: UUID) -> bytes:
+    """A file's small likeness, sealed under a subkey of the file's own key: one goes with the other.
+
+    Format: version (0x01) ‖ nonce (12) ‖ ciphertext ‖ tag (16), AES-256-GCM with version ‖ asset id as
+    associated data. A rotation leaves it alone, as it does the file.
+    """
+    nonce = os.urandom(NONCE_BYTES)
+    version = bytes([VERSION])
+    sealed = _thumbnail_cipher(key).encrypt(nonce, thumbnail, version + asset_id.bytes)
+    return version + nonce + sealed
+
+
+def open_thumbnail(sealed: bytes, key: bytes, asset_id: UUID) -> bytes:
+    """What :func:`seal_thumbnail` sealed. Raises :class:`SealBroken`."""
+    version, nonce, rest = sealed[:1], sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
+    thumbnail = None
+    if version == bytes([VERSION]) and len(rest) >= TAG_BYTES:
+        with suppress(InvalidTag):
+            thumbnail = _thumbnail_cipher(key).decrypt(nonce, rest, version + asset_id.bytes)
+    if thumbnail is None:
+        raise SealBroken("The thumbnail was changed or does not belong to this file.")
+    return thumbnail
 
 
 def sealed_size(plain_size: int) -> int:
@@ -337,6 +362,11 @@ def _cipher(key: bytes, salt: bytes) -> AESGCM:
     if len(key) != KEY_BYTES:
         raise ValueError(f"A file key has {KEY_BYTES} bytes.")
     derivation = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=salt, info=b"django-faceprint/1/file")
+    return AESGCM(derivation.derive(key))
+
+
+def _thumbnail_cipher(key: bytes) -> AESGCM:
+    derivation = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=None, info=b"django-faceprint/1/thumbnail")
     return AESGCM(derivation.derive(key))
 
 

@@ -15,6 +15,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import IO, Any, Protocol, cast
+from uuid import UUID
 
 from django.core.files import File
 from django.core.files.storage import Storage, storages
@@ -28,6 +29,7 @@ from django_faceprint.privacy.files import (
     DecryptingReader,
     EncryptingStream,
     new_file_key,
+    seal_thumbnail,
     unwrap_file_key,
     wrap_file_key,
 )
@@ -35,6 +37,7 @@ from django_faceprint.privacy.files import (
 from . import events, upstream
 from .desk import on_desk
 from .schedule import LEASE_SECONDS, Lease, LeaseLost
+from .thumbnails import make_thumbnail
 
 logger = logging.getLogger(__name__)
 
@@ -64,12 +67,17 @@ def storage() -> Storage:
 
 
 def save(
-    asset: MediaAsset, name: str, chunks: Iterable[bytes], *, plain_http: bool = False
+    asset: MediaAsset,
+    name: str,
+    chunks: Iterable[bytes],
+    *,
+    plain_http: bool = False,
+    with_thumbnail: bool = False,
 ) -> dict[str, Any]:
     """Write the file that *chunks* make up, encrypted, under the reserved *name*.
 
     Returns the columns of *asset* that make it stored; the caller writes them, together with the end of the
-    reservation. No database is used here.
+    reservation. *with_thumbnail*: with one of the picture, if it can be made. No database is used here.
 
     Raises :class:`UnsafeMedia` when it is not what was promised (``raw`` then holds the bytes, if they are
     few), :class:`StorageFailed` when the storage fails, and whatever reading *chunks* raises. In every such
@@ -93,6 +101,7 @@ def save(
         "plain_http": plain_http,
         "stored_name": written,
         "wrapped_key": wrap_file_key(key, asset.public_id),
+        "thumbnail": check.thumbnail(key, asset.public_id) if with_thumbnail else None,
         "archived_at": now(),
     }
 
@@ -183,6 +192,8 @@ class _Check(Protocol):
 
     def facts(self) -> _Facts: ...
 
+    def thumbnail(self, key: bytes, asset_id: UUID) -> bytes | None: ...
+
 
 class _PictureCheck:
     """Pictures are small: they are looked at as a whole, before anything is written."""
@@ -190,6 +201,7 @@ class _PictureCheck:
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = chunks
         self._facts: _Facts | None = None
+        self._data = b""
 
     def chunks(self) -> Iterable[bytes]:
         pieces: list[bytes] = []
@@ -203,11 +215,16 @@ class _PictureCheck:
         with _refusing_non_media(lambda: data):
             image = describe_image(io.BytesIO(data))
         self._facts = _Facts(image.content_type, image.width, image.height, None)
+        self._data = data
         yield data
 
     def facts(self) -> _Facts:
         assert self._facts is not None  # noqa: S101  (the chunks were read)
         return self._facts
+
+    def thumbnail(self, key: bytes, asset_id: UUID) -> bytes | None:
+        small = make_thumbnail(self._data)
+        return None if small is None else seal_thumbnail(small, key, asset_id)
 
 
 class _FilmCheck:
@@ -230,6 +247,9 @@ class _FilmCheck:
         with _refusing_non_media(self._evidence):
             film = self._inspector.facts()
         return _Facts(film.content_type, film.width, film.height, film.duration)
+
+    def thumbnail(self, key: bytes, asset_id: UUID) -> bytes | None:
+        return None
 
     def _remember(self, chunk: bytes) -> None:
         assert self._seen is not None  # noqa: S101  (the caller has checked)

@@ -30,7 +30,7 @@ from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 
-from . import archive, deadlines, events, evidence, results, schedule, upstream
+from . import archive, deadlines, events, evidence, results, schedule, thumbnails, upstream
 from .commit import Changes, commit
 from .desk import desk, on_desk
 from .problems import NO_ERROR, error_columns
@@ -449,7 +449,13 @@ def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, An
         if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
             # What is known so far must not wait for it.
             visit.checkpoint()
-        return archive.save(asset, name, body.chunks(), plain_http=body.plain_http)
+        return archive.save(
+            asset,
+            name,
+            body.chunks(),
+            plain_http=body.plain_http,
+            with_thumbnail=asset is thumbnails.portrait_of(visit.assets.values()),
+        )
 
 
 def _archive_one(visit: Visit, asset: MediaAsset) -> None:

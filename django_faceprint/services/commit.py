@@ -45,7 +45,7 @@ PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 _ASSET_COLUMNS = (
     *("public_id", "state", "reason", "source", "deadline", "latest", "sha256", "size", "content_type"),
     *("width", "height", "duration", "plain_http", "stored_name", "wrapped_key", "tries", "error"),
-    *("archived_at", "retain_until"),
+    *("archived_at", "retain_until", "thumbnail"),
 )
 _ATTEMPT_COLUMNS = (
     *("passed", "code", "message", "verified_at", "score", "threshold", "liveness_score", "spoofing"),

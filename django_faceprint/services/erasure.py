@@ -216,6 +216,7 @@ def file_gone(why: str) -> dict[str, Any]:
     return {
         "state": State.ERASED,
         "wrapped_key": None,
+        "thumbnail": None,
         "stored_name": "",
         "sha256": "",
         "reason": why,

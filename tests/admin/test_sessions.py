@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import base64
 import re
 import sys
 from collections.abc import Callable
@@ -25,7 +26,9 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
+from django_faceprint.privacy.files import seal_thumbnail, unwrap_file_key
 from django_faceprint.privacy.keys import generate_key
+from django_faceprint.services.thumbnails import make_thumbnail
 from tests import factories
 
 from .conftest import SECRETS
@@ -560,6 +563,57 @@ def test_nothing_clear_is_loaded_before_a_click(full_viewer: Client) -> None:
         assert f'data-src="{content_of(asset)}"' in html
         assert f' src="{content_of(asset)}"' not in html
     assert actions_logged() == ["view_record"]
+
+
+def with_thumbnail(session: VerificationSession) -> bytes:
+    """A stored face and its thumbnail, which is returned."""
+    asset = factories.make_stored_asset(session, Kind.FACE)
+    small = make_thumbnail(factories.image_bytes())
+    assert small is not None
+    assert asset.wrapped_key is not None
+    key = unwrap_file_key(bytes(asset.wrapped_key), asset.public_id)
+    MediaAsset.objects.filter(pk=asset.pk).update(thumbnail=seal_thumbnail(small, key, asset.public_id))
+    return small
+
+
+def test_a_blurred_face_stands_in_list_and_record_for_who_may_see_faces(full_viewer: Client) -> None:
+    session = factories.make_passed_session()
+    small = with_thumbnail(session)
+    image = f'src="data:image/jpeg;base64,{base64.b64encode(small).decode()}"'
+    assert image in full_viewer.get(LIST).content.decode()
+    assert image in full_viewer.get(page_of(session)).content.decode()
+    assert AccessLog.objects.filter(action=Action.VIEW_MEDIA).count() == 0
+
+
+def test_nobody_else_gets_even_that(viewer: Client) -> None:
+    session = factories.make_passed_session()
+    with_thumbnail(session)
+    for url in (LIST, page_of(session)):
+        assert "data:image" not in viewer.get(url).content.decode()
+
+
+def test_a_thumbnail_costs_no_query(full_viewer: Client) -> None:
+    plan = factories.make_plan()
+
+    def queries_with(count: int) -> int:
+        for _ in range(count):
+            with_thumbnail(factories.make_passed_session(plan=plan))
+        with CaptureQueriesContext(connection) as captured:
+            assert full_viewer.get(LIST).content.decode().count("data:image") >= count
+        return len(captured)
+
+    queries_with(1)
+    assert queries_with(1) == queries_with(10)
+
+
+def test_a_thumbnail_that_does_not_open_is_left_out(full_viewer: Client) -> None:
+    session = factories.make_passed_session()
+    with_thumbnail(session)
+    MediaAsset.objects.update(thumbnail=bytes(200))
+    for url in (LIST, page_of(session)):
+        response = full_viewer.get(url)
+        assert response.status_code == 200
+        assert "data:image" not in response.content.decode()
 
 
 def test_a_file_is_served_and_the_look_logged(full_viewer: Client) -> None:
