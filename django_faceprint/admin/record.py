@@ -26,6 +26,7 @@ from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
 from django_faceprint.services.consent import needs_guardian, of_session
+from django_faceprint.services.evidence import reason_in_words
 from django_faceprint.services.thumbnails import open_thumbnail_of
 
 from . import words
@@ -388,7 +389,7 @@ class Record:
 
     def _file(self, asset: MediaAsset) -> File:
         stored = asset.state == MediaAsset.State.STORED
-        explanation = words.reason_in_words(asset.reason)
+        explanation = reason_in_words(asset.reason)
         overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
         state = explanation if asset.is_not_kept else asset.get_state_display()
         return File(

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.client.codes import TABLE, ErrorClass, explain
 from django_faceprint.conf import conf
 from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
+from django_faceprint.services.evidence import REASONS
 
 #: Less time than this to an archive deadline is shown in red.
 URGENT = timedelta(hours=6)
@@ -62,18 +63,6 @@ CERTIFICATE_TYPES: dict[int, Promise] = {
     2: _("Foreign permanent resident card"),
     3: _("Passport of a Chinese citizen living abroad"),
     4: _("Residence permit for Hong Kong, Macao and Taiwan residents"),
-}
-
-REASONS: dict[str, Promise] = {
-    "recording_off": _("recording is off at Baidu"),
-    "not_passed": _("only kept when the person passes"),
-    "upstream_gave_none": _("Baidu gave none"),
-    "same_as_process_video": _("the same file as the process video"),
-    "upload_cut_off": _("the upload was cut off"),
-    "demoted": _("the browser fell back to recorded video"),
-    MediaAsset.NOT_KEPT: _("not kept by rule"),
-    "retention": _("the retention period is over"),
-    "erased": _("erased on request"),
 }
 
 ASSET_ERRORS: dict[str, Promise] = {
@@ -157,11 +146,6 @@ def outcome_name(value: str) -> str:
 def endpoint_name(value: str) -> str:
     """An interface as Baidu's documents write it."""
     return ENDPOINTS.get(value, value)
-
-
-def reason_in_words(reason: str) -> str:
-    """Why a file is not there."""
-    return str(REASONS.get(reason, reason))
 
 
 def asset_error_in_words(error: str) -> str:

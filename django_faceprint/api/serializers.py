@@ -28,6 +28,7 @@ from django_faceprint.services import sessions
 from django_faceprint.services.access import LONGEST_REASON
 from django_faceprint.services.consent import LONGEST_REFERENCE
 from django_faceprint.services.erasure import LONGEST_REASON as LONGEST_ERASURE_REASON
+from django_faceprint.services.evidence import reason_in_words
 from django_faceprint.services.texts import REFERENCE_MAX
 
 from .permissions import is_creator, may_view_media
@@ -558,6 +559,7 @@ class MediaSerializer(Described):
     reason = serializers.CharField(
         help_text=_("Why there is none, where Baidu never made it or it is not kept by rule (`not_kept`).")
     )
+    reason_text = serializers.SerializerMethodField(help_text=_("The same in words."))
     content_type = serializers.CharField()
     size = serializers.IntegerField(allow_null=True, help_text=_("Bytes."))
     sha256 = serializers.CharField(help_text=_("Of the file as given out."))
@@ -567,6 +569,11 @@ class MediaSerializer(Described):
     archived_at = TimeField(allow_null=True)
     deadline = TimeField(allow_null=True)
     url = serializers.SerializerMethodField()
+
+    @field_schema({"type": "string"})
+    def get_reason_text(self, asset: MediaAsset) -> str:
+        """In the reader's language; "" where there is nothing to explain."""
+        return reason_in_words(asset.reason)
 
     @field_schema({"type": "string", "format": "uri", "nullable": True})
     def get_url(self, asset: MediaAsset) -> str | None:

@@ -6,6 +6,9 @@ import re
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from django.utils.functional import Promise
+from django.utils.translation import gettext_lazy as _
+
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
 
 Kind = MediaAsset.Kind
@@ -20,6 +23,20 @@ NOT_PASSED = "not_passed"
 UPSTREAM_GAVE_NONE = "upstream_gave_none"
 SAME_AS_PROCESS_VIDEO = "same_as_process_video"
 UPLOAD_CUT_OFF = "upload_cut_off"
+
+
+#: ``reason`` of a file that is not there, in words.
+REASONS: dict[str, Promise] = {
+    "recording_off": _("recording is off at Baidu"),
+    "not_passed": _("only kept when the person passes"),
+    "upstream_gave_none": _("Baidu gave none"),
+    "same_as_process_video": _("the same file as the process video"),
+    "upload_cut_off": _("the upload was cut off"),
+    "demoted": _("the browser fell back to recorded video"),
+    MediaAsset.NOT_KEPT: _("not kept by rule"),
+    "retention": _("the retention period is over"),
+    "erased": _("erased on request"),
+}
 
 
 @dataclass(frozen=True)
@@ -91,3 +108,8 @@ def is_unread(oddities: Iterable[str]) -> bool:
 def is_card_unread(oddities: Iterable[str], side: str) -> bool:
     """The same for one side (``front``, ``back``) of the ID card."""
     return any(path.endswith((".idcard_images", f".{side}_base64")) for path in oddities)
+
+
+def reason_in_words(reason: str) -> str:
+    """Why a file is not there."""
+    return str(REASONS.get(reason, reason))

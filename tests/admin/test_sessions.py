@@ -565,6 +565,14 @@ def test_nothing_clear_is_loaded_before_a_click(full_viewer: Client) -> None:
     assert actions_logged() == ["view_record"]
 
 
+def test_what_is_not_kept_by_rule_says_so(viewer: Client) -> None:
+    session = factories.make_passed_session()
+    factories.make_asset(session, Kind.FACE, state="not_provided", reason="not_kept")
+    text = text_of(viewer.get(page_of(session)))
+    assert "not kept by rule" in text
+    assert "not provided by Baidu" not in text
+
+
 def with_thumbnail(session: VerificationSession) -> bytes:
     """A stored face and its thumbnail, which is returned."""
     asset = factories.make_stored_asset(session, Kind.FACE)

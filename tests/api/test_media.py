@@ -11,15 +11,15 @@ import pytest
 from django.core.files.storage import storages
 from rest_framework.test import APIClient
 
-from django_faceprint.models import AccessLog, MediaAsset
+from django_faceprint.models import AccessLog, MediaAsset, Plan
 from tests.factories import make_asset, make_passed_session
 from tests.services.conftest import Story
 
 from .conftest import ROOT, finish, row
 
 WORDS = {
-    "id", "kind", "position", "attempt", "state", "reason", "content_type", "size", "sha256", "width",
-    "height", "duration", "archived_at", "deadline", "url",
+    "id", "kind", "position", "attempt", "state", "reason", "reason_text", "content_type", "size", "sha256",
+    "width", "height", "duration", "archived_at", "deadline", "url",
 }  # fmt: skip
 
 
@@ -34,6 +34,19 @@ def media(client: APIClient, session: dict[str, Any]) -> list[dict[str, Any]]:
     answer = client.get(f"{ROOT}sessions/{session['id']}/media/")
     assert answer.status_code == 200
     return list(answer.json())
+
+
+def test_what_is_not_kept_by_rule_says_so_in_code_and_words(
+    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+) -> None:
+    session = start()
+    Plan.objects.update(retention={"face": 0})
+    finish(story, session)
+    (face,) = (item for item in media(api, session) if item["kind"] == "face")
+    assert (face["state"], face["reason"], face["url"]) == ("not_provided", "not_kept", None)
+    answer = api.get(f"{ROOT}sessions/{session['id']}/media/", headers={"Accept-Language": "zh-hans"})
+    assert "按规则不保存" in {item["reason_text"] for item in answer.json()}
+    assert api.get(f"{ROOT}sessions/{session['id']}/").json()["archive_state"] == "complete"
 
 
 def body(answer: Any) -> bytes:
