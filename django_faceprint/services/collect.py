@@ -11,8 +11,9 @@ from __future__ import annotations
 import logging
 import traceback
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import suppress
 from contextvars import Context, copy_context
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
@@ -21,7 +22,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import transaction
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q, prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
@@ -47,6 +48,9 @@ Source = MediaAsset.Source
 
 #: Sessions that are claimed together; those that a run does not come to are given back.
 CLAIM_BATCH = 8
+#: Names that are reserved with the claim for a session of which nothing is known but the return: as many as
+#: most that passed have files.
+LIKELY_FILES = 8
 #: Finished visits are written together: so many, and none later than so many seconds.
 COMMIT_BATCH = 16
 COMMIT_WITHIN = 0.2
@@ -141,6 +145,8 @@ class _Run:
     stop: Callable[[], bool] | None
     report: WorkReport = field(default_factory=WorkReport)
     claimed: deque[Lease] = field(default_factory=deque)
+    #: Names of uploads that are reserved for claimed sessions, by the session's key.
+    names: dict[int, list[str]] = field(default_factory=dict)
     finished: list[Changes] = field(default_factory=list)
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
@@ -158,7 +164,7 @@ class _Run:
         finally:
             # However it ended: what visits have brought is written, what nobody came to is given back.
             self._commit()
-            schedule.give_back(self.claimed)
+            self._give_back(self.claimed)
         return self.report
 
     def _work_alone(self) -> None:
@@ -253,7 +259,12 @@ class _Run:
         """What was claimed for a deadline that went by meanwhile yields to work that can keep its own, and
         what would be another's again before its visit is over is claimed anew."""
         while self.claimed and schedule.is_stale(self.claimed[0], now()):
-            schedule.give_back([self.claimed.popleft()])
+            self._give_back([self.claimed.popleft()])
+
+    def _give_back(self, leases: Sequence[Lease]) -> None:
+        schedule.give_back(leases)
+        if names := [name for lease in leases for name in self.names.pop(lease.session_pk, ())]:
+            archive.settle_names(names)
 
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
@@ -272,7 +283,17 @@ class _Run:
                 self._commit()
                 if self._promote():
                     self.claimed.extend(schedule.claim(now(), limit=most))
-        prefetch_related_objects([lease.row for lease in self.claimed if lease.row], "plan", "assets")
+        rows = [lease.row for lease in self.claimed if lease.row]
+        prefetch_related_objects(rows, "plan", "assets")
+        self._reserve_names(rows)
+
+    def _reserve_names(self, rows: Sequence[VerificationSession]) -> None:
+        """Names for what is likely to be stored, in one statement; a visit that needs more asks for them."""
+        counts = {row.pk: count for row in rows if (count := _likely_files(row))}
+        if counts:
+            # A session may have been deleted since it was claimed: then each visit asks for its own.
+            with suppress(IntegrityError):
+                self.names |= archive.reserve_names_of_many(counts)
 
     def _promote(self) -> int:
         """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
@@ -289,6 +310,7 @@ class _Run:
         assert session is not None  # noqa: S101  (narrowing only; claims read the row)
         visit = Visit(lease, session, None, self._in_time, self.monotonic)
         visit.take_assets(session.assets.all())
+        visit.take_names(self.names.pop(session.pk, ()))
         return visit
 
     def _in_time(self) -> bool:
@@ -392,6 +414,16 @@ def _is_urgent(session: VerificationSession) -> bool:
     return (deadline is not None and deadline - moment < URGENT_WITHIN) or (
         returned_at is not None and moment - returned_at < PERSON_WAITS
     )
+
+
+def _likely_files(session: VerificationSession) -> int:
+    """How many files the next visit may store: those wanted, or of a whole session at the first look after
+    the return."""
+    if session.verdict != Verdict.PENDING:
+        wanted = (asset for asset in session.assets.all() if asset.state == State.WANTED)
+        return sum(asset.source != Source.UPLOAD for asset in wanted)
+    returned_at, polled_at = session.returned_at, session.last_polled_at
+    return LIKELY_FILES if returned_at is not None and (polled_at is None or polled_at < returned_at) else 0
 
 
 def _work_through(visit: Visit) -> None:

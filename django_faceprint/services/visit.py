@@ -10,7 +10,7 @@ from __future__ import annotations
 import hashlib
 import logging
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
@@ -211,6 +211,10 @@ class Visit:
         missing = count - len(self._names)
         if missing > 0:
             self._names += on_desk(lambda: archive.reserve_names(self.session.pk, missing))
+
+    def take_names(self, names: Sequence[str]) -> None:
+        """Have *names*, which were reserved for this session when it was claimed."""
+        self._names += names
 
     def next_name(self) -> str:
         """A reserved name, to be used for one upload."""

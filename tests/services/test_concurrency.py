@@ -13,6 +13,7 @@ import pytest
 from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
 
 from django_faceprint import signals
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
@@ -51,6 +52,25 @@ def test_all_of_them_are_archived_whole(story: Story, assert_archived: Archived)
     assert report.archived == sum(session.assets.stored().count() for session in made)
     assert UploadIntent.objects.count() == 0
     assert set(UpstreamCall.objects.values_list("session", flat=True)) >= {session.pk for session in made}
+
+
+def test_names_of_sessions_claimed_together_are_reserved_together(story: Story) -> None:
+    made = returned(story, 3)
+    with CaptureQueriesContext(connection) as queries:
+        assert together().sessions == 3
+    inserts = [query["sql"] for query in queries if query["sql"].startswith("INSERT INTO")]
+    assert sum("uploadintent" in sql for sql in inserts) == 1
+    assert all(story.fresh(session).archive_state == "complete" for session in made)
+    assert UploadIntent.objects.count() == 0
+
+
+def test_names_of_sessions_that_are_given_back_are_free_again(story: Story) -> None:
+    returned(story, 3)
+    asked = iter([False])
+    assert together(stop=lambda: next(asked, True)).sessions == 1
+    assert UploadIntent.objects.count() == 0
+    assert together().sessions == 2
+    assert UploadIntent.objects.count() == 0
 
 
 class MeetingStorage(FileSystemStorage):
