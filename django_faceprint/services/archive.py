@@ -289,11 +289,18 @@ def _refusing_non_media(evidence: Callable[[], bytes | None]) -> Iterator[None]:
         raise refusal
 
 
+class _Encrypted(File):
+    """An encrypting stream as a file for storages, in the pieces that it makes: they are not cut anew."""
+
+    def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
+        return cast(EncryptingStream, self.file).chunks()
+
+
 def _write(name: str, stream: EncryptingStream) -> str:
     failure = ""
     written = name
     try:
-        written = storage().save(name, File(cast(IO[bytes], stream)))
+        written = storage().save(name, _Encrypted(cast(IO[bytes], stream)))
     except FaceprintError:
         raise
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
