@@ -17,6 +17,7 @@ from .breaker import Breakers
 from .codes import ENDPOINTS, ErrorClass, UpstreamError, classify, explain
 from .download import Download, Downloader, MediaBody
 from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
+from .pictures import decode_picture, remembering_pictures
 from .results import (
     AllResult,
     Attempt,
@@ -61,5 +62,7 @@ __all__ = [
     "VerifyToken",
     "checked_plan_id",
     "classify",
+    "decode_picture",
     "explain",
+    "remembering_pictures",
 ]

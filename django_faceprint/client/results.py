@@ -8,8 +8,6 @@ Personal data and URLs stay out of every ``repr``.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field, replace
@@ -17,6 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from .codes import NO_CODE, clean_code, clean_log_id, clean_message
+from .pictures import decode_picture
 
 #: Times come without zone and mean Beijing's (API reference 3.8), which has had no summer time since 1991.
 BEIJING: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
@@ -411,8 +410,8 @@ class _Fields:
         picture = b""
         if isinstance(value, str) and len(value) <= MAX_BASE64:
             try:
-                picture = base64.b64decode(value.replace("\r", "").replace("\n", ""), validate=True)
-            except (binascii.Error, ValueError):
+                picture = decode_picture(value)
+            except ValueError:
                 picture = b""
         if not picture:
             self.odd(key)

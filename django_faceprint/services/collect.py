@@ -26,6 +26,7 @@ from django.db import IntegrityError, transaction
 from django.db.models import F, Q, prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
+from django_faceprint.client import remembering_pictures
 from django_faceprint.clock import now
 from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
@@ -392,9 +393,10 @@ class _Request:
 
 def _visit(visit: Visit) -> None:
     session = visit.session
-    with upstream.client_for(
+    client_of_session = upstream.client_for(
         session.application, session=session, records=visit.calls, urgent=_is_urgent(session)
-    ) as client:
+    )
+    with client_of_session as client, remembering_pictures():
         visit.connection = client
         _work_through(visit)
 

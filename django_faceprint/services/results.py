@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
@@ -84,7 +83,7 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
     for kind, data in ((Kind.ID_FRONT, attempt.front_image), (Kind.ID_BACK, attempt.back_image)):
         if data is None:
             continue
-        digest = hashlib.sha256(data).hexdigest()
+        digest = visit.digest(data)
         for known in visit.out_of_reach(Source.DETAIL):
             unread = attempt.passed and known.kind == kind and not known.sha256
             if unread or known.sha256 == digest:

@@ -245,11 +245,16 @@ class Visit:
 
         Their hash is written even if they cannot be stored now: another answer may bring the same picture.
         """
-        digest = hashlib.sha256(data).hexdigest()
+        digest = self.digest(data)
         self.data[asset.public_id] = data
         self.pictures[digest] = str(asset.public_id)
         if asset.state == State.WANTED and asset.sha256 != digest:
             self.change(asset, sha256=digest)
+
+    def digest(self, data: bytes) -> str:
+        """SHA-256 of a picture in hex; of one that is held already it is known."""
+        known = (digest for digest, held in self._held_pictures().items() if held is data)
+        return next(known, "") or hashlib.sha256(data).hexdigest()
 
     def _held_pictures(self) -> dict[str, bytes]:
         """SHA-256 → bytes of the card pictures that this visit holds."""

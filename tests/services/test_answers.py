@@ -6,9 +6,11 @@ import base64
 import hashlib
 import json
 from typing import Any
+from unittest.mock import Mock
 
 import pytest
 
+from django_faceprint.client import decode_picture, remembering_pictures
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import answers
 
@@ -26,17 +28,18 @@ def cut_out(text: str, **more: Any) -> Any:
     return json.loads(row.body)["result"]["idcard_images"]["front_base64"]
 
 
-def test_a_picture_that_is_held_is_known_without_decoding(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_picture_that_is_held_is_neither_decoded_nor_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     text = base64.b64encode(PICTURE).decode("ascii")
-    decode = base64.b64decode
-
-    def refuse(data: Any, *more: Any, **options: Any) -> bytes:
-        assert data != text, "decoded"
-        return decode(data, *more, **options)
-
-    monkeypatch.setattr(base64, "b64decode", refuse)
-    cut = cut_out(text, pictures={DIGEST: "the asset"}, held={"00": b"another", DIGEST: PICTURE})
+    with remembering_pictures():
+        picture = decode_picture(text)
+        held = {"00": b"another", DIGEST: picture}
+        decode, digest = Mock(wraps=base64.b64decode), Mock(wraps=hashlib.sha256)
+        monkeypatch.setattr(base64, "b64decode", decode)
+        monkeypatch.setattr(hashlib, "sha256", digest)
+        cut = cut_out(text, pictures={DIGEST: "the asset"}, held=held)
     assert cut == {"removed": "picture", "sha256": DIGEST, "asset": "the asset"}
+    assert not [call for call in decode.mock_calls if text in call.args]
+    assert not [call for call in digest.mock_calls if picture in call.args]
 
 
 @pytest.mark.parametrize("held", [{}, {DIGEST: PICTURE}])
