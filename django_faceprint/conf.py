@@ -14,6 +14,7 @@ import re
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
+from functools import lru_cache
 from typing import Any, Literal
 from urllib.parse import urlsplit
 
@@ -304,7 +305,8 @@ class Conf:
 
     def _get(self, key: str, default: Any) -> Any:
         raw = self._all()
-        if unknown := set(raw) - KEYS:
+        if not raw.keys() <= KEYS:
+            unknown = set(raw) - KEYS
             raise FaceprintConfigurationError(f"settings.FACEPRINT has unknown keys: {_names(unknown)}.")
         return raw.get(key, default)
 
@@ -331,7 +333,7 @@ class Conf:
     def _keys(self, key: str) -> tuple[bytes, ...]:
         provider = self.key_provider(key)
         if provider is None:
-            return _read_keys(key, self._strings(key, ()))
+            return _decoded_keys(key, self._strings(key, ()))
         return self._kept_keys.keys_of(key, provider, lambda given: _read_keys(key, given))
 
     def key_provider(self, key: str) -> Provider | None:
@@ -348,6 +350,12 @@ class Conf:
             if not callable(value):
                 raise _wrong(key, "a list of keys, or the dotted path of a callable that can be imported")
         return value if callable(value) else None
+
+
+@lru_cache(maxsize=8)
+def _decoded_keys(name: str, texts: tuple[str, ...]) -> tuple[bytes, ...]:
+    # Remembered: every value that is sealed asks for them.
+    return _read_keys(name, texts)
 
 
 def _read_keys(name: str, given: Sequence[str | bytes]) -> tuple[bytes, ...]:
