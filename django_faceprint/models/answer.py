@@ -27,7 +27,7 @@ class UpstreamAnswer(models.Model):
     endpoint = models.CharField(_("interface"), max_length=40)
     body = EncryptedTextField(label="answer.body", null=True)
     body_index = models.CharField(max_length=80, editable=False)
-    log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="", db_index=True)
+    log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="")
     code = models.CharField(_("code"), max_length=40, blank=True, default="")
     parsed = models.BooleanField(_("understood"), default=True)
     oddities = models.JSONField(_("oddities"), default=list)
@@ -37,6 +37,7 @@ class UpstreamAnswer(models.Model):
         verbose_name = _("upstream answer")
         verbose_name_plural = _("upstream answers")
         ordering = ["session", "received_at"]
+        indexes = [models.Index(fields=["log_id"], name="faceprint_answer_log_id")]
         constraints = [
             models.UniqueConstraint(
                 fields=["session", "endpoint", "body_index"], name="faceprint_answer_once"

@@ -23,7 +23,7 @@ class UpstreamCall(models.Model):
     endpoint = models.CharField(_("interface"), max_length=40)
     outcome = models.CharField(_("outcome"), max_length=30)
     code = models.CharField(_("code"), max_length=40, blank=True, default="")
-    log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="", db_index=True)
+    log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="")
     http_status = models.PositiveSmallIntegerField(null=True)
     latency = models.FloatField(_("latency (s)"))
     session = models.ForeignKey(
@@ -35,6 +35,7 @@ class UpstreamCall(models.Model):
         verbose_name = _("upstream call")
         verbose_name_plural = _("upstream calls")
         ordering = ["-at"]
+        indexes = [models.Index(fields=["log_id"], name="faceprint_call_log_id")]
 
     def __str__(self) -> str:
         return f"{self.endpoint}: {self.outcome}"

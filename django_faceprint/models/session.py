@@ -117,19 +117,16 @@ class VerificationSession(models.Model):
     # A hash of the caller and the key that it gave.
     idempotency_key = models.CharField(max_length=64, null=True, unique=True, editable=False)
     request_digest = models.CharField(max_length=80, default="", editable=False)
-    reference = models.CharField(_("reference"), max_length=100, blank=True, default="", db_index=True)
+    reference = models.CharField(_("reference"), max_length=100, blank=True, default="")
     purpose = models.CharField(_("purpose"), max_length=100, blank=True, default="")
     return_url = EncryptedTextField(label="session.return_url", null=True)
 
-    verdict = models.CharField(
-        _("verdict"), max_length=10, choices=Verdict.choices, default=Verdict.PENDING, db_index=True
-    )
+    verdict = models.CharField(_("verdict"), max_length=10, choices=Verdict.choices, default=Verdict.PENDING)
     archive_state = models.CharField(
         _("archive"),
         max_length=20,
         choices=ArchiveState.choices,
         default=ArchiveState.WAITING,
-        db_index=True,
     )
     score = models.FloatField(_("similarity score"), null=True)
     liveness_score = models.FloatField(_("liveness score"), null=True)
@@ -138,15 +135,15 @@ class VerificationSession(models.Model):
     is_demote = models.BooleanField(_("demoted to recorded video"), null=True)
 
     error_class = models.CharField(_("error class"), max_length=30, blank=True, default="")
-    error_code = models.CharField(_("error code"), max_length=40, blank=True, default="", db_index=True)
+    error_code = models.CharField(_("error code"), max_length=40, blank=True, default="")
     error_message = models.CharField(_("error message"), max_length=200, blank=True, default="")
-    error_log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="", db_index=True)
+    error_log_id = models.CharField(_("log_id"), max_length=40, blank=True, default="")
 
     identity_name = EncryptedTextField(label="session.identity_name", null=True)
     identity_number = EncryptedTextField(label="session.identity_number", null=True)
     certificate_type = models.PositiveSmallIntegerField(_("certificate type"), null=True)
-    name_index = models.CharField(max_length=80, blank=True, default="", db_index=True, editable=False)
-    number_index = models.CharField(max_length=80, blank=True, default="", db_index=True, editable=False)
+    name_index = models.CharField(max_length=80, blank=True, default="", editable=False)
+    number_index = models.CharField(max_length=80, blank=True, default="", editable=False)
     ocr = EncryptedJSONField(label="session.ocr", null=True)
     confirmed = EncryptedJSONField(label="session.confirmed", null=True)
     stat = models.JSONField(_("stage statistics"), null=True)
@@ -194,6 +191,14 @@ class VerificationSession(models.Model):
             models.Index(fields=["ready_deadline", "id"], name="faceprint_session_ready"),
             models.Index(fields=["next_deadline"], name="faceprint_session_next"),
             models.Index(fields=["created_by", "-created_at"], name="faceprint_session_owner"),
+            # Not by db_index: on PostgreSQL that makes a second index, for LIKE, which nothing asks for.
+            models.Index(fields=["reference"], name="faceprint_session_reference"),
+            models.Index(fields=["verdict"], name="faceprint_session_verdict"),
+            models.Index(fields=["archive_state"], name="faceprint_session_archive"),
+            models.Index(fields=["error_code"], name="faceprint_session_code"),
+            models.Index(fields=["error_log_id"], name="faceprint_session_log_id"),
+            models.Index(fields=["name_index"], name="faceprint_session_name"),
+            models.Index(fields=["number_index"], name="faceprint_session_number"),
         ]
         constraints = [
             models.CheckConstraint(
