@@ -19,6 +19,9 @@ COMMANDS = {
     "statements": "SQL statements per archived session on PostgreSQL",
     "memory": "peak memory with a long film",
     "celery": "messages per session, and the share of the CPU",
+    "encryption": "the archive with and without the cipher of its files",
+    "rotation": "all rows under new keys: memory and time",
+    "seek": "jumps in a long encrypted film against a plain one",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 

@@ -16,7 +16,7 @@ from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 
-from . import rivals, sessions
+from . import plain, rivals, sessions
 from .project import CONCURRENCY, Project
 from .report import Goal, Report, Spread
 from .servers import postgresql, sqlite
@@ -157,7 +157,8 @@ def archive(
     finally:
         for worker in workers:
             worker.stop()
-    sessions.verify(count, upstream.hashes, project.archive)
+    with plain.files(encrypted=project.encrypts):
+        sessions.verify(count, upstream.hashes, project.archive)
     sessions.remove(project.archive)
     return {
         "sessions": count,

@@ -12,7 +12,8 @@ import time
 from datetime import timedelta
 from pathlib import Path
 
-from .project import set_up
+from . import plain
+from .project import Project, set_up
 
 #: Below the time after which a run begins no further download.
 RUN_SECONDS = 100
@@ -46,9 +47,10 @@ def main() -> None:
     started, cpu = time.monotonic(), time.process_time()
     if profile is not None:
         profile.enable()
-    report = collect_due(
-        budget=timedelta(seconds=RUN_SECONDS), monotonic=time.monotonic, concurrency=conf.concurrency
-    )
+    with plain.files(encrypted=Project.from_environment().encrypts):
+        report = collect_due(
+            budget=timedelta(seconds=RUN_SECONDS), monotonic=time.monotonic, concurrency=conf.concurrency
+        )
     result = {
         "sessions": report.sessions,
         "failures": report.failures,

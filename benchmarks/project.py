@@ -26,6 +26,11 @@ class Project:
     authorities: str = ""
     concurrency: int = CONCURRENCY
     broker: str = "memory://"
+    #: Whether files are encrypted; off only to compare with.
+    encrypts: bool = True
+    #: Numbers of fixed keys, the newest first.
+    encryption_keys: tuple[int, ...] = (1,)
+    index_keys: tuple[int, ...] = (2,)
 
     @classmethod
     def from_environment(cls) -> Self:

@@ -60,6 +60,6 @@ FACEPRINT: dict[str, Any] = {
     # The engine is measured, not Baidu's limit.
     "QPS": 10_000,
     "CONCURRENCY": PROJECT.concurrency,
-    "ENCRYPTION_KEYS": [fixed_key(1)],
-    "INDEX_KEYS": [fixed_key(2)],
+    "ENCRYPTION_KEYS": [fixed_key(number) for number in PROJECT.encryption_keys],
+    "INDEX_KEYS": [fixed_key(number) for number in PROJECT.index_keys],
 }

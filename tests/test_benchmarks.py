@@ -10,9 +10,12 @@ from typing import Any
 
 import pytest
 
-from benchmarks import claims, statements, upstream
+from benchmarks import claims, plain, statements, upstream
 from benchmarks.report import Goal, Report, Spread
 from django_faceprint.media_types import MP4, describe_image, describe_video
+from django_faceprint.privacy.files import EncryptingStream
+from django_faceprint.services import archive
+from tests.factories import image_bytes, make_asset, make_passed_session
 
 
 def test_the_median_decides_whether_a_goal_is_met() -> None:
@@ -47,6 +50,25 @@ def test_what_is_served_is_what_the_product_takes(tmp_path: Path) -> None:
     assert hashlib.sha256(film.read_bytes()).hexdigest() in hashes
     for name in ("detail", "getall"):
         assert len((tmp_path / name).read_bytes()) > 2 * upstream.CARD_BYTES
+
+
+@pytest.mark.django_db
+@pytest.mark.parametrize("encrypted", [True, False])
+def test_only_the_cipher_of_files_is_exchanged(encrypted: bool) -> None:
+    """Else the ratio would be that of two different products."""
+    asset = make_asset(make_passed_session(), "face")
+    data = image_bytes()
+    with plain.files(encrypted=encrypted):
+        columns = archive.save(asset, f"benchmark/{asset.public_id}", [data])
+        for name, value in columns.items():
+            setattr(asset, name, value)
+        with archive.open_stored(asset) as reader:
+            assert reader.read_all() == data
+            assert b"".join(reader.iter_range(10, 99)) == data[10:99]
+    with archive.storage().open(asset.stored_name) as file:
+        assert (file.read() == data) != encrypted
+    assert (asset.sha256, asset.size) == (hashlib.sha256(data).hexdigest(), len(data))
+    assert archive.EncryptingStream is EncryptingStream
 
 
 def test_statements_are_counted_by_verb_and_table(tmp_path: Path) -> None:
