@@ -153,6 +153,8 @@ class DatabaseTable(_Replaced):
         stack = ExitStack()
         stack.enter_context(patch.object(collect, "schedule", self))
         stack.enter_context(patch.object(collect, "commit", self.commit))
+        # Nothing is stored here.
+        stack.enter_context(patch.object(collect, "_likely_files", lambda _: 0))
         return stack
 
     def _promote(self, moment: datetime, **more: Any) -> int:
@@ -206,6 +208,8 @@ class MemoryTable(_Replaced):
         stack = ExitStack()
         stack.enter_context(patch.object(collect, "schedule", self))
         stack.enter_context(patch.object(collect, "commit", self.commit))
+        # Nothing is stored here.
+        stack.enter_context(patch.object(collect, "_likely_files", lambda _: 0))
         stack.enter_context(patch.object(collect, "prefetch_related_objects", lambda *_: None))
         return stack
 

@@ -104,13 +104,15 @@ def tokens_of(folder: Path) -> list[str]:
 def forms(secret: str) -> set[bytes]:
     """How a text may lie in a file: as it is, in JSON, in a URL, in base64, in UTF-16."""
     plain = secret.encode()
-    return {
+    found = {
         plain,
         json.dumps(secret).strip('"').encode(),
         quote(secret).encode(),
         base64.b64encode(plain).rstrip(b"=")[:-1],
         secret.encode("utf-16-le"),
     }
+    # A few bytes occur in encrypted files by chance.
+    return {form for form in found if len(form) >= 6}
 
 
 def test_all_processes_are_gone(demo: tuple[Path, str]) -> None:
