@@ -22,6 +22,7 @@ COMMANDS = {
     "encryption": "the archive with and without the cipher of its files",
     "rotation": "all rows under new keys: memory and time",
     "seek": "jumps in a long encrypted film against a plain one",
+    "looks": "records seen per second with the access log and without it",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 

@@ -18,7 +18,7 @@ from datetime import UTC, datetime, timedelta
 from typing import Any
 
 from django.db import IntegrityError, transaction
-from django.db.models import Exists, OuterRef, QuerySet
+from django.db.models import Exists, Max, OuterRef, QuerySet
 
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -29,8 +29,6 @@ from django_faceprint.privacy.keys import SealBroken, UnknownKey, encryption_rin
 from .access import reason_digest
 
 BATCH = 1_000
-#: Links that one run makes at most.
-LINKS_PER_RUN = 50_000
 #: For so long after it was begun an entry may still be committed; what comes later, verification finds.
 LATE = timedelta(hours=1)
 #: An entry that is older than this and has no link was not reached by ``faceprint.seal``.
@@ -51,8 +49,8 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with the log: what (``edited missing gap unsealed truncated forged
-    unknown_key reason``), and the link or entry that it was found at."""
+    """Something that is wrong with the log: what (``edited missing gap backdated unsealed
+    truncated forged unknown_key reason``), and the link or entry that it was found at."""
 
     kind: str
     sequence: int | None = None
@@ -85,17 +83,17 @@ class Verification:
 def seal() -> int:
     """Chain what has been committed to the log; how many entries. Safe to run twice at once: one of the two
     then makes the links."""
+    moment = now()
     made = 0
-    while made < LINKS_PER_RUN:
+    count = BATCH
+    while count == BATCH:
         try:
             with transaction.atomic():
-                count = _seal_batch()
+                count = _seal_batch(moment)
         except IntegrityError:
             # Another run was quicker with this sequence.
             return made
         made += count
-        if count < BATCH:
-            break
     return made
 
 
@@ -127,11 +125,10 @@ def prune() -> int:
     return pruned
 
 
-def _seal_batch() -> int:
+def _seal_batch(moment: datetime) -> int:
     last = _last_link()
     sequence, digest = (last.sequence, last.digest) if last else (0, "")
-    entries = list(unsealed(since=last.sealed_at - LATE if last else None).order_by("pk")[:BATCH])
-    moment = now()
+    entries = _waiting(last)
     links = []
     for entry in entries:
         sequence += 1
@@ -148,6 +145,17 @@ def _seal_batch() -> int:
         )
     AccessSeal.objects.bulk_create(links)
     return len(links)
+
+
+def _waiting(last: AccessSeal | None) -> list[AccessLog]:
+    """The next entries to chain: those that were committed late first, then whatever is newer than all that
+    is chained, also after the chain has stood still for days."""
+    if last is None:
+        return list(AccessLog.objects.order_by("pk")[:BATCH])
+    newest = AccessSeal.objects.aggregate(newest=Max("log_id"))["newest"]
+    late = list(unsealed(since=last.sealed_at - LATE).filter(pk__lt=newest).order_by("pk")[:BATCH])
+    newer = AccessLog.objects.filter(pk__gt=newest).order_by("pk")
+    return late + list(newer[: BATCH - len(late)])
 
 
 def unsealed(*, since: datetime | None = None) -> QuerySet[AccessLog]:
@@ -219,11 +227,18 @@ def verify(
     result = Verification()
     total = AccessSeal.objects.count()
     before: AccessSeal | None = None
+    # When the run before the present one was: links of one run share their time.
+    earlier_run: datetime | None = None
     for links in _batches():
         entries = AccessLog.objects.in_bulk([link.log_id for link in links])
         result.entries += len(entries)
         for link in links:
-            _verify_link(link, before, entries.get(link.log_id), result)
+            if before is not None and before.sealed_at != link.sealed_at:
+                earlier_run = before.sealed_at
+            entry = entries.get(link.log_id)
+            _verify_link(link, before, entry, result)
+            if entry is not None and earlier_run is not None and entry.at < earlier_run - LATE:
+                result.add("backdated", link.sequence, link.log_id)
             if link.sequence in wanted and not link.digest.startswith(wanted.pop(link.sequence)):
                 result.add("forged", link.sequence, link.log_id)
             before = link

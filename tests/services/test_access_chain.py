@@ -22,8 +22,8 @@ from django_faceprint.services.access_chain import Verification, head, prune, se
 pytestmark = pytest.mark.django_db(transaction=True)
 
 SOME_ID = "018f0000-0000-7000-8000-000000000001"
-#: The last link, the entries, the links, and what a transaction takes.
-BATCH_QUERIES = 5
+#: The last link, the newest entry of it, late and new entries, the links, and what a transaction takes.
+BATCH_QUERIES = 7
 DAY = timedelta(days=1)
 LOG, CHAIN = "faceprint_accesslog", "faceprint_accessseal"
 
@@ -186,23 +186,52 @@ def test_a_chain_made_anew_without_the_key_is_found(tamper: Any, settings: Any) 
     assert kinds() == {"forged": 2}
 
 
-def test_an_entry_put_in_later_is_found(tamper: Any) -> None:
+def test_an_entry_put_in_later_is_found(clock: Any) -> None:
     look()
     seal()
-    look(at=now() - 2 * DAY)
-    assert seal() == 0
+    clock.advance(minutes=1)
+    backdated = look(at=now() - 2 * DAY)
+    assert seal() == 1
+    (finding,) = verify().findings
+    assert (finding.kind, finding.sequence, finding.log_id) == ("backdated", 2, backdated.pk)
+
+
+def test_an_entry_that_nobody_chains_is_found(clock: Any) -> None:
+    look()
+    seal()
+    look()
+    assert kinds() == {}
+    clock.advance(minutes=6)
     assert kinds() == {"unsealed": 1}
 
 
-def test_an_entry_that_was_committed_late_is_chained() -> None:
-    first = look(at=now() - timedelta(minutes=30))
-    late = look(at=now() - timedelta(minutes=40))
-    AccessSeal.objects.all()
-    assert late.pk > first.pk
+def test_whatever_was_written_while_the_chain_stood_still_is_chained(
+    clock: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(access_chain, "BATCH", 3)
+    look()
     seal()
-    # Its transaction began before those that are chained already, and ended after them.
-    look(at=now() - timedelta(minutes=50))
+    for _ in range(4):
+        clock.advance(hours=13)
+        look()
+        look()
+    clock.advance(hours=13)
+    assert seal() == 8
+    assert seal() == 0
+    assert kinds() == {}
+
+
+def test_an_entry_that_was_committed_late_is_chained(tamper: Any) -> None:
+    late = look(at=now() - timedelta(minutes=50))
+    look(at=now() - timedelta(minutes=30))
+    tamper(f"DELETE FROM {LOG} WHERE id = %s", late.pk)  # noqa: S608
+    seal()
+    # Its transaction began before that of the one that is chained, got its number, and ends only now.
+    AccessLog(
+        pk=late.pk, at=late.at, actor_id="7", actor_name="operator", action="view_media", channel="api"
+    ).save()
     assert seal() == 1
+    assert list(AccessSeal.objects.order_by("sequence").values_list("log_id", flat=True))[-1] == late.pk
     assert kinds() == {}
 
 

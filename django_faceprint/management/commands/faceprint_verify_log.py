@@ -91,6 +91,7 @@ def _words(finding: Finding) -> str:
         "missing": _("Link %(sequence)s: entry %(log_id)s was deleted."),
         "gap": _("Link %(sequence)s: the links before it were deleted."),
         "forged": _("Link %(sequence)s: this is not the link that was made."),
+        "backdated": _("Link %(sequence)s: entry %(log_id)s claims to be older than when it was written."),
         "truncated": _("Link %(sequence)s was there before, and is not any more."),
         "unsealed": _("Entry %(log_id)s was never chained: put in later, or faceprint.seal does not run."),
         "unknown_key": _("Link %(sequence)s was made with a key that is not configured."),
