@@ -205,7 +205,10 @@ def send(browser: Client, address: str, line: Line, pk: int) -> HttpResponseBase
     if "action" in body:
         body["_selected_action"] = [str(pk)]
     if body.get("token") == "preview":
-        body["token"] = signing.dumps({"keys": [pk], "withdrawal": False}, salt="faceprint.erase")
+        body["token"] = signing.dumps(
+            {"keys": [pk], "withdrawal": False, "user": browser.session.get("_auth_user_id", "")},
+            salt="faceprint.erase",
+        )
     if line.method == "get":
         answer = browser.get(address + line.query)
     elif address.startswith("/api/"):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin, messages
@@ -77,7 +78,9 @@ def preview_page(
         "preview": erasure.preview(sessions),
         "rows": rows,
         "more": max(len(keys) - LISTED, 0),
-        "token": signing.dumps({"keys": keys, "withdrawal": withdrawal}, salt=_SALT),
+        "token": signing.dumps(
+            {"keys": keys, "withdrawal": withdrawal, "user": str(request.user.pk)}, salt=_SALT
+        ),
         "longest": erasure.LONGEST_REASON,
         "confirm_url": confirm_url,
         "back_url": back_url,
@@ -94,9 +97,11 @@ def confirm(
     request: HttpRequest, model_admin: admin.ModelAdmin, *, confirm_url: str, back_url: str
 ) -> HttpResponseBase:
     """Erase what the preview showed, if its number was typed and a reason given."""
-    try:
+    signed: dict[str, Any] = {}
+    with suppress(signing.BadSignature):
         signed = signing.loads(request.POST.get("token", ""), salt=_SALT, max_age=PREVIEW_LIFE)
-    except signing.BadSignature:
+    # A preview is for whoever asked for it, and once: what was erased meanwhile is not erased again.
+    if signed.get("user") != str(request.user.pk) or not _are_there(signed["keys"]):
         model_admin.message_user(
             request, _("Nothing was erased: the preview is too old. Look again."), messages.WARNING
         )
@@ -133,6 +138,11 @@ def confirm(
     return HttpResponseRedirect(
         reverse("admin:faceprint_erasure_change", args=[done.pk], current_app=model_admin.admin_site.name)
     )
+
+
+def _are_there(keys: list[int]) -> bool:
+    there = VerificationSession.objects.filter(pk__in=keys, erased_at__isnull=True)
+    return there.count() == len(keys)
 
 
 def _erase(keys: list[int], *, withdrawal: bool, reason: str, actor: Actor) -> Erasure:

@@ -7,7 +7,6 @@ from datetime import date, datetime, timedelta
 from typing import Any
 from zoneinfo import ZoneInfo
 
-from django.db import transaction
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
@@ -136,13 +135,13 @@ def withdraw(session: VerificationSession, *, reason: str, actor: Actor) -> Eras
 
     May be repeated. Raises as :func:`erasure.erase`; call it outside of transactions.
     """
-    moment = now()
-    with transaction.atomic():
+
+    def note() -> None:
         consent, _ = ConsentRecord.objects.get_or_create(
             session_id=session.public_id, defaults={"purpose": session.purpose}
         )
         ConsentRecord.objects.filter(pk=consent.pk, withdrawn_at=None).update(
-            withdrawn_at=moment, withdrawn_by=actor.name[:150]
+            withdrawn_at=now(), withdrawn_by=actor.name[:150]
         )
         AccessLog.objects.create(
             **actor.columns(),
@@ -150,7 +149,9 @@ def withdraw(session: VerificationSession, *, reason: str, actor: Actor) -> Eras
             action=AccessLog.Action.WITHDRAW,
             session_id=session.public_id,
         )
-    return erasure.erase(VerificationSession.objects.filter(pk=session.pk), reason=reason, actor=actor)
+
+    found = VerificationSession.objects.filter(pk=session.pk)
+    return erasure.erase(found, reason=reason, actor=actor, also=note)
 
 
 def prune() -> int:

@@ -7,7 +7,7 @@ storage has said that none of them is there any more.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -118,17 +118,27 @@ def preview(sessions: VerificationSessionQuerySet) -> Preview:
     )
 
 
-def erase(sessions: VerificationSessionQuerySet, *, reason: str, actor: Actor) -> Erasure:
+def erase(
+    sessions: VerificationSessionQuerySet,
+    *,
+    reason: str,
+    actor: Actor,
+    also: Callable[[], object] | None = None,
+) -> Erasure:
     """Erase *sessions* now, whatever their retention; polling stops, nothing is fetched any more.
 
     All rows go in one transaction, with an entry of the access log for each session. Files go next; what
     storage does not delete is tried again by ``faceprint.retain``. Look at ``verified_at``.
+
+    *also* is called in that transaction: what is to be true together with the erasure or not at all.
 
     Raises :class:`InvalidInput` for ``reason``. Call it outside of transactions.
     """
     _check_reason(reason)
     purged = Purged()
     with transaction.atomic():
+        if also is not None:
+            also()
         rows = list(sessions.order_by("pk").values_list("pk", "public_id"))
         erased = [public_id for pk, public_id in rows if purge_rows(pk, "erased", purged)]
         erasure = Erasure.objects.create(

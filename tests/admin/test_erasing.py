@@ -128,6 +128,24 @@ def test_an_old_preview_erases_nothing(
     assert not Erasure.objects.exists()
 
 
+def test_a_preview_is_for_whoever_asked_and_for_once(
+    eraser: Client, session: VerificationSession, admin_client: Client
+) -> None:
+    page = eraser.post(f"{LIST}{session.pk}/erase/")
+    assert confirm(admin_client, page)["Location"] == LIST
+    assert not Erasure.objects.exists()
+    confirm(eraser, page)
+    assert confirm(eraser, page)["Location"] == LIST
+    assert Erasure.objects.count() == 1
+
+
+def test_a_withdrawal_without_a_reason_changes_nothing(eraser: Client, session: VerificationSession) -> None:
+    page = eraser.post(f"{LIST}{session.pk}/erase/", {"withdrawal": "1"})
+    assert "Give a reason" in confirm(eraser, page, reason="  ").content.decode()
+    assert not ConsentRecord.objects.exists()
+    assert not AccessLog.objects.exists()
+
+
 def test_a_person_is_erased_over_all_records(eraser: Client, session: VerificationSession) -> None:
     factories.make_passed_session(confirmed={"name": factories.NAME, "number": factories.NUMBER})
     other = factories.make_passed_session(identity_name="李四", identity_number="440308199901015331")
