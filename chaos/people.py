@@ -7,6 +7,7 @@ import threading
 import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from datetime import UTC, datetime
 from functools import cache
 from typing import TypeVar
 
@@ -16,6 +17,7 @@ from django_faceprint.client import Identity, MatchImage
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import VerificationSession
 from django_faceprint.services.archive import StorageFailed
+from django_faceprint.services.consent import Consent
 from django_faceprint.services.sessions import StartRequest, record_return, start_session
 from django_faceprint.tasks import wake_up
 from example_project.demo.people import MATCH_PLANS, RETRY_PLANS, SPECIFIED_PLANS, Person, match_image
@@ -34,6 +36,16 @@ ALL_PLANS = {"25001": 3, "25002": 2, "25003": 1, "25004": 3, "25005": 4, "25006"
 LONG_LIVED = {"25005": 1}
 RECORDED = {"25001": 5, "25002": 2, "25003": 1, "25004": 3, "25006": 3, "25007": 2}
 
+#: Given long before any run.
+CONSENT = Consent(
+    "chaos",
+    notice_version="1",
+    given_at=datetime(2026, 1, 1, tzinfo=UTC),
+    channel="chaos",
+    separate=True,
+    names_recipient=True,
+    alternative_offered=True,
+)
 _FAILURES = ("223120", "223114", "222351", "223131")
 
 
@@ -139,6 +151,7 @@ def _request(person: Person) -> StartRequest:
         plan_id=person.plan,
         reference=person.reference,
         purpose="chaos",
+        consent=CONSENT,
         identity=Identity.checked(name, number, kind) if person.plan in SPECIFIED_PLANS else None,
         match_image=_match_image(sum(person.reference.encode()) % 8) if person.plan in MATCH_PLANS else None,
         # A host that repeats the call after an accident gets the same session.
