@@ -31,7 +31,8 @@ class AccessLog(AppendOnly):
         WITHDRAW = "withdraw", _("withdrew consent")
         ERASE = "erase", _("erased record")
 
-    public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
+    #: Names the entry's reason. Not indexed: entries are found otherwise, and an index costs each look.
+    public_id = models.UUIDField(default=time_ordered_uuid, editable=False)
     at = models.DateTimeField(_("time"), default=now, db_index=True)
     actor_id = models.CharField(_("actor ID"), max_length=64)
     actor_name = models.CharField(_("actor"), max_length=150)
