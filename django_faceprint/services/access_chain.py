@@ -33,6 +33,8 @@ BATCH = 1_000
 LATE = timedelta(hours=1)
 #: An entry that is older than this and has no link was not reached by ``faceprint.seal``.
 UNSEALED_AFTER = timedelta(minutes=5)
+#: By how much clocks of web servers, workers and the database may differ.
+CLOCK_MARGIN = timedelta(hours=1)
 #: Findings that are told one by one.
 NAMED = 1_000
 PURPOSE = "access log"
@@ -108,7 +110,9 @@ def prune() -> int:
 
     The newest of the links that are old enough stays as the anchor of the chain.
     """
-    cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
+    # The triggers go by the database's clock, and an entry's time is that of another machine than its link's.
+    entries_until = now() - max(conf.log_retention, KEPT_AT_LEAST) - CLOCK_MARGIN
+    cutoff = entries_until - CLOCK_MARGIN
     anchor = AccessSeal.objects.filter(sealed_at__lt=cutoff).order_by("-sequence").first()
     if anchor is None:
         return 0
@@ -120,7 +124,7 @@ def prune() -> int:
         entries = AccessLog.objects.filter(pk__in=[log_id for _, log_id in links])
         public_ids = list(entries.values_list("public_id", flat=True))
         AccessReason.objects.filter(public_id__in=public_ids).delete()
-        pruned = entries.prune("at", cutoff)
+        pruned = entries.prune("at", entries_until)
         AccessSeal.objects.filter(sequence__lte=links[-1][0]).prune("sealed_at", cutoff)
     return pruned
 
