@@ -10,9 +10,11 @@ from django.http import HttpRequest
 from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.models import AccessLog, UpstreamCall, VerificationSession
+from django_faceprint.models import AccessLog, AccessReason, AccessSeal, UpstreamCall, VerificationSession
+from django_faceprint.privacy.keys import SealBroken
 
 from . import words
 from .readonly import ReadOnlyAdmin
@@ -24,9 +26,16 @@ from .sessions import EMPTY, badge
 class AccessLogAdmin(ReadOnlyAdmin):
     """Append-only. Seen with the permission ``view_accesslog``."""
 
-    list_display = ("at", "actor_name", "action", "session_id", "asset_id", "channel", "address")
+    list_display = (
+        *("at", "actor_name", "action", "reason", "session_id", "asset_id", "channel", "address"),
+    )
     list_display_links = ("at",)
     list_filter = ("action", "channel")
+    fields = (
+        *("at", "actor_name", "actor_id", "action", "reason", "reason_in_words", "record_link"),
+        *("asset_id", "channel", "address", "is_chained"),
+    )
+    readonly_fields = fields
     search_help_text = _("Exact session ID, file ID or user name.")
     sortable_by = ("at",)
 
@@ -44,6 +53,41 @@ class AccessLogAdmin(ReadOnlyAdmin):
         if identifier is not None:
             found |= Q(session_id=identifier) | Q(asset_id=identifier)
         return queryset.filter(found), False
+
+    @admin.display(description=_("reason"), empty_value=EMPTY)
+    def reason(self, entry: AccessLog) -> str | None:
+        return words.reason_name(entry.reason_code) if entry.reason_code else None
+
+    @admin.display(description=_("reason in words"), empty_value=EMPTY)
+    def reason_in_words(self, entry: AccessLog) -> str | None:
+        """What was typed; that it was erased, or cannot be decrypted, is said instead."""
+        if not entry.reason_digest:
+            return None
+        kept = AccessReason.objects.filter(public_id=entry.public_id).first()
+        if kept is None:
+            return gettext("erased")
+        try:
+            return kept.text
+        except SealBroken:
+            return gettext("cannot be decrypted")
+
+    @admin.display(description=_("session"), empty_value=EMPTY)
+    def record_link(self, entry: AccessLog) -> SafeString | str | None:
+        """The record, if it is still there."""
+        if entry.session_id is None:
+            return None
+        found = VerificationSession.objects.filter(public_id=entry.session_id)
+        pk = found.values_list("pk", flat=True).first()
+        if pk is None:
+            return str(entry.session_id)
+        url = reverse(
+            "admin:faceprint_verificationsession_change", args=[pk], current_app=self.admin_site.name
+        )
+        return format_html('<a class="fp-nowrap" href="{}">{}</a>', url, entry.session_id)
+
+    @admin.display(description=_("chained"), boolean=True)
+    def is_chained(self, entry: AccessLog) -> bool:
+        return AccessSeal.objects.filter(log_id=entry.pk).exists()
 
 
 @admin.register(UpstreamCall)

@@ -7,7 +7,8 @@ import pytest
 from django.core import mail
 from django.test import Client
 
-from django_faceprint.models import AccessLog, Alert, AlertRule, Plan
+from django_faceprint.models import AccessLog, AccessReason, Alert, AlertRule, Plan
+from django_faceprint.services.access_chain import seal
 from tests import factories
 
 from .test_sessions import messages_of, text_of
@@ -228,6 +229,36 @@ def test_the_access_log_needs_its_permission_and_cannot_be_changed(login: Callab
     chosen = {"action": "delete_selected", "_selected_action": [entry.pk], "post": "yes"}
     client.post(f"{BASE}accesslog/", chosen)
     assert AccessLog.objects.count() == 2
+
+
+def test_an_entry_shows_why_and_whether_it_is_chained(login: Callable[..., Client]) -> None:
+    session = factories.make_session()
+    entry = AccessLog(
+        actor_id="2",
+        actor_name="other",
+        action="reveal",
+        channel="admin",
+        session_id=session.public_id,
+        reason_code="complaint",
+        reason_digest="0" * 64,
+    )
+    entry.save()
+    AccessReason.objects.create(public_id=entry.public_id, text="ticket <4711>", salt="s")
+    auditor = login("view_accesslog")
+    page = f"/admin/faceprint/accesslog/{entry.pk}/change/"
+    html = auditor.get(page).content.decode()
+    assert "complaint of the person" in html
+    assert "ticket &lt;4711&gt;" in html
+    assert f"/admin/faceprint/verificationsession/{session.pk}/change/" in html
+    assert "icon-no" in html
+    seal()
+    AccessReason.objects.all().delete()
+    html = auditor.get(page).content.decode()
+    assert "ticket" not in html
+    assert "erased" in html
+    assert "icon-yes" in html
+    # The list tells the code, and takes no query for each entry.
+    assert "complaint of the person" in auditor.get("/admin/faceprint/accesslog/").content.decode()
 
 
 def test_the_access_log_is_closed_to_others(viewer: Client) -> None:
