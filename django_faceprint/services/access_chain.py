@@ -143,7 +143,7 @@ def _seal_batch(moment: datetime) -> int:
                 log_id=entry.pk,
                 version=VERSION,
                 digest=digest,
-                mac=_mac(sequence, digest),
+                mac=_mac(sequence, digest, moment),
                 sealed_at=moment,
             )
         )
@@ -184,10 +184,12 @@ def _text(value: Any) -> str | None:
     return None if value is None else str(value)
 
 
-def _mac(sequence: int, digest: str, key_id: str | None = None) -> str:
+def _mac(sequence: int, digest: str, sealed_at: datetime, key_id: str | None = None) -> str:
+    # With its time, which alone excuses that the links before an anchor are gone.
     ring = encryption_ring()
     key_id = key_id or ring.primary_id
-    return f"{key_id}:{ring.mac(PURPOSE, f'{sequence}:{digest}'.encode(), key_id=key_id).hex()}"
+    content = f"{sequence}:{digest}:{_text(sealed_at)}".encode()
+    return f"{key_id}:{ring.mac(PURPOSE, content, key_id=key_id).hex()}"
 
 
 # --- keys ---------------------------------------------------------------------------------------
@@ -203,12 +205,13 @@ def renewed_mac(link: AccessSeal) -> str | None:
         return None
     if not _is_authentic(link):
         raise SealBroken
-    return _mac(link.sequence, link.digest)
+    return _mac(link.sequence, link.digest, link.sealed_at)
 
 
 def _is_authentic(link: AccessSeal) -> bool:
     """Raises :class:`UnknownKey`."""
-    return hmac.compare_digest(link.mac, _mac(link.sequence, link.digest, link.mac.partition(":")[0]))
+    made = _mac(link.sequence, link.digest, link.sealed_at, link.mac.partition(":")[0])
+    return hmac.compare_digest(link.mac, made)
 
 
 # --- verifying ----------------------------------------------------------------------------------
@@ -231,18 +234,22 @@ def verify(
     result = Verification()
     total = AccessSeal.objects.count()
     before: AccessSeal | None = None
-    # When the run before the present one was: links of one run share their time.
-    earlier_run: datetime | None = None
+    # How far earlier runs had come, and how far the present one has: links of one run share their time.
+    reached: datetime | None = None
+    present: datetime | None = None
     for links in _batches():
         entries = AccessLog.objects.in_bulk([link.log_id for link in links])
         result.entries += len(entries)
         for link in links:
             if before is not None and before.sealed_at != link.sealed_at:
-                earlier_run = before.sealed_at
+                reached = max(filter(None, (reached, present)), default=None)
+                present = None
             entry = entries.get(link.log_id)
             _verify_link(link, before, entry, result)
-            if entry is not None and earlier_run is not None and entry.at < earlier_run - LATE:
-                result.add("backdated", link.sequence, link.log_id)
+            if entry is not None:
+                if reached is not None and entry.at < reached - LATE:
+                    result.add("backdated", link.sequence, link.log_id)
+                present = max(filter(None, (present, min(entry.at, link.sealed_at))))
             if link.sequence in wanted and not link.digest.startswith(wanted.pop(link.sequence)):
                 result.add("forged", link.sequence, link.log_id)
             before = link

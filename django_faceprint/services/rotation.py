@@ -101,7 +101,7 @@ def _columns(model: type[Model]) -> list[str]:
     """What of a row is looked at."""
     extra: dict[type[Model], tuple[str, ...]] = {
         MediaAsset: ("public_id", "wrapped_key"),
-        AccessSeal: ("digest", "mac"),
+        AccessSeal: ("digest", "mac", "sealed_at"),
         VerificationSession: (
             *("verify_token_index", "name_index", "number_index"),
             *("request_digest", "created_at"),

@@ -136,6 +136,30 @@ def test_deleting_from_the_front_is_found(tamper: Any) -> None:
     assert kinds() == {"gap": 1}
 
 
+def test_a_front_that_was_cut_off_cannot_be_passed_off_as_old(tamper: Any, clock: Any) -> None:
+    first = [look() for _ in range(3)]
+    seal()
+    noted = head()
+    clock.advance(minutes=1)
+    look()
+    seal()
+    tamper(f"DELETE FROM {LOG} WHERE id <= %s", first[-1].pk)  # noqa: S608
+    tamper(f"DELETE FROM {CHAIN} WHERE sequence <= 3")  # noqa: S608
+    assert kinds(heads=[noted]) == {"gap": 1}
+    tamper(f"UPDATE {CHAIN} SET sealed_at = '2020-01-01 00:00:00' WHERE sequence = 4")  # noqa: S608
+    assert "forged" in kinds(heads=[noted])
+
+
+def test_a_catching_up_that_was_broken_off_is_no_finding(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(access_chain, "BATCH", 2)
+    for _ in range(6):
+        look(at=now() - 3 * DAY)
+    access_chain._seal_batch(now())
+    clock.advance(minutes=1)
+    assert seal() == 4
+    assert kinds() == {}
+
+
 def test_cutting_off_the_end_is_found_by_a_head_that_was_noted(tamper: Any) -> None:
     entries = [look() for _ in range(3)]
     seal()
