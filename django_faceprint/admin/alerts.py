@@ -19,9 +19,9 @@ from django_faceprint.alerts.mail import AlertMailFailed, send_test_mail
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule
 
+from .columns import badge
 from .readonly import OnlyListedFilters, ReadOnlyAdmin
 from .record import Badge
-from .sessions import badge
 
 MANAGE = "faceprint.manage_alerts"
 

@@ -1,75 +1,198 @@
-"""Filters of the record list."""
+"""The bar of filters above the record list: its fields, and the chips of those in use."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import Any
 
-from django.contrib import admin
-from django.db.models import QuerySet
-from django.http import HttpRequest
-from django.utils import timezone
+from django.utils.functional import Promise
+from django.utils.translation import gettext, ngettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.services.selection import (
+    DEFAULT_SPAN,
+    LONGEST_TEXT,
+    MOST_ATTEMPTS,
+    Selection,
+)
 
 from . import words
 
+Choices = Iterable[tuple[str, Any]]
 
-class CreatedFilter(admin.SimpleListFilter):
-    """When the record was made. By the project's clock, which tests and the demo move."""
+SPANS: dict[str, Promise] = {
+    "today": _("today"),
+    "24h": _("last 24 hours"),
+    "7d": _("last 7 days"),
+    "30d": _("last 30 days"),
+    "all": _("all time"),
+}
+HOURS_LEFT: dict[str, Promise] = {
+    "6h": _("less than 6 hours"),
+    "24h": _("less than 24 hours"),
+    "over": pgettext_lazy("time left to a deadline", "overdue"),
+}
+DAYS_LEFT: dict[str, Promise] = {
+    "7d": _("ends within 7 days"),
+    "30d": _("ends within 30 days"),
+    "over": pgettext_lazy("retention", "is over"),
+    "none": _("no end set"),
+}
+#: Fields that are always in sight; the others come after "More filters".
+_IN_SIGHT = ("status", "archive_state", "left", "plan", "error_class")
+_NAMES: dict[str, Promise] = {
+    "created": _("created"),
+    "since": _("from"),
+    "until": _("to"),
+    "status": _("status"),
+    "verdict": _("verdict"),
+    "archive_state": _("archive"),
+    "left": _("time left"),
+    "plan": _("plan"),
+    "liveness": _("liveness"),
+    "purpose": _("purpose"),
+    "reference": _("reference"),
+    "application": _("application"),
+    "environment": _("environment"),
+    "certificate_type": _("document"),
+    "score_min": _("similarity from"),
+    "score_max": _("similarity to"),
+    "liveness_min": _("liveness score from"),
+    "liveness_max": _("liveness score to"),
+    "spoofing_min": _("synthetic picture from"),
+    "spoofing_max": _("synthetic picture to"),
+    "error_class": _("error"),
+    "error_code": _("error code"),
+    "attempts": _("attempts"),
+    "is_demote": _("demoted"),
+    "retention": _("retention"),
+    "erased": _("erased"),
+    "rows": _("chosen records"),
+}
+_NUMBERS = frozenset(
+    {"score_min", "score_max", "liveness_min", "liveness_max", "spoofing_min", "spoofing_max"}
+)
+_YES_NO: dict[str, Promise] = {"1": _("yes"), "0": _("no")}
 
-    title = _("created")
-    parameter_name = "created"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [
-            ("today", _("today")),
-            ("24h", _("last 24 hours")),
-            ("7d", _("last 7 days")),
-            ("30d", _("last 30 days")),
+@dataclass(frozen=True)
+class Field:
+    """A field of the bar. ``options`` of a choice are (value, text); none for what is typed."""
+
+    name: str
+    label: str
+    value: str
+    options: list[tuple[str, str]] | None = None
+    is_number: bool = False
+    is_date: bool = False
+
+    @property
+    def longest(self) -> int:
+        return LONGEST_TEXT
+
+
+@dataclass(frozen=True)
+class Chip:
+    """A filter in use, and the address of the list without it."""
+
+    label: str
+    text: str
+    url_without: str
+
+
+@dataclass(frozen=True)
+class Span:
+    """A time range, and the address of the list with it."""
+
+    text: str
+    url: str
+    is_current: bool
+
+
+class FilterBar:
+    """What the bar shows for *selection*. ``url`` makes the address of the list with other parameters:
+    it takes a mapping of those to change, with None for those to leave out."""
+
+    def __init__(self, selection: Selection, url: Callable[[dict[str, str | None]], str]) -> None:
+        self._values = selection.parameters
+        plans = [(str(pk), f"{name} ({plan_id})") for pk, name, plan_id in _plans()]
+        self._choices: dict[str, Choices] = {
+            "created": SPANS.items(),
+            "status": VerificationSession.Status.choices,
+            "verdict": VerificationSession.Verdict.choices,
+            "archive_state": VerificationSession.ArchiveState.choices,
+            "left": HOURS_LEFT.items(),
+            "plan": plans,
+            "liveness": Plan.Liveness.choices,
+            "application": [(alias, alias) for alias in conf.applications],
+            "environment": VerificationSession.Environment.choices,
+            "certificate_type": [(str(kind), name) for kind, name in words.CERTIFICATE_TYPES.items()],
+            "error_class": [("none", _("no error")), *words.ERROR_CLASSES.items()],
+            "attempts": [(str(least), _at_least(least)) for least in range(1, MOST_ATTEMPTS + 1)],
+            "is_demote": _YES_NO.items(),
+            "retention": DAYS_LEFT.items(),
+            "erased": _YES_NO.items(),
+        }
+        shown = [name for name in _NAMES if name not in ("created", "rows")]
+        self.fields = [self._field(name) for name in shown if name in _IN_SIGHT]
+        self.more_fields = [self._field(name) for name in shown if name not in _IN_SIGHT]
+        self.has_more_in_use = any(field.value for field in self.more_fields)
+        self.chips = [
+            Chip(str(_NAMES[name]), self._in_words(name, value), url({name: None}))
+            for name, value in self._values.items()
+            if name != "created"
         ]
+        self.span = selection.span
+        self.chosen_span = self._values.get("created", "")
+        others = {"since": None, "until": None}
+        self.spans = [
+            Span(
+                str(text),
+                url({"created": None if span == DEFAULT_SPAN else span, **others}),
+                span == self.span,
+            )
+            for span, text in SPANS.items()
+        ]
+        self.is_default = not self.chips and self.span == DEFAULT_SPAN
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        since = self._since()
-        return queryset if since is None else queryset.filter(created_at__gte=since)
+    def _field(self, name: str) -> Field:
+        value = self._values.get(name, "")
+        options = None
+        if name in self._choices:
+            options = [(key, str(text)) for key, text in self._choices[name]]
+            if value and value not in dict(options):
+                # Several at once, which an address can ask for.
+                options.append((value, self._in_words(name, value)))
+        return Field(
+            name=name,
+            label=str(_NAMES[name]),
+            value=value,
+            options=options,
+            is_number=name in _NUMBERS,
+            is_date=name in ("since", "until") and (not value or len(value) == len("2026-01-01")),
+        )
 
-    def _since(self) -> datetime | None:
-        moment = now()
-        spans = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
-        value = self.value()
-        if value == "today":
-            return timezone.localtime(moment).replace(hour=0, minute=0, second=0, microsecond=0)
-        return moment - spans[value] if value in spans else None
-
-
-class ErrorClassFilter(admin.SimpleListFilter):
-    """The kind of error. A fixed list, so that no query looks for the values in use."""
-
-    title = _("error")
-    parameter_name = "error_class"
-
-    def lookups(self, request: HttpRequest, model_admin: Any) -> list[tuple[str, Any]]:
-        return [("none", _("no error")), *words.ERROR_CLASSES.items()]
-
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        value = self.value()
-        if value is None:
-            return queryset
-        return queryset.filter(error_class="" if value == "none" else value)
+    def _in_words(self, name: str, value: str) -> str:
+        if name == "rows":
+            count = value.count(",") + 1
+            return ngettext("%(count)d record", "%(count)d records", count) % {"count": count}
+        if name not in self._choices:
+            return value
+        texts = {key: str(text) for key, text in self._choices[name]}
+        return gettext(", ").join(texts.get(part, part) for part in value.split(","))
 
 
-class DemotedFilter(admin.SimpleListFilter):
-    """Whether the person's browser fell back from real-time liveness to recorded video (降级)."""
+def names_of(parameters: Iterable[str]) -> list[str]:
+    """What filters are called; unknown ones as they were written, cut to a readable length."""
+    return [str(_NAMES.get(name, name[:30])) for name in parameters]
 
-    title = _("demoted")
-    parameter_name = "is_demote"
 
-    def lookups(self, request: HttpRequest, model_admin: Any) -> Iterator[tuple[str, Any]]:
-        yield "1", _("demoted")
-        yield "0", _("not demoted")
+def _plans() -> Iterable[tuple[int, str, str]]:
+    return Plan.objects.order_by("plan_id").values_list("pk", "name", "plan_id")
 
-    def queryset(self, request: HttpRequest, queryset: QuerySet) -> QuerySet:
-        value = self.value()
-        return queryset.filter(is_demote=value == "1") if value in ("0", "1") else queryset
+
+def _at_least(count: int) -> str:
+    return gettext("%(count)d or more") % {"count": count}

@@ -17,9 +17,10 @@ from django_faceprint.models import AccessLog, AccessReason, AccessSeal, Upstrea
 from django_faceprint.privacy.keys import SealBroken
 
 from . import words
+from .columns import badge
 from .readonly import ReadOnlyAdmin
 from .record import Badge
-from .sessions import EMPTY, badge
+from .words import EMPTY
 
 
 @admin.register(AccessLog)

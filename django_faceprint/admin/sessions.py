@@ -22,20 +22,15 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
-from django.utils.formats import date_format
 from django.utils.functional import Promise
-from django.utils.html import format_html
-from django.utils.safestring import SafeString
-from django.utils.timezone import localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from django_faceprint.clock import now
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, MediaAsset, Plan, VerificationSession
-from django_faceprint.services import collect
+from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
+from django_faceprint.services import collect, lookup
 from django_faceprint.services.access import (
     REVEALED_FOR,
     Reason,
@@ -44,20 +39,19 @@ from django_faceprint.services.access import (
     record_access,
 )
 from django_faceprint.services.erasure import sessions_of_person
-from django_faceprint.services.lookup import matching, matching_person
+from django_faceprint.services.lookup import MOST_TEXTS
 from django_faceprint.tasks import wake_up
 
-from . import erasing, record, words
-from .filters import CreatedFilter, DemotedFilter, ErrorClassFilter
+from . import columns, erasing, record, words
+from .changelist import RecordChangeList
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
 #: Rows that one action takes at most; more need a narrower selection.
 MOST_ROWS_OF_ACTION = 500
-EMPTY = "–"
-#: Characters of a text to look for, and records of a person that are listed.
+#: Characters of a number, and of a whole list of texts to look for.
 LONGEST_TEXT = 100
-MOST_HITS = 50
+LONGEST_LOOKUP = 20_000
 REVEAL, DOWNLOAD, REFRESH = (
     "faceprint.reveal_identity",
     "faceprint.download_media",
@@ -77,44 +71,38 @@ _NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 class VerificationSessionAdmin(ReadOnlyAdmin):
     """Records are read-only; what can be done is to ask Baidu again. Looks are logged."""
 
-    list_display = (
-        "status_column",
-        "reference_column",
-        "person_column",
-        "result_column",
-        "archive_column",
-        "created_column",
+    list_display: tuple[Any, ...] = (
+        columns.status_column,
+        columns.created_column,
+        columns.person_column,
+        columns.reference_column,
+        columns.plan_column,
+        columns.score_column,
+        columns.liveness_column,
+        columns.spoofing_column,
+        columns.archive_column,
+        columns.retention_column,
     )
-    list_display_links = ("status_column", "reference_column")
-    list_filter = (
-        "verdict",
-        "archive_state",
-        CreatedFilter,
-        "plan",
-        ErrorClassFilter,
-        "environment",
-        DemotedFilter,
-    )
-    sortable_by = ("created_column", "archive_column")
-    # Nothing is searched by column: get_search_results() looks up exactly, and lookup_view() sees to it
-    # that only what was found, so never a name or an ID number, comes into a URL.
+    list_display_links = (columns.status_column, columns.reference_column)
+    # Sorted and filtered by RecordChangeList, found by lookup_view(): nothing is searched by column.
+    sortable_by = ()
     search_fields = ()
-    search_help_text = _(
-        "Exact reference, session ID, log_id, verify_token, ID number or name. "
-        "Names and numbers come into no address and no log."
-    )
     actions = ("query_now", "archive_again", "erase")
 
     class Media:
         css = {"all": ["faceprint/admin/console.css"]}
+        js = ["faceprint/admin/list.js"]
 
     # --- list -----------------------------------------------------------------------------------
 
+    def get_changelist(self, request: HttpRequest, **kwargs: Any) -> type[RecordChangeList]:
+        return RecordChangeList
+
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        columns = ["session_id", "state", "deadline"]
+        names = ["session_id", "state", "deadline"]
         if request.user.has_perm(VIEW_MEDIA):
-            columns += ["public_id", "wrapped_key", "thumbnail"]
-        files = MediaAsset.objects.only(*columns)
+            names += ["public_id", "wrapped_key", "thumbnail"]
+        files = MediaAsset.objects.only(*names)
         return (
             super()
             .get_queryset(request)
@@ -123,111 +111,29 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             .prefetch_related(Prefetch("assets", files, to_attr="listed_assets"))
         )
 
-    def get_search_results(
-        self, request: HttpRequest, queryset: QuerySet, search_term: str
-    ) -> tuple[QuerySet, bool]:
-        return (queryset.filter(matching(search_term)) if search_term else queryset), False
-
     @sensitive_variables()
     def changelist_view(self, request: HttpRequest, extra_context: dict[str, Any] | None = None) -> Any:
+        if request.method == "GET" and "" in request.GET.values():
+            # From the form of the filters: the address that is worth sharing has no empty fields.
+            said = {name: text for name, text in request.GET.items() if text}
+            return HttpResponseRedirect(f"{request.path}?{urlencode(said)}")
         context = {
             "lookup_url": self._url("lookup"),
-            "lookup_help": self.search_help_text,
+            "most_texts": MOST_TEXTS,
+            "has_any_record": VerificationSession.objects.exists,
             "erase_person_url": self._url("erase_person") if self.has_erase_permission(request) else "",
             **(extra_context or {}),
         }
-        return super().changelist_view(request, context)
+        response = super().changelist_view(request, context)
+        listed = (getattr(response, "context_data", None) or {}).get("cl")
+        if listed is not None and listed.problems:
+            response.status_code = 400
+        return response
 
     def get_list_display(self, request: HttpRequest) -> Any:
         """Blurred faces are faces: only for who may see those."""
-        columns = super().get_list_display(request)
-        return ("face_column", *columns) if request.user.has_perm(VIEW_MEDIA) else columns
-
-    @admin.display(description=_("face"))
-    def face_column(self, session: VerificationSession) -> SafeString | str:
-        """A thumbnail, if one was made."""
-        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
-        return thumbnail(next(filter(None, map(record.thumbnail_url, files)), ""))
-
-    @admin.display(description=_("status"))
-    def status_column(self, session: VerificationSession) -> SafeString:
-        return badge(record.status_badge(session))
-
-    @admin.display(description=_("result"))
-    def result_column(self, session: VerificationSession) -> SafeString:
-        """Verdict, score and threshold, and what is wrong, in words."""
-        verdict = VerificationSession.Verdict
-        text = EMPTY if session.verdict == verdict.PENDING else session.get_verdict_display()
-        sign = {verdict.PASSED: "✓ ", verdict.FAILED: "✗ "}.get(verdict(session.verdict), "")
-        explanation = words.error_in_words(session.error_class, session.error_code)
-        return format_html(
-            '{}{} {}<span class="fp-sub fp-error" title="{} {}">{}</span>',
-            sign,
-            text,
-            self._score(session),
-            explanation,
-            session.error_code,
-            explanation,
-        )
-
-    @staticmethod
-    def _score(session: VerificationSession) -> SafeString | str:
-        if session.score is None or session.plan.match_source == Plan.MatchSource.LIVENESS_ONLY:
-            return ""
-        if session.threshold is None:
-            return words.number(session.score)
-        low = session.score < session.threshold
-        return format_html(
-            '<span class="fp-score{}"><b>{}</b> / {}</span>',
-            " fp-low" if low else "",
-            words.number(session.score),
-            words.number(session.threshold),
-        )
-
-    @admin.display(description=_("created"), ordering="created_at")
-    def created_column(self, session: VerificationSession) -> SafeString:
-        at = localtime(session.created_at)
-        return format_html(
-            '<time datetime="{}">{}<span class="fp-sub">{}</span></time>',
-            at.isoformat(),
-            date_format(at, "Y-m-d"),
-            date_format(at, "H:i:s"),
-        )
-
-    @admin.display(description=_("person"), empty_value=EMPTY)
-    def person_column(self, session: VerificationSession) -> SafeString | None:
-        """Name and ID number, masked."""
-        name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
-        if not name and not number:
-            return None
-        return format_html('{}<span class="fp-sub fp-mono">{}</span>', name or EMPTY, number)
-
-    @admin.display(description=_("reference / plan"))
-    def reference_column(self, session: VerificationSession) -> SafeString:
-        """Reference, plan and environment."""
-        return format_html(
-            '<span class="fp-reference" title="{}">{}</span><span class="fp-sub" title="{}">{} · {}</span>',
-            session.reference,
-            session.reference or EMPTY,
-            session.plan.name,
-            session.plan.plan_id,
-            session.get_environment_display(),
-        )
-
-    @admin.display(description=_("archive"), ordering="next_deadline")
-    def archive_column(self, session: VerificationSession) -> SafeString:
-        """State, how many files of how many, and the time left to the earliest deadline."""
-        files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
-        expected = record.expected_count(files)
-        stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
-        left = record.time_left(session, files, now())
-        return format_html(
-            '{} <span class="fp-count">{}</span><span class="fp-sub{}">{}</span>',
-            badge(record.archive_badge(session)),
-            f"{stored}/{expected}" if expected else "",
-            " fp-urgent" if left is not None and left.is_urgent else "",
-            left.sentence if left is not None else "",
-        )
+        shown = super().get_list_display(request)
+        return (columns.face_column, *shown) if request.user.has_perm(VIEW_MEDIA) else shown
 
     # --- one record -----------------------------------------------------------------------------
 
@@ -300,11 +206,15 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
 
+    def _visible(self, request: HttpRequest) -> QuerySet:
+        """The records that the user may see at all, whole: a host may narrow them in ``get_queryset``."""
+        return self.get_queryset(request).defer(None).prefetch_related(None)
+
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The record with all of its columns; the list leaves some out."""
         try:
             pk = self.opts.pk.to_python(object_id)
-            return VerificationSession.objects.select_related("plan", "created_by").get(pk=pk)
+            return self._visible(request).select_related("plan", "created_by").get(pk=pk)
         except (VerificationSession.DoesNotExist, ValidationError):
             return None
 
@@ -391,7 +301,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if not self.has_view_permission(request) or not request.user.has_perm(VIEW_MEDIA):
             raise PermissionDenied
         asset = MediaAsset.objects.stored().select_related("session").filter(public_id=asset_id).first()
-        if asset is None:
+        if asset is None or not self._visible(request).filter(pk=asset.session_id).exists():
             raise Http404
         as_download = "download" in request.GET
         if as_download and not request.user.has_perm(DOWNLOAD):
@@ -405,40 +315,60 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     @method_decorator(sensitive_post_parameters("q"))
     @sensitive_variables()
     def lookup_view(self, request: HttpRequest) -> HttpResponseBase:
-        """Opens the record that was asked for; several are listed.
+        """Opens the record that was asked for; several are listed, in the answer itself.
 
-        The text is posted, and only what matched a reference, a session ID or a log_id comes into a URL.
-        Names, ID numbers and tokens are looked up by their blind indexes and shown in the answer itself.
-        What matched nothing is not even repeated, nor in the report of an error.
+        Takes up to :data:`MOST_TEXTS` texts: references, session IDs, log_ids, verify_tokens, ID numbers and
+        names. They are posted and come into no URL and no log; that a person was looked for is logged. What
+        matched nothing is not repeated, nor in the report of an error.
         """
         if not self.has_view_permission(request):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        text = request.POST.get("q", "").strip()[:LONGEST_TEXT]
-        found = list(VerificationSession.objects.filter(matching(text)).values_list("pk", flat=True)[:2])
-        if len(found) > 1:
-            query = urlencode({"q": text})
-            return HttpResponseRedirect(f"{self._url('changelist')}?{query}")
-        if not found and text:
-            persons = self._look_up_person(request, text)
-            if len(persons) > 1:
-                return self._persons_page(request, persons)
-            found = [session.pk for session in persons]
-        if found:
-            return HttpResponseRedirect(self._url("change", found[0]))
-        if text:
-            self.message_user(request, _("No record matches. The text must be exact."), messages.WARNING)
-        return HttpResponseRedirect(self._url("changelist"))
+        found = lookup.look_up(request.POST.get("q", "")[:LONGEST_LOOKUP])
+        if found.may_be_personal:
+            record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
+        rows = list(self.get_queryset(request).filter(pk__in=found.keys).order_by("-created_at", "-pk"))
+        for text, level in self._findings(found, hidden=len(found.keys) - len(rows)):
+            self.message_user(request, text, level)
+        if not rows:
+            return HttpResponseRedirect(self._url("changelist"))
+        if len(rows) == 1 and not found.missing:
+            return HttpResponseRedirect(self._url("change", rows[0].pk))
+        return self._hits_page(request, rows, cut=found.is_cut)
 
     @staticmethod
-    def _look_up_person(request: HttpRequest, text: str) -> list[VerificationSession]:
-        """The newest records of a name, number or token; that it was asked for is logged, the text is not."""
-        record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
-        rows = VerificationSession.objects.filter(matching_person(text)).select_related("plan")
-        return list(rows.defer(*_NOT_LISTED).order_by("-created_at", "-pk")[: MOST_HITS + 1])
+    def _findings(found: lookup.Found, *, hidden: int) -> list[tuple[str, int]]:
+        """What to say about a lookup besides the records. Never the texts that were looked for."""
+        told: list[tuple[str, int]] = []
+        if found.left_out:
+            told.append(
+                (
+                    gettext("At most %(count)d texts are looked for at a time.") % {"count": MOST_TEXTS},
+                    messages.ERROR,
+                )
+            )
+        if hidden:
+            text = ngettext(
+                "%(count)d record matches that is outside your permission.",
+                "%(count)d records match that are outside your permission.",
+                hidden,
+            )
+            told.append((text % {"count": hidden}, messages.WARNING))
+        if found.missing and found.asked == 1:
+            told.append((gettext("No record matches. The text must be exact."), messages.WARNING))
+        elif found.missing:
+            text = ngettext(
+                "No record matches line %(lines)s. Texts must be exact.",
+                "No record matches lines %(lines)s. Texts must be exact.",
+                len(found.missing),
+            )
+            told.append((text % {"lines": ", ".join(map(str, found.missing))}, messages.WARNING))
+        return told
 
-    def _persons_page(self, request: HttpRequest, persons: list[VerificationSession]) -> HttpResponse:
+    def _hits_page(
+        self, request: HttpRequest, sessions: list[VerificationSession], *, cut: bool
+    ) -> HttpResponse:
         """Several records to choose from, in the answer itself: what was looked for comes into no URL."""
         rows = [
             {
@@ -448,15 +378,16 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 "name": record.masked(session, "masked_name"),
                 "number": record.masked(session, "masked_number"),
             }
-            for session in persons[:MOST_HITS]
+            for session in sessions
         ]
         context = {
             **self.admin_site.each_context(request),
-            "title": _("Records of this person"),
+            "title": ngettext("%(count)d record found", "%(count)d records found", len(rows))
+            % {"count": len(rows)},
             "opts": self.opts,
             "media": self.media,
             "rows": rows,
-            "more": len(persons) > MOST_HITS,
+            "more": cut,
         }
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         page = TemplateResponse(request, "admin/faceprint/verificationsession/hits.html", context)
@@ -481,7 +412,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        session = VerificationSession.objects.filter(pk=pk).first()
+        session = self._visible(request).filter(pk=pk).first()
         if session is None:
             raise Http404
         problem = act(request, session)
@@ -622,8 +553,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        session = VerificationSession.objects.filter(pk=pk).first()
-        if session is None:
+        if not self._visible(request).filter(pk=pk).exists():
             raise Http404
         keys = erasing.chosen(VerificationSession.objects.filter(pk=pk))
         withdrawal = "withdrawal" in request.POST
@@ -694,13 +624,3 @@ _ASKED = _("Baidu is asked as soon as a worker is free. Reload this page in a fe
 _FETCHED = _(
     "What is not in the archive is fetched as soon as a worker is free. Reload this page in a few seconds."
 )
-
-
-def badge(shown: record.Badge) -> SafeString:
-    """A word on a coloured ground."""
-    return format_html('<span class="fp-badge fp-{}">{}</span>', shown.tone, shown.text)
-
-
-def thumbnail(url: str) -> SafeString | str:
-    """A blurred face, or an empty place where there is none."""
-    return format_html('<img class="fp-thumbnail" src="{}" alt="">', url) if url else ""

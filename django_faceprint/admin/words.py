@@ -16,6 +16,9 @@ from django_faceprint.services.evidence import REASONS
 #: Less time than this to an archive deadline is shown in red.
 URGENT = timedelta(hours=6)
 
+#: Where there is nothing to show.
+EMPTY = "–"
+
 #: A problem that is not Baidu's: a picture or video that must not be kept.
 UNSAFE_MEDIA = "unsafe_media"
 
@@ -117,6 +120,32 @@ ASSET_TONES = {
 def number(value: float) -> str:
     """A score as people write it: 84.4, 80, 79.996; never rounded onto a threshold."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
+
+
+def is_compared(plan: Plan) -> bool:
+    """Whether the plan holds the face against another one, so that a similarity means something."""
+    return plan.match_source != Plan.MatchSource.LIVENESS_ONLY
+
+
+def similarity(session: VerificationSession) -> str:
+    """The score of the comparison, or why there is none."""
+    if not is_compared(session.plan):
+        return gettext("not applicable")
+    return EMPTY if session.score is None else number(session.score)
+
+
+def liveness(session: VerificationSession) -> str:
+    """The liveness score, or why there is none."""
+    # Colourful light never yields a score, and upstream then says 0 (API reference 3.5).
+    if not session.liveness_score and session.plan.liveness == Plan.Liveness.COLORFUL:
+        return gettext("not applicable")
+    return EMPTY if session.liveness_score is None else number(session.liveness_score)
+
+
+def spoofing(session: VerificationSession) -> str:
+    """The score for a synthetic picture, or that nobody looked."""
+    # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
+    return number(session.spoofing) if session.spoofing else gettext("not checked")
 
 
 def error_in_words(error_class: str, code: str) -> str:

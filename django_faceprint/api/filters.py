@@ -11,10 +11,7 @@ from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import Plan, VerificationSession
-
-Status = VerificationSession.Status
-Verdict = VerificationSession.Verdict
+from django_faceprint.models import VerificationSession
 
 
 class NewestFirst(CursorPagination):
@@ -56,23 +53,5 @@ def matching(values: dict[str, Any]) -> Q:
     if "archive_state" in values:
         found &= Q(archive_state=values["archive_state"])
     if "status" in values:
-        found &= _with_status(values["status"])
+        found &= VerificationSession.objects.all().in_status(values["status"])
     return found
-
-
-def _with_status(status: str) -> Q:
-    """``VerificationSession.status`` in the database's words."""
-    prepared = Q(adopted_at__isnull=False) | (
-        Q(token_answered_at__isnull=False)
-        & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
-        & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
-    )
-    under_way = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
-    conditions = {
-        Status.CREATED: Q(verdict=Verdict.PENDING) & ~under_way & ~prepared,
-        Status.AWAITING_USER: Q(verdict=Verdict.PENDING) & ~under_way & prepared,
-        Status.VERIFYING: Q(verdict=Verdict.PENDING) & under_way,
-        Status.ABANDONED: Q(verdict=Verdict.EXPIRED) & prepared,
-        Status.EXPIRED: Q(verdict=Verdict.EXPIRED) & ~prepared,
-    }
-    return conditions.get(Status(status), Q(verdict=status))

@@ -2,48 +2,125 @@
 
 from __future__ import annotations
 
-from django.db.models import Q
+import re
+from dataclasses import dataclass
+from typing import Any
+
+from django.db.models import QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.models import UpstreamAnswer, UpstreamCall, VerificationSession
 from django_faceprint.privacy.blind_index import Kind, blind_index_candidates
 
+#: Texts that one lookup takes, and records of one text that it finds: the newest.
+MOST_TEXTS = 100
+MOST_HITS = 50
+LONGEST_TEXT = 100
+
+_BLIND_INDEXES = (
+    ("number_index", Kind.ID_NUMBER),
+    ("name_index", Kind.NAME),
+    ("verify_token_index", Kind.VERIFY_TOKEN),
+)
+_LINES = re.compile(r"[\r\n\t,;，；、]+")
+
+
+@dataclass(frozen=True)
+class Found:
+    """What a lookup found. ``missing`` are the places, from 1, of the texts that matched nothing.
+
+    ``may_be_personal`` tells that some text was compared with names and numbers; ``is_cut`` that a text has
+    more records than are listed; ``left_out`` how many texts were too many.
+    """
+
+    keys: frozenset[int]
+    asked: int
+    missing: tuple[int, ...]
+    may_be_personal: bool
+    is_cut: bool
+    left_out: int
+
 
 @sensitive_variables()
-def matching(text: str) -> Q:
-    """A filter for sessions whose reference, session ID or log_id is exactly *text*.
+def look_up(text: str) -> Found:
+    """The records whose reference, session ID, log_id, verify_token, ID number or name *text* is, exactly.
 
-    Names, ID numbers and tokens are looked up by :func:`matching_person`: this text ends up in URLs.
+    *text* may be several, one on a line or separated by commas, or by spaces where the whole is none. Each is
+    first taken for a reference, session ID or log_id, and only then for a person or a token, through the
+    blind indexes, however it is written. What someone has masked (``370***``) matches nothing.
     """
-    text = text.strip()
-    if not text or "\x00" in text:
-        # PostgreSQL does not even take the question.
-        return Q(pk__in=[])
-    found = Q(reference__exactly=text) | Q(error_log_id__exactly=text)
-    public_id = VerificationSession.parse_public_id(text)
-    if public_id is not None:
-        found |= Q(public_id=public_id)
-    if text.isascii() and text.isdigit() and len(text) <= 40:
-        found |= Q(pk__in=UpstreamAnswer.objects.filter(log_id=text).values("session_id"))
-        found |= Q(pk__in=UpstreamCall.objects.filter(log_id=text).exclude(session=None).values("session_id"))
+    texts = [part.strip() for part in _LINES.split(text) if part.strip()]
+    found = _look_up(texts)
+    if len(texts) == 1 and found.missing and len(texts[0].split()) > 1:
+        apart = _look_up(texts[0].split())
+        return apart if apart.keys else found
     return found
 
 
 @sensitive_variables()
-def matching_person(text: str) -> Q:
-    """A filter for sessions whose ID number, name or verify_token is *text*, however it is written.
+def _look_up(texts: list[str]) -> Found:
+    keys: set[int] = set()
+    missing = []
+    may_be_personal = is_cut = False
+    asked = texts[:MOST_TEXTS]
+    named = _by_name(asked)
+    for place, text in enumerate(asked, 1):
+        hits = named.get(text, [])
+        if not hits and len(text) <= LONGEST_TEXT:
+            may_be_personal = True
+            hits = _of_person(text)
+        if not hits:
+            missing.append(place)
+        is_cut |= len(hits) > MOST_HITS
+        keys.update(hits[:MOST_HITS])
+    return Found(
+        frozenset(keys), len(asked), tuple(missing), may_be_personal, is_cut, max(len(texts) - MOST_TEXTS, 0)
+    )
 
-    For posted texts only, which come into no URL and no log. What someone has masked (``370***``) matches
-    nothing. A number or name counts that was submitted or that the person confirmed.
-    """
-    text = text.strip()
-    found = Q(pk__in=[])
-    for column, kind in (
-        ("number_index", Kind.ID_NUMBER),
-        ("name_index", Kind.NAME),
-        ("verify_token_index", Kind.VERIFY_TOKEN),
+
+def _by_name(texts: list[str]) -> dict[str, list[int]]:
+    """Records by reference, session ID or log_id. Each question names one indexed column only: joined by OR,
+    a database reads the whole table."""
+    # PostgreSQL does not even take a question with a null character.
+    asked = [text for text in texts if len(text) <= LONGEST_TEXT and "\x00" not in text]
+    found: dict[str, set[int]] = {text: set() for text in asked}
+    sessions = VerificationSession.objects.order_by()
+    by_id = {
+        public_id: text
+        for text in asked
+        if (public_id := VerificationSession.parse_public_id(text)) is not None
+    }
+    for public_id, pk in sessions.filter(public_id__in=by_id).values_list("public_id", "pk"):
+        found[by_id[public_id]].add(pk)
+    log_ids = [text for text in asked if len(text) <= 40]
+    for rows, column, key, values in (
+        (sessions, "reference", "pk", asked),
+        (sessions, "error_log_id", "pk", log_ids),
+        (UpstreamAnswer.objects.order_by(), "log_id", "session_id", log_ids),
+        (UpstreamCall.objects.exclude(session=None).order_by(), "log_id", "session_id", log_ids),
     ):
+        _collect(found, rows, column, key, values)
+    return {text: sorted(keys, reverse=True) for text, keys in found.items() if keys}
+
+
+def _collect(
+    found: dict[str, set[int]], rows: QuerySet[Any], column: str, key: str, values: list[str]
+) -> None:
+    most = (MOST_HITS + 1) * MOST_TEXTS
+    for text, pk in rows.filter(**{f"{column}__in": values}).values_list(column, key)[:most]:
+        # MySQL finds by collation, which takes "a" for "A": only the very same text counts.
+        if text in found:
+            found[text].add(pk)
+
+
+@sensitive_variables()
+def _of_person(text: str) -> list[int]:
+    """The newest records of an ID number or name, or that of a token: as submitted or as confirmed."""
+    for column, kind in _BLIND_INDEXES:
         candidates = blind_index_candidates(kind, text)
         if candidates:
-            found |= Q(**{f"{column}__in": candidates})
-    return found
+            rows = VerificationSession.objects.filter(**{f"{column}__in": candidates})
+            keys = list(rows.order_by("-pk").values_list("pk", flat=True)[: MOST_HITS + 1])
+            if keys:
+                return keys
+    return []

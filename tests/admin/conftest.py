@@ -21,7 +21,9 @@ def login(db: None, client: Client) -> Callable[..., Client]:
     """``login("view_verificationsession")``: a staff member with these permissions; the client."""
 
     def login(*permissions: str, **values: Any) -> Client:
-        user = get_user_model().objects.create_user("operator", "", "secret", **{"is_staff": True} | values)
+        user = get_user_model().objects.create_user(
+            values.pop("username", "operator"), "", "secret", **{"is_staff": True} | values
+        )
         found = Permission.objects.filter(content_type__app_label="faceprint", codename__in=permissions)
         assert found.count() == len(permissions)
         user.user_permissions.set(found)

@@ -1,0 +1,165 @@
+"""The columns of the record list."""
+
+from __future__ import annotations
+
+from django.contrib import admin
+from django.utils.formats import date_format
+from django.utils.html import format_html
+from django.utils.safestring import SafeString
+from django.utils.timezone import localtime
+from django.utils.translation import gettext_lazy as _
+from django.utils.translation import pgettext_lazy
+
+from django_faceprint.clock import now
+from django_faceprint.models import MediaAsset, VerificationSession
+
+from . import record, words
+
+
+def badge(shown: record.Badge) -> SafeString:
+    """A word on a coloured ground."""
+    return format_html('<span class="fp-badge fp-{}">{}</span>', shown.tone, shown.text)
+
+
+@admin.display(description=_("face"))
+def face_column(session: VerificationSession) -> SafeString | str:
+    """A blurred thumbnail, if one was made. For who may see faces."""
+    url = next(filter(None, map(record.thumbnail_url, _files(session))), "")
+    return format_html('<img class="fp-thumbnail" src="{}" alt="">', url) if url else ""
+
+
+@admin.display(description=_("status"))
+def status_column(session: VerificationSession) -> SafeString:
+    """Where the record stands, and what is wrong, in words."""
+    shown = badge(record.status_badge(session))
+    explanation = words.error_in_words(session.error_class, session.error_code)
+    if not explanation:
+        return shown
+    return format_html(
+        '{}<span class="fp-sub fp-error" title="{} {}">{}</span>',
+        shown,
+        explanation,
+        session.error_code,
+        explanation,
+    )
+
+
+@admin.display(description=_("created"), ordering="created_at")
+def created_column(session: VerificationSession) -> SafeString:
+    """Day and time, in the reader's zone."""
+    at = localtime(session.created_at)
+    return format_html(
+        '<time datetime="{}">{}<span class="fp-sub">{}</span></time>',
+        at.isoformat(),
+        date_format(at, "Y-m-d"),
+        date_format(at, "H:i:s"),
+    )
+
+
+@admin.display(description=_("person"), empty_value=words.EMPTY)
+def person_column(session: VerificationSession) -> SafeString | None:
+    """Name and ID number, masked, and the kind of document where it is not the usual one."""
+    name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
+    if not name and not number:
+        return None
+    document = words.certificate_name(session.certificate_type) if session.certificate_type else ""
+    return format_html(
+        '{}<span class="fp-sub fp-mono">{}</span>{}',
+        name or words.EMPTY,
+        number,
+        format_html('<span class="fp-sub fp-ellipsis" title="{}">{}</span>', document, document)
+        if document
+        else "",
+    )
+
+
+@admin.display(description=_("reference / purpose"))
+def reference_column(session: VerificationSession) -> SafeString:
+    """What the host calls it, and what it was for."""
+    return format_html(
+        '<span class="fp-reference" title="{0}">{1}</span>'
+        '<span class="fp-sub fp-ellipsis" title="{2}">{2}</span>',
+        session.reference,
+        session.reference or words.EMPTY,
+        session.purpose,
+    )
+
+
+@admin.display(description=_("plan"))
+def plan_column(session: VerificationSession) -> SafeString:
+    """Plan, kind of liveness, and the environment where nothing is real."""
+    plan = session.plan
+    sandbox = session.environment == VerificationSession.Environment.SANDBOX
+    return format_html(
+        '<span title="{}">{}</span>{}<span class="fp-sub fp-ellipsis">{}</span>',
+        plan.name,
+        plan.plan_id,
+        format_html(' <span class="fp-quiet">{}</span>', session.get_environment_display())
+        if sandbox
+        else "",
+        plan.get_liveness_display(),
+    )
+
+
+@admin.display(description=pgettext_lazy("column", "similarity"), ordering="score")
+def score_column(session: VerificationSession) -> SafeString | str:
+    """The score beside the threshold that it was held against."""
+    text = words.similarity(session)
+    if session.score is None or session.threshold is None or not words.is_compared(session.plan):
+        return text
+    low = session.score < session.threshold
+    return format_html(
+        '<span class="fp-score{}"><b>{}</b> / {}</span>',
+        " fp-low" if low else "",
+        text,
+        words.number(session.threshold),
+    )
+
+
+@admin.display(description=pgettext_lazy("column", "liveness"))
+def liveness_column(session: VerificationSession) -> SafeString:
+    """The liveness score, or why there is none."""
+    return _score(words.liveness(session), session.liveness_score)
+
+
+@admin.display(description=pgettext_lazy("column", "synthetic"))
+def spoofing_column(session: VerificationSession) -> SafeString:
+    """The score for a synthetic picture: 0 from Baidu means that it did not look."""
+    return _score(words.spoofing(session), session.spoofing)
+
+
+@admin.display(description=_("archive"), ordering="next_deadline")
+def archive_column(session: VerificationSession) -> SafeString:
+    """State, how many files of how many, and the time left to the earliest deadline."""
+    files = _files(session)
+    expected = record.expected_count(files)
+    stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
+    left = record.time_left(session, files, now())
+    return format_html(
+        '{} <span class="fp-count">{}</span><span class="fp-sub{}">{}</span>',
+        badge(record.archive_badge(session)),
+        f"{stored}/{expected}" if expected else "",
+        " fp-urgent" if left is not None and left.is_urgent else "",
+        left.sentence if left is not None else "",
+    )
+
+
+@admin.display(description=_("kept until"))
+def retention_column(session: VerificationSession) -> SafeString | str:
+    """The day on which identity and evidence go, or went."""
+    if session.erased_at:
+        return format_html(
+            '{}<span class="fp-sub">{}</span>',
+            date_format(localtime(session.erased_at), "Y-m-d"),
+            _("erased"),
+        )
+    return date_format(localtime(session.retain_until), "Y-m-d") if session.retain_until else words.EMPTY
+
+
+def _score(text: str, value: float | None) -> SafeString:
+    return format_html('<span class="{}">{}</span>', "" if value else "fp-quiet", text)
+
+
+def _files(session: VerificationSession) -> list[MediaAsset]:
+    files: list[MediaAsset] = session.listed_assets  # type: ignore[attr-defined]
+    return files
