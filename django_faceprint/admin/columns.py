@@ -8,7 +8,6 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext_lazy as _
-from django.utils.translation import pgettext_lazy
 
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, VerificationSession
@@ -101,31 +100,21 @@ def plan_column(session: VerificationSession) -> SafeString:
     )
 
 
-@admin.display(description=pgettext_lazy("column", "similarity"), ordering="score")
-def score_column(session: VerificationSession) -> SafeString | str:
-    """The score beside the threshold that it was held against."""
-    text = words.similarity(session)
-    if session.score is None or session.threshold is None or not words.is_compared(session.plan):
-        return text
-    low = session.score < session.threshold
+@admin.display(description=_("similarity / liveness / synthetic"), ordering="score")
+def score_column(session: VerificationSession) -> SafeString:
+    """The score beside the threshold that it was held against; below, those for liveness and a synthetic
+    picture, or why there are none."""
+    similarity: SafeString | str = words.similarity(session)
+    if session.score is not None and session.threshold is not None and words.is_compared(session.plan):
+        similarity = format_html(
+            '<span class="fp-score{}"><b>{}</b> / {}</span>',
+            " fp-low" if session.score < session.threshold else "",
+            similarity,
+            words.number(session.threshold),
+        )
     return format_html(
-        '<span class="fp-score{}"><b>{}</b> / {}</span>',
-        " fp-low" if low else "",
-        text,
-        words.number(session.threshold),
+        '{}<span class="fp-sub">{} · {}</span>', similarity, words.liveness(session), words.spoofing(session)
     )
-
-
-@admin.display(description=pgettext_lazy("column", "liveness"))
-def liveness_column(session: VerificationSession) -> SafeString:
-    """The liveness score, or why there is none."""
-    return _score(words.liveness(session), session.liveness_score)
-
-
-@admin.display(description=pgettext_lazy("column", "synthetic"))
-def spoofing_column(session: VerificationSession) -> SafeString:
-    """The score for a synthetic picture: 0 from Baidu means that it did not look."""
-    return _score(words.spoofing(session), session.spoofing)
 
 
 @admin.display(description=_("archive"), ordering="next_deadline")
@@ -154,10 +143,6 @@ def retention_column(session: VerificationSession) -> SafeString | str:
             _("erased"),
         )
     return date_format(localtime(session.retain_until), "Y-m-d") if session.retain_until else words.EMPTY
-
-
-def _score(text: str, value: float | None) -> SafeString:
-    return format_html('<span class="{}">{}</span>', "" if value else "fp-quiet", text)
 
 
 def _files(session: VerificationSession) -> list[MediaAsset]:

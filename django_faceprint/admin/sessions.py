@@ -73,14 +73,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     list_display: tuple[Any, ...] = (
         columns.status_column,
+        columns.archive_column,
         columns.created_column,
         columns.person_column,
         columns.reference_column,
-        columns.plan_column,
         columns.score_column,
-        columns.liveness_column,
-        columns.spoofing_column,
-        columns.archive_column,
+        columns.plan_column,
         columns.retention_column,
     )
     list_display_links = (columns.status_column, columns.reference_column)
@@ -118,6 +116,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             said = {name: text for name, text in request.GET.items() if text}
             return HttpResponseRedirect(f"{request.path}?{urlencode(said)}")
         context = {
+            "title": self.opts.verbose_name_plural,
             "lookup_url": self._url("lookup"),
             "most_texts": MOST_TEXTS,
             "has_any_record": VerificationSession.objects.exists,

@@ -128,10 +128,15 @@ def is_compared(plan: Plan) -> bool:
 
 
 def similarity(session: VerificationSession) -> str:
-    """The score of the comparison, or why there is none."""
+    """The score of the comparison in short, or why there is none."""
     if not is_compared(session.plan):
         return gettext("not applicable")
-    return EMPTY if session.score is None else number(session.score)
+    if session.score is None:
+        return EMPTY
+    short, threshold = round(session.score, 2), session.threshold
+    if threshold is not None and (short < threshold) != (session.score < threshold):
+        return number(session.score)
+    return number(short)
 
 
 def liveness(session: VerificationSession) -> str:
@@ -139,7 +144,7 @@ def liveness(session: VerificationSession) -> str:
     # Colourful light never yields a score, and upstream then says 0 (API reference 3.5).
     if not session.liveness_score and session.plan.liveness == Plan.Liveness.COLORFUL:
         return gettext("not applicable")
-    return EMPTY if session.liveness_score is None else number(session.liveness_score)
+    return EMPTY if session.liveness_score is None else number(round(session.liveness_score, 2))
 
 
 def spoofing(session: VerificationSession) -> str:

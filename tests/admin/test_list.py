@@ -85,17 +85,21 @@ def test_a_score_that_means_nothing_is_no_number(viewer: Client) -> None:
     factories.make_passed_session(plan=only_alive, score=0, spoofing=0.25, liveness_score=0.5)
     alive, coloured = viewer.get(LIST).context["cl"].result_list
     html = viewer.get(LIST).content.decode()
-    cells = [
-        re.findall(rf'<td class="field-{name}_column">(.*?)</td>', html)
-        for name in ("score", "liveness", "spoofing")
-    ]
-    shown = [[re.sub(r"<[^>]+>", "", cell) for cell in column] for column in cells]
+    cells = re.findall(r'<td class="field-score_column">(.*?)</td>', html)
     assert (alive.plan, coloured.plan) == (only_alive, colourful)
-    assert shown == [
-        ["not applicable", "90.5 / 80"],
-        ["0.5", "not applicable"],
-        ["0.25", "not checked"],
+    assert [re.sub(r"<[^>]+>", " ", cell).split() for cell in cells] == [
+        ["not", "applicable", "0.5", "·", "0.25"],
+        ["90.5", "/", "80", "not", "applicable", "·", "not", "checked"],
     ]
+
+
+def test_a_score_is_not_rounded_onto_the_threshold(viewer: Client) -> None:
+    for score in (79.9996, 84.4321, 80.0):
+        factories.make_passed_session(score=score)
+    text = text_of(viewer.get(LIST))
+    assert "79.9996 / 80" in text
+    assert "84.43 / 80" in text
+    assert " 80 / 80" in text
 
 
 def test_time_left_is_red_below_six_hours(viewer: Client) -> None:
