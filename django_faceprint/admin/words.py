@@ -150,7 +150,9 @@ def liveness(session: VerificationSession) -> str:
 def spoofing(session: VerificationSession) -> str:
     """The score for a synthetic picture, or that nobody looked."""
     # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
-    return number(session.spoofing) if session.spoofing else gettext("not checked")
+    if not session.spoofing:
+        return gettext("not checked")
+    return "< 0.0001" if session.spoofing < 0.0001 else number(session.spoofing)
 
 
 def error_in_words(error_class: str, code: str) -> str:

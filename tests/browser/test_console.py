@@ -111,7 +111,7 @@ def test_a_person_is_found_and_chosen_among_several(
     operator.goto(f"{site.url}{LIST}")
     operator.fill("#searchbar", factories.NUMBER)
     operator.press("#searchbar", "Enter")
-    operator.get_by_role("heading", name="此人的记录").wait_for()
+    operator.get_by_role("heading", name="找到 2 条记录").wait_for()
     assert factories.NUMBER not in operator.url
     assert factories.NUMBER not in operator.content()
     screenshot(operator, "admin-hits")
