@@ -19,10 +19,12 @@ from django_faceprint.conf import conf
 from django_faceprint.models import VerificationSession
 from django_faceprint.services import access_chain, retention, schedule, statistics
 from django_faceprint.services import collect as collecting
+from django_faceprint.services import jobs as working
 
 logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 5
+JOBS_SECONDS = 10
 #: A run ends well before the soft limit, so that a long download is finished, not cut off.
 RUN_BUDGET = timedelta(seconds=90)
 
@@ -34,6 +36,11 @@ FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
     },
     "faceprint.alerts": {"task": "faceprint.alerts", "schedule": 60, "options": {"expires": 60}},
     "faceprint.seal": {"task": "faceprint.seal", "schedule": 60, "options": {"expires": 60}},
+    "faceprint.jobs": {
+        "task": "faceprint.jobs",
+        "schedule": JOBS_SECONDS,
+        "options": {"expires": JOBS_SECONDS},
+    },
     "faceprint.retain": {"task": "faceprint.retain", "schedule": 600, "options": {"expires": 600}},
 }
 
@@ -74,6 +81,12 @@ def retain() -> None:
     retention.retain()
 
 
+@shared_task(name="faceprint.jobs", **_limits)
+def jobs() -> None:
+    """Work on exports, bundles and actions on many records."""
+    working.work_on_jobs(budget=RUN_BUDGET, monotonic=time.monotonic)
+
+
 @shared_task(name="faceprint.seal", **_limits)
 def seal() -> None:
     """Chain what has been added to the access log."""
@@ -95,10 +108,19 @@ def wake_up(session: VerificationSession) -> None:
     transaction.on_commit(lambda: _send(session.pk))
 
 
+def wake_up_for_jobs() -> None:
+    """Tell a worker, after commit, that there is a job. Without a broker beat will."""
+    transaction.on_commit(lambda: _hint(jobs))
+
+
 def _send(session_pk: int | None = None) -> None:
+    _hint(collect, session_pk)
+
+
+def _hint(task: Any, *arguments: Any) -> None:
     problem = ""
     try:
-        collect.apply_async(args=[session_pk], expires=60, retry=False)
+        task.apply_async(args=arguments, expires=60, retry=False)
     except Exception as error:  # noqa: BLE001
         # Brokers raise what they like; losing a hint is harmless by design, hiding it is not.
         problem = type(error).__name__

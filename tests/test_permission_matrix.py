@@ -8,6 +8,7 @@ from __future__ import annotations
 import io
 from collections.abc import Iterator
 from dataclasses import dataclass
+from datetime import timedelta
 from typing import Any
 
 import pytest
@@ -23,6 +24,9 @@ from django.urls import URLPattern, URLResolver, reverse
 from django_faceprint import urls as browser_urls
 from django_faceprint.api import urls as api_urls
 from django_faceprint.models import AccessLog, Alert, AlertRule, Erasure, MediaAsset, VerificationSession
+from django_faceprint.services.access import Actor
+from django_faceprint.services.jobs import start, work_on_jobs
+from django_faceprint.services.selection import Selection
 from django_faceprint.services.sessions import return_token
 from tests import factories
 
@@ -35,6 +39,7 @@ PICTURES = {"review", "compliance", "superuser"}
 REFRESHERS = {"support", "review", "superuser"}
 ADMINISTRATORS = {"administration", "superuser"}
 ERASERS = {"compliance", "superuser"}
+EXPORTERS = {"compliance", "superuser"}
 EVERYBODY = {*STAFF}
 OWN = {"creator", "auditor", "revealer", "superuser"}
 #: What the API says of a session that is not the caller's; without authentication 401 or 403.
@@ -77,6 +82,25 @@ ADMIN_LINES = [
     Line(
         f"{RECORD}_erase", ERASERS, "post", "erase", {"token": "preview", "count": "1", "reason": "request"}
     ),
+    Line(f"{RECORD}_changelist", EXPORTERS, "post", body={"action": "export"}),
+    Line(f"{RECORD}_export", EXPORTERS, "post", "export", {"token": "export", "format": "export_csv"}),
+    Line(
+        f"{RECORD}_export",
+        {"superuser"},
+        "post",
+        "export export",
+        {"token": "export", "format": "export_xlsx", "in_clear": "1", "reason": "audit"},
+    ),
+    Line(f"{RECORD}_bundle", EXPORTERS, "post", "export"),
+    Line(f"{RECORD}_bundle", {"superuser"}, "post", "export", {"in_clear": "1", "reason": "audit"}),
+    Line("job_changelist", RECORDS),
+    Line("job_change", RECORDS),
+    Line("job_history", RECORDS),
+    Line("job_status", RECORDS),
+    Line("job_cancel", RECORDS, "post"),
+    Line("job_download", EXPORTERS, look="download_export"),
+    Line("job_add", set()),
+    Line("job_delete", set()),
     Line("erasure_changelist", ERASERS),
     Line("erasure_change", ERASERS),
     Line("erasure_history", ERASERS),
@@ -206,9 +230,18 @@ def send(browser: Client, address: str, line: Line, pk: int) -> HttpResponseBase
         body["_selected_action"] = [str(pk)]
     if body.get("token") == "preview":
         body["token"] = signing.dumps(
-            {"keys": [pk], "withdrawal": False, "user": browser.session.get("_auth_user_id", "")},
+            {
+                "target": [pk],
+                "count": 1,
+                "withdrawal": False,
+                "user": browser.session.get("_auth_user_id", ""),
+            },
             salt="faceprint.erase",
         )
+    if body.get("token") == "export":
+        chosen = Selection({"rows": str(pk)}).to_json()
+        user = browser.session.get("_auth_user_id", "")
+        body["token"] = signing.dumps({"selection": chosen, "user": user}, salt="faceprint.job")
     if line.method == "get":
         answer = browser.get(address + line.query)
     elif address.startswith("/api/"):
@@ -223,9 +256,17 @@ def send(browser: Client, address: str, line: Line, pk: int) -> HttpResponseBase
 # --- the admin ----------------------------------------------------------------------------------
 
 
-def address_of(line: Line, record: VerificationSession) -> str:
+def own_job(browser: Client) -> int:
+    """A finished export that was made for whoever uses *browser*."""
+    user = browser.session.get("_auth_user_id", "")
+    job = start("export_csv", Selection({}), actor=Actor("x", "admin", user))
+    work_on_jobs(budget=timedelta(minutes=1), monotonic=lambda: 0.0)
+    return job.pk
+
+
+def address_of(line: Line, record: VerificationSession, browser: Client) -> str:
     model, _, view = line.name.partition("_")
-    if view in ("changelist", "add", "lookup", "erase_person", "erase"):
+    if view in ("changelist", "add", "lookup", "erase_person", "erase", "export"):
         return reverse(f"admin:faceprint_{line.name}")
     if line.name == f"{RECORD}_media":
         return reverse(f"admin:faceprint_{line.name}", args=[MediaAsset.objects.stored().get().public_id])
@@ -242,6 +283,7 @@ def address_of(line: Line, record: VerificationSession) -> str:
             ).pk
         ),
         "erasure": lambda: Erasure.objects.create(actor_name="x", channel="admin", reason="x").pk,
+        "job": lambda: own_job(browser),
         "upstreamcall": lambda: factories.make_call(record).pk,
     }
     pk = rows[model]
@@ -252,7 +294,7 @@ def address_of(line: Line, record: VerificationSession) -> str:
 @pytest.mark.parametrize("line", ADMIN_LINES, ids=lambda line: f"{line.method}-{line.name}-{line.look}")
 def test_the_admin(line: Line, role: str, record: VerificationSession) -> None:
     browser = Client() if role == "nobody" else staff(role)
-    address = address_of(line, record)
+    address = address_of(line, record, browser)
     before = set(AccessLog.objects.values_list("pk", flat=True))
     answer = send(browser, address, line, record.pk)
     looks = list(AccessLog.objects.exclude(pk__in=before).order_by("pk"))
@@ -263,7 +305,9 @@ def test_the_admin(line: Line, role: str, record: VerificationSession) -> None:
         if looks:
             assert looks[0].actor_name == f"staff-{role}"
             assert looks[0].session_id in (record.public_id, None)
-            assert (looks[0].session_id is None) == (line.look == "lookup")
+            assert (looks[0].session_id is None) == (
+                line.look == "lookup" or ("export" in line.look and "bundle" not in line.name)
+            )
         return
     assert not looks
     if role == "nobody":
@@ -284,15 +328,15 @@ def test_the_admins_front_page_shows_each_their_own(record: VerificationSession)
         html = staff(role).get(reverse("admin:index")).content.decode()
         seen[role] = {
             model
-            for model in (RECORD, "plan", "alertrule", "alert", "accesslog", "upstreamcall", "erasure")
+            for model in (RECORD, "plan", "alertrule", "alert", "accesslog", "upstreamcall", "erasure", "job")
             if f"/admin/faceprint/{model}/" in html
         }
     assert seen["nothing"] == set()
-    assert seen["support"] == seen["review"] == {RECORD}
+    assert seen["support"] == seen["review"] == {RECORD, "job"}
     assert RECORD not in seen["administration"]
     assert "accesslog" in seen["compliance"]
     assert seen["superuser"] == {
-        *(RECORD, "plan", "alertrule", "alert", "accesslog", "upstreamcall", "erasure")
+        *(RECORD, "plan", "alertrule", "alert", "accesslog", "upstreamcall", "erasure", "job")
     }
 
 

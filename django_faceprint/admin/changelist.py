@@ -36,6 +36,8 @@ class Order:
     descending: bool
     #: Said when records without a value are left out, which have no place in such a list.
     leaves_out: Promise | None = None
+    #: The filter that says the same.
+    has: str = ""
 
     @property
     def condition(self) -> Q:
@@ -84,9 +86,11 @@ NEWEST_FIRST = "-created"
 ORDERS: dict[str, Order] = {
     NEWEST_FIRST: Order("created_at", True),
     "created": Order("created_at", False),
-    "deadline": Order("next_deadline", False, _("Only records for which something is outstanding.")),
-    "score": Order("score", False, _("Only records with a score.")),
-    "-score": Order("score", True, _("Only records with a score.")),
+    "deadline": Order(
+        "next_deadline", False, _("Only records for which something is outstanding."), "deadline"
+    ),
+    "score": Order("score", False, _("Only records with a score."), "score"),
+    "-score": Order("score", True, _("Only records with a score."), "score"),
 }
 #: Column of the list → the orders that clicks on its head switch between.
 _ORDERS_OF_COLUMNS = {
@@ -177,6 +181,12 @@ class RecordChangeList(ChangeList):
             return rows[:size], True, len(rows) > size
         rows = list(self.queryset[: size + 1])
         return rows[:size], False, len(rows) > size
+
+    @property
+    def whole(self) -> Selection:
+        """All that the list shows on all of its pages."""
+        has = {"has": self.order.has} if self.order.has else {}
+        return Selection({**self.selection.parameters, **has})
 
     def url(self, changes: dict[str, str | None]) -> str:
         """The address of the list with other parameters (None: without), from its first page."""

@@ -11,6 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, VerificationSession
+from django_faceprint.services.certificates import certificate_name
 
 from . import record, words
 
@@ -61,7 +62,7 @@ def person_column(session: VerificationSession) -> SafeString | None:
     name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
     if not name and not number:
         return None
-    document = words.certificate_name(session.certificate_type) if session.certificate_type else ""
+    document = certificate_name(session.certificate_type) if session.certificate_type else ""
     return format_html(
         '{}<span class="fp-sub fp-mono">{}</span>{}',
         name or words.EMPTY,

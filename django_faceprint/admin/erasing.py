@@ -24,12 +24,13 @@ from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import Erasure, VerificationSession
+from django_faceprint.models import Erasure, Job, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.services import consent, erasure
-from django_faceprint.services.access import Actor
+from django_faceprint.services.access import Actor, Reason
+from django_faceprint.services.selection import Selection
 
-from . import record
+from . import jobs, record
 from .readonly import ReadOnlyAdmin
 
 ERASE = "faceprint.erase_person"
@@ -52,15 +53,19 @@ def chosen(sessions: VerificationSessionQuerySet) -> list[int] | None:
 def preview_page(
     request: HttpRequest,
     model_admin: admin.ModelAdmin,
-    keys: list[int],
+    target: list[int] | Selection,
     *,
     confirm_url: str,
     back_url: str,
     withdrawal: bool = False,
     problem: Any = "",
 ) -> HttpResponse:
-    """What would go, and the form that has it go; which records is signed, and no number is sent again."""
-    sessions = VerificationSession.objects.filter(pk__in=keys)
+    """What would go, and the form that has it go; which records is signed, and no number is sent again.
+
+    *target* are the keys of records, or a frozen selection of more than fit into one transaction.
+    """
+    sessions = _sessions(target)
+    previewed = erasure.preview(sessions)
     rows = [
         {
             "session": session,
@@ -75,11 +80,18 @@ def preview_page(
         "title": _("Withdraw consent and erase") if withdrawal else _("Erase"),
         "opts": model_admin.opts,
         "media": model_admin.media,
-        "preview": erasure.preview(sessions),
+        "preview": previewed,
         "rows": rows,
-        "more": max(len(keys) - LISTED, 0),
+        "more": max(previewed.sessions - LISTED, 0),
         "token": signing.dumps(
-            {"keys": keys, "withdrawal": withdrawal, "user": str(request.user.pk)}, salt=_SALT
+            {
+                "target": target.to_json() if isinstance(target, Selection) else target,
+                "count": previewed.sessions,
+                "withdrawal": withdrawal,
+                "user": str(request.user.pk),
+            },
+            salt=_SALT,
+            compress=True,
         ),
         "longest": erasure.LONGEST_REASON,
         "confirm_url": confirm_url,
@@ -101,32 +113,37 @@ def confirm(
     with suppress(signing.BadSignature):
         signed = signing.loads(request.POST.get("token", ""), salt=_SALT, max_age=PREVIEW_LIFE)
     # A preview is for whoever asked for it, and once: what was erased meanwhile is not erased again.
-    if signed.get("user") != str(request.user.pk) or not _are_there(signed["keys"]):
+    target: Any = signed.get("target")
+    if isinstance(target, dict):
+        target = Selection.from_json(target)
+    if signed.get("user") != str(request.user.pk) or _sessions(target).count() != signed["count"]:
         model_admin.message_user(
             request, _("Nothing was erased: the preview is too old. Look again."), messages.WARNING
         )
         return HttpResponseRedirect(back_url)
-    keys, withdrawal = signed["keys"], signed["withdrawal"]
+    withdrawal = signed["withdrawal"]
     reason = request.POST.get("reason", "")
     problem: Any = ""
-    if request.POST.get("count", "").strip() != str(len(keys)):
+    if request.POST.get("count", "").strip() != str(signed["count"]):
         problem = _("Type the number of records to confirm.")
-    done = None
+    done: Erasure | Job | None = None
     if not problem:
         try:
-            done = _erase(keys, withdrawal=withdrawal, reason=reason, actor=Actor.of(request, CHANNEL))
+            done = _erase(request, model_admin, target, withdrawal=withdrawal, reason=reason)
         except InvalidInput:
             problem = _("Give a reason of at most %s characters.") % erasure.LONGEST_REASON
     if done is None:
         return preview_page(
             request,
             model_admin,
-            keys,
+            target,
             confirm_url=confirm_url,
             back_url=back_url,
             withdrawal=withdrawal,
             problem=problem,
         )
+    if isinstance(done, Job):
+        return HttpResponseRedirect(jobs.job_url(model_admin, done))
     if done.verified_at:
         model_admin.message_user(request, _("Erased. Storage has confirmed it."), messages.SUCCESS)
     else:
@@ -140,13 +157,30 @@ def confirm(
     )
 
 
-def _are_there(keys: list[int]) -> bool:
-    there = VerificationSession.objects.filter(pk__in=keys, erased_at__isnull=True)
-    return there.count() == len(keys)
+def _sessions(target: list[int] | Selection) -> VerificationSessionQuerySet:
+    """What of *target* is not erased yet."""
+    there = (
+        target.queryset()
+        if isinstance(target, Selection)
+        else VerificationSession.objects.filter(pk__in=target)
+    )
+    return there.filter(erased_at__isnull=True)
 
 
-def _erase(keys: list[int], *, withdrawal: bool, reason: str, actor: Actor) -> Erasure:
-    sessions = VerificationSession.objects.filter(pk__in=keys)
+def _erase(
+    request: HttpRequest,
+    model_admin: admin.ModelAdmin,
+    target: list[int] | Selection,
+    *,
+    withdrawal: bool,
+    reason: str,
+) -> Erasure | Job | None:
+    """Erase now, or, what is too much for one transaction, in a job. Raises :class:`InvalidInput`."""
+    actor = Actor.of(request, CHANNEL)
+    if isinstance(target, Selection):
+        erasure.check_reason(reason)
+        return jobs.begin(request, model_admin, Job.Kind.ERASE, target, reason=Reason(text=reason.strip()))
+    sessions = VerificationSession.objects.filter(pk__in=target)
     if withdrawal:
         return consent.withdraw(sessions.get(), reason=reason, actor=actor)
     return erasure.erase(sessions, reason=reason, actor=actor)

@@ -12,6 +12,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.conf import conf
 from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.services.certificates import CERTIFICATE_TYPES
 from django_faceprint.services.selection import (
     DEFAULT_SPAN,
     LONGEST_TEXT,
@@ -70,6 +71,7 @@ _NAMES: dict[str, Promise] = {
     "is_demote": _("demoted"),
     "retention": _("retention"),
     "erased": _("erased"),
+    "has": _("has"),
     "rows": _("chosen records"),
 }
 _NUMBERS = frozenset(
@@ -129,14 +131,15 @@ class FilterBar:
             "liveness": Plan.Liveness.choices,
             "application": [(alias, alias) for alias in conf.applications],
             "environment": VerificationSession.Environment.choices,
-            "certificate_type": [(str(kind), name) for kind, name in words.CERTIFICATE_TYPES.items()],
+            "certificate_type": [(str(kind), name) for kind, name in CERTIFICATE_TYPES.items()],
             "error_class": [("none", _("no error")), *words.ERROR_CLASSES.items()],
             "attempts": [(str(least), _at_least(least)) for least in range(1, MOST_ATTEMPTS + 1)],
             "is_demote": _YES_NO.items(),
             "retention": DAYS_LEFT.items(),
+            "has": [("score", _("a score")), ("deadline", _("something outstanding"))],
             "erased": _YES_NO.items(),
         }
-        shown = [name for name in _NAMES if name not in ("created", "rows")]
+        shown = [name for name in _NAMES if name not in ("created", "has", "rows")]
         self.fields = [self._field(name) for name in shown if name in _IN_SIGHT]
         self.more_fields = [self._field(name) for name in shown if name not in _IN_SIGHT]
         self.has_more_in_use = any(field.value for field in self.more_fields)

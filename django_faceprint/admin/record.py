@@ -25,6 +25,7 @@ from django_faceprint.models import (
 from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+from django_faceprint.services.certificates import certificate_name
 from django_faceprint.services.consent import needs_guardian, of_session
 from django_faceprint.services.evidence import reason_in_words
 from django_faceprint.services.thumbnails import open_thumbnail_of
@@ -285,7 +286,7 @@ class Record:
 
     @property
     def certificate(self) -> str:
-        return words.certificate_name(self.session.certificate_type)
+        return certificate_name(self.session.certificate_type)
 
     @property
     def lacks_guardian(self) -> bool:

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -22,17 +21,17 @@ from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
-from django.utils.functional import Promise
-from django.utils.translation import gettext, ngettext
+from django.utils.translation import gettext, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
-from django_faceprint.services import collect, lookup
+from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
+from django_faceprint.services import asking, lookup
 from django_faceprint.services.access import (
     REVEALED_FOR,
+    Actor,
     Reason,
     checked_reason,
     earlier_reason,
@@ -40,15 +39,14 @@ from django_faceprint.services.access import (
 )
 from django_faceprint.services.erasure import sessions_of_person
 from django_faceprint.services.lookup import MOST_TEXTS
+from django_faceprint.services.selection import MOST_ROWS, Selection
 from django_faceprint.tasks import wake_up
 
-from . import columns, erasing, record, words
+from . import columns, erasing, jobs, record, words
 from .changelist import RecordChangeList
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
-#: Rows that one action takes at most; more need a narrower selection.
-MOST_ROWS_OF_ACTION = 500
 #: Characters of a number, and of a whole list of texts to look for.
 LONGEST_TEXT = 100
 LONGEST_LOOKUP = 20_000
@@ -85,7 +83,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     # Sorted and filtered by RecordChangeList, found by lookup_view(): nothing is searched by column.
     sortable_by = ()
     search_fields = ()
-    actions = ("query_now", "archive_again", "erase")
+    actions = ("query_now", "archive_again", "export", "erase")
 
     class Media:
         css = {"all": ["faceprint/admin/console.css"]}
@@ -143,6 +141,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             path("lookup/", wrap(self.lookup_view), name=f"{name}_lookup"),
             path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
             path("<int:pk>/reveal/", wrap(self.reveal_view), name=f"{name}_reveal"),
+            path("export/", wrap(self.export_view), name=f"{name}_export"),
+            path("<int:pk>/bundle/", wrap(self.bundle_view), name=f"{name}_bundle"),
             path("erase-person/", wrap(self.erase_person_view), name=f"{name}_erase_person"),
             path("erase/", wrap(self.erase_view), name=f"{name}_erase"),
             path("<int:pk>/erase/", wrap(self.erase_record_view), name=f"{name}_erase_record"),
@@ -255,7 +255,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             try:
                 reason = checked_reason(*given)
             except InvalidInput as error:
-                problem = str(_REASON_PROBLEMS.get((error.field, error.code), _("Choose a reason.")))
+                problem = words.reason_problem(error)
         if reason is None:
             if self._wants_json(request):
                 return self._fresh(JsonResponse({"problem": problem}, status=400))
@@ -396,17 +396,17 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     def query_now_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """立即查询: a worker asks Baidu as soon as it is free."""
-        return self._act(request, pk, self._query_now, _ASKED)
+        return self._ask(request, pk, Job.Kind.QUERY_NOW)
 
     def archive_again_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """重新归档: a worker fetches again whatever is not in the archive."""
-        return self._act(request, pk, self._archive_again, _FETCHED)
+        return self._ask(request, pk, Job.Kind.ARCHIVE_AGAIN)
 
     def has_refresh_permission(self, request: HttpRequest) -> bool:
         """Whether the user may have Baidu asked again."""
         return self.has_view_permission(request) and request.user.has_perm(REFRESH)
 
-    def _act(self, request: HttpRequest, pk: int, act: Callable[..., str], done: Promise) -> HttpResponseBase:
+    def _ask(self, request: HttpRequest, pk: int, kind: Job.Kind) -> HttpResponseBase:
         if not self.has_refresh_permission(request):
             raise PermissionDenied
         if request.method != "POST":
@@ -414,99 +414,100 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session = self._visible(request).filter(pk=pk).first()
         if session is None:
             raise Http404
-        problem = act(request, session)
-        level = messages.WARNING if problem else messages.SUCCESS
-        self.message_user(request, problem or str(done), level)
+        problem = asking.ask(session, kind, actor=Actor.of(request, CHANNEL))
+        if problem:
+            self.message_user(request, _LEFT_ALONE[problem], messages.WARNING)
+        else:
+            wake_up(session)
+            self.message_user(request, _ASKED if kind == Job.Kind.QUERY_NOW else _FETCHED, messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", session.pk))
 
-    def _query_now(self, request: HttpRequest, session: VerificationSession) -> str:
-        """Make *session* due; returns why not, or ""."""
-        if not session.has_outstanding_work:
-            return gettext(
-                "Nothing was asked: this record is finished and Baidu has nothing more to tell. "
-                "To fetch files again, use “Archive again”."
-            )
-        record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
-        collect.make_due(session)
-        wake_up(session)
-        return ""
-
-    def _archive_again(self, request: HttpRequest, session: VerificationSession) -> str:
-        """Have everything fetched again that is not stored; returns why not, or ""."""
-        verdict = VerificationSession.Verdict
-        if session.verdict not in (verdict.PASSED, verdict.FAILED):
-            return gettext("Nothing was fetched: there are files only after a verification passed or failed.")
-        if not self._has_token(session):
-            return gettext("Nothing was fetched: the token was erased, and without it Baidu gives nothing.")
-        record_access(request, AccessLog.Action.ARCHIVE_AGAIN, session=session, channel=CHANNEL)
-        if not collect.collect_anew(session):
-            return gettext("Nothing was changed: a worker is on this record now. Try again in some minutes.")
-        wake_up(session)
-        return ""
-
-    @staticmethod
-    def _has_token(session: VerificationSession) -> bool:
-        return VerificationSession.objects.filter(pk=session.pk, verify_token__isnull=False).exists()
+    # --- many records ---------------------------------------------------------------------------
 
     @admin.action(description=_("Query now"), permissions=["refresh"])
-    def query_now(self, request: HttpRequest, queryset: QuerySet) -> None:
-        """The same for selected rows."""
-        done = self._act_on_rows(request, queryset, self._query_now)
-        if done is None:
-            return
-        changed, skipped = done
-        if changed:
-            self.message_user(
-                request,
-                ngettext(
-                    "%(count)d record is asked about as soon as a worker is free.",
-                    "%(count)d records are asked about as soon as a worker is free.",
-                    changed,
-                )
-                % {"count": changed},
-                messages.SUCCESS,
-            )
-        if skipped:
-            self.message_user(
-                request,
-                ngettext(
-                    "%(count)d record is finished: there is nothing left to ask.",
-                    "%(count)d records are finished: there is nothing left to ask.",
-                    skipped,
-                )
-                % {"count": skipped},
-                messages.WARNING,
-            )
+    def query_now(self, request: HttpRequest, queryset: QuerySet) -> HttpResponseBase | None:
+        """The same for selected rows, or for all of the filter."""
+        return self._ask_many(request, queryset, Job.Kind.QUERY_NOW)
 
     @admin.action(description=_("Archive again"), permissions=["refresh"])
-    def archive_again(self, request: HttpRequest, queryset: QuerySet) -> None:
-        """The same for selected rows."""
-        done = self._act_on_rows(request, queryset, self._archive_again)
-        if done is None:
-            return
-        changed, skipped = done
-        if changed:
-            self.message_user(
-                request,
-                ngettext(
-                    "The files of %(count)d record are fetched again as soon as a worker is free.",
-                    "The files of %(count)d records are fetched again as soon as a worker is free.",
-                    changed,
-                )
-                % {"count": changed},
-                messages.SUCCESS,
-            )
-        if skipped:
-            self.message_user(
-                request,
-                ngettext(
-                    "%(count)d record was left alone: not decided, erased, or being worked on.",
-                    "%(count)d records were left alone: not decided, erased, or being worked on.",
-                    skipped,
-                )
-                % {"count": skipped},
-                messages.WARNING,
-            )
+    def archive_again(self, request: HttpRequest, queryset: QuerySet) -> HttpResponseBase | None:
+        """The same for selected rows, or for all of the filter."""
+        return self._ask_many(request, queryset, Job.Kind.ARCHIVE_AGAIN)
+
+    def _ask_many(self, request: HttpRequest, queryset: QuerySet, kind: Job.Kind) -> HttpResponseBase | None:
+        selection = self._chosen(request, queryset)
+        job = jobs.begin(request, self, kind, selection) if selection is not None else None
+        if job is None:
+            return None
+        if job.is_unfinished:
+            return HttpResponseRedirect(jobs.job_url(self, job))
+        if job.done:
+            self.message_user(request, _ASKED_MANY[kind] % {"count": job.done}, messages.SUCCESS)
+        if job.skipped:
+            self.message_user(request, _LEFT_MANY[kind] % {"count": job.skipped}, messages.WARNING)
+        return None
+
+    def has_export_permission(self, request: HttpRequest) -> bool:
+        """Whether the user may export, masked or in clear."""
+        return any(jobs.may_export(request, in_clear=in_clear) for in_clear in (False, True))
+
+    @admin.action(description=_("Export …"), permissions=["export"])
+    def export(self, request: HttpRequest, queryset: QuerySet) -> HttpResponseBase | None:
+        """Asks for the format and whether names are wanted in clear."""
+        selection = self._chosen(request, queryset)
+        if selection is None:
+            return None
+        return jobs.ask_what_to_export(
+            request,
+            self,
+            selection,
+            confirm_url=self._url("export"),
+            back_url=request.get_full_path(),
+        )
+
+    @sensitive_variables()
+    def export_view(self, request: HttpRequest) -> HttpResponseBase:
+        """Starts the export that was asked about."""
+        if not self.has_export_permission(request):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        return jobs.export(request, self, back_url=self._url("changelist"))
+
+    @sensitive_variables()
+    def bundle_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
+        """证据包: everything about one record in a file, to be checked without us."""
+        in_clear = request.POST.get("in_clear") == "1"
+        if not jobs.may_export(request, in_clear=in_clear, bundle=True):
+            raise PermissionDenied
+        if request.method != "POST":
+            return HttpResponseNotAllowed(["POST"])
+        if not self._visible(request).filter(pk=pk).exists():
+            raise Http404
+        reason, problem = jobs.reason_for(request, in_clear=in_clear)
+        job = None
+        if problem:
+            self.message_user(request, problem, messages.ERROR)
+        else:
+            one = Selection({"rows": str(pk)})
+            job = jobs.begin(request, self, Job.Kind.BUNDLE, one, reason=reason, in_clear=in_clear)
+        return HttpResponseRedirect(self._url("change", pk) if job is None else jobs.job_url(self, job))
+
+    def _chosen(self, request: HttpRequest, queryset: QuerySet) -> Selection | None:
+        """The rows that an action was asked for: those chosen, or all that the list shows on all pages.
+
+        A host may narrow what an operator sees, which no selection can say: then only so many rows as can be
+        named one by one. None, and a message, when there are more.
+        """
+        listed = cast(RecordChangeList, self.get_changelist_instance(request))
+        if request.POST.get("select_across") == "1" and not self.get_queryset(request).query.where:
+            return listed.whole
+        keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS + 1])
+        if keys and len(keys) <= MOST_ROWS and not listed.problems:
+            return Selection({"rows": ",".join(map(str, keys))})
+        text = _("Nothing was done: select at most %(count)d records at a time.") % {"count": MOST_ROWS}
+        self.message_user(request, text, messages.ERROR)
+        return None
 
     # --- erasing --------------------------------------------------------------------------------
 
@@ -517,7 +518,19 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     @admin.action(description=_("Erase …"), permissions=["erase"])
     def erase(self, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
         """A preview of what erasing the selected rows would take away."""
-        keys = erasing.chosen(VerificationSession.objects.filter(pk__in=queryset.order_by().values("pk")))
+        selection = self._chosen(request, queryset)
+        if selection is None:
+            return None
+        keys = erasing.chosen(selection.queryset())
+        if keys is None:
+            # More than fit into one transaction: a job does it, step by step.
+            return erasing.preview_page(
+                request,
+                self,
+                selection.frozen(),
+                confirm_url=self._url("erase"),
+                back_url=self._url("changelist"),
+            )
         return self._preview(request, keys)
 
     @method_decorator(sensitive_post_parameters("number"))
@@ -590,36 +603,46 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             withdrawal=withdrawal,
         )
 
-    def _act_on_rows(
-        self, request: HttpRequest, queryset: QuerySet, act: Callable[..., str]
-    ) -> tuple[int, int] | None:
-        """How many rows were acted on and how many skipped; None when there are too many."""
-        keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS_OF_ACTION + 1])
-        if len(keys) > MOST_ROWS_OF_ACTION:
-            self.message_user(
-                request,
-                _("Nothing was done: select at most %(count)d records at a time.")
-                % {"count": MOST_ROWS_OF_ACTION},
-                messages.ERROR,
-            )
-            return None
-        problems = [act(request, session) for session in VerificationSession.objects.filter(pk__in=keys)]
-        skipped = sum(map(bool, problems))
-        return len(problems) - skipped, skipped
-
     def _url(self, name: str, *arguments: Any) -> str:
         return reverse(
             f"admin:faceprint_verificationsession_{name}", args=arguments, current_app=self.admin_site.name
         )
 
 
-_REASON_PROBLEMS = {
-    ("reason", "required"): _("Choose a reason."),
-    ("reason", "unknown"): _("Choose a reason."),
-    ("words", "required"): _("This reason needs words, a ticket number, say."),
-    ("words", "too_long"): _("The words of the reason are too long."),
-}
 _ASKED = _("Baidu is asked as soon as a worker is free. Reload this page in a few seconds.")
 _FETCHED = _(
     "What is not in the archive is fetched as soon as a worker is free. Reload this page in a few seconds."
 )
+_LEFT_ALONE = {
+    asking.FINISHED: _(
+        "Nothing was asked: this record is finished and Baidu has nothing more to tell. "
+        "To fetch files again, use “Archive again”."
+    ),
+    asking.UNDECIDED: _("Nothing was fetched: there are files only after a verification passed or failed."),
+    asking.NO_TOKEN: _("Nothing was fetched: the token was erased, and without it Baidu gives nothing."),
+    asking.BUSY: _("Nothing was changed: a worker is on this record now. Try again in some minutes."),
+}
+_ASKED_MANY = {
+    Job.Kind.QUERY_NOW: ngettext_lazy(
+        "%(count)d record is asked about as soon as a worker is free.",
+        "%(count)d records are asked about as soon as a worker is free.",
+        "count",
+    ),
+    Job.Kind.ARCHIVE_AGAIN: ngettext_lazy(
+        "The files of %(count)d record are fetched again as soon as a worker is free.",
+        "The files of %(count)d records are fetched again as soon as a worker is free.",
+        "count",
+    ),
+}
+_LEFT_MANY = {
+    Job.Kind.QUERY_NOW: ngettext_lazy(
+        "%(count)d record is finished: there is nothing left to ask.",
+        "%(count)d records are finished: there is nothing left to ask.",
+        "count",
+    ),
+    Job.Kind.ARCHIVE_AGAIN: ngettext_lazy(
+        "%(count)d record was left alone: not decided, erased, or being worked on.",
+        "%(count)d records were left alone: not decided, erased, or being worked on.",
+        "count",
+    ),
+}

@@ -10,6 +10,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.client.codes import TABLE, ErrorClass, explain
 from django_faceprint.conf import conf
+from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
 from django_faceprint.services.evidence import REASONS
 
@@ -58,14 +59,6 @@ ENDPOINTS = {
     "result_stat": "result/stat",
     "result_media_query": "result/media/query",
     "result_getall": "result/getall",
-}
-
-CERTIFICATE_TYPES: dict[int, Promise] = {
-    0: _("Resident identity card"),
-    1: _("Mainland travel permit for Hong Kong, Macao and Taiwan residents"),
-    2: _("Foreign permanent resident card"),
-    3: _("Passport of a Chinese citizen living abroad"),
-    4: _("Residence permit for Hong Kong, Macao and Taiwan residents"),
 }
 
 ASSET_ERRORS: dict[str, Promise] = {
@@ -193,11 +186,6 @@ def asset_error_in_words(error: str) -> str:
     return str(ASSET_ERRORS.get(error, error))
 
 
-def certificate_name(value: int | None) -> str:
-    """The kind of ID document; "" when not known."""
-    return "" if value is None else str(CERTIFICATE_TYPES.get(value, value))
-
-
 def stage_name(value: str) -> str:
     """A stage of Baidu's statistics; mostly its own Chinese words."""
     return str(STAGES.get(value, value))
@@ -310,3 +298,16 @@ def reveal_reasons() -> list[tuple[str, str]]:
 def reason_name(code: str) -> str:
     """What a reason of the access log is called; the code itself for one that is not known any more."""
     return str(conf.reveal_reasons.get(code) or REVEAL_REASONS.get(code, code))
+
+
+_REASON_PROBLEMS = {
+    ("reason", "required"): _("Choose a reason."),
+    ("reason", "unknown"): _("Choose a reason."),
+    ("words", "required"): _("This reason needs words, a ticket number, say."),
+    ("words", "too_long"): _("The words of the reason are too long."),
+}
+
+
+def reason_problem(error: InvalidInput) -> str:
+    """What is wrong with a reason that was given."""
+    return str(_REASON_PROBLEMS.get((error.field, error.code), _("Choose a reason.")))

@@ -9,6 +9,7 @@ from .attempt import VerificationAttempt
 from .call import AccessToken, Heartbeat, UpstreamBudget, UpstreamCall
 from .consent import ConsentRecord
 from .erasure import Erasure
+from .job import Job, JobPart
 from .plan import Plan
 from .session import VerificationSession
 
@@ -22,6 +23,8 @@ __all__ = [
     "ConsentRecord",
     "Erasure",
     "Heartbeat",
+    "Job",
+    "JobPart",
     "MediaAsset",
     "Plan",
     "UploadIntent",

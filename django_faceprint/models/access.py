@@ -28,6 +28,7 @@ class AccessLog(AppendOnly):
         REVEAL = "reveal", _("revealed identity")
         DOWNLOAD_MEDIA = "download_media", _("downloaded file")
         EXPORT = "export", _("exported records")
+        DOWNLOAD_EXPORT = "download_export", _("downloaded an export")
         WITHDRAW = "withdraw", _("withdrew consent")
         ERASE = "erase", _("erased record")
 

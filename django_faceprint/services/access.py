@@ -101,13 +101,28 @@ def record_access(
 
     Raises when it cannot be written, so that nobody sees a face without it being known.
     """
-    actor = Actor.of(request, channel)
-    entry = AccessLog(
-        **actor.columns(),
-        address=actor.address,
-        action=action,
-        session_id=session.public_id if session else asset.session.public_id if asset else None,
+    if session is None and asset is not None:
+        session = asset.session
+    return add_entry(
+        Actor.of(request, channel),
+        action,
+        session_id=session.public_id if session else None,
         asset_id=asset.public_id if asset else None,
+        reason=reason,
+    )
+
+
+def add_entry(
+    actor: Actor,
+    action: AccessLog.Action,
+    *,
+    session_id: UUID | None = None,
+    asset_id: UUID | None = None,
+    reason: Reason | None = None,
+) -> AccessLog:
+    """The same where there is no request: in a job, say."""
+    entry = AccessLog(
+        **actor.columns(), address=actor.address, action=action, session_id=session_id, asset_id=asset_id
     )
     if reason is None:
         entry.save(force_insert=True)

@@ -14,7 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import IO, Any, Protocol, cast
+from typing import IO, Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 from django.core.files import File
@@ -40,6 +40,8 @@ from .schedule import LEASE_SECONDS, Lease, LeaseLost
 from .thumbnails import make_thumbnail
 
 logger = logging.getLogger(__name__)
+
+_Key = TypeVar("_Key", int, int | None)
 
 STORAGE_ALIAS = "faceprint"
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
@@ -85,24 +87,38 @@ def save(
     """
     check: _Check = _FilmCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
-    stream = EncryptingStream(check.chunks(), key, asset.public_id)
-    written = _write(name, stream)
+    sealed = seal(asset.public_id, name, check.chunks(), key=key)
     facts = check.facts()
     return {
+        **sealed,
         "state": MediaAsset.State.STORED,
         "reason": "",
         "error": "",
-        "sha256": stream.sha256,
-        "size": stream.plain_size,
         "content_type": facts.content_type,
         "width": facts.width,
         "height": facts.height,
         "duration": facts.duration,
         "plain_http": plain_http,
-        "stored_name": written,
-        "wrapped_key": wrap_file_key(key, asset.public_id),
         "thumbnail": check.thumbnail(key, asset.public_id) if with_thumbnail else None,
         "archived_at": now(),
+    }
+
+
+def seal(file_id: UUID, name: str, chunks: Iterable[bytes], *, key: bytes | None = None) -> dict[str, Any]:
+    """Write *chunks*, whatever they are, encrypted under the reserved *name*.
+
+    Returns the columns ``stored_name``, ``wrapped_key``, ``sha256`` and ``size`` of the row that refers
+    to the file, whose identity *file_id* is. Raises :class:`StorageFailed`, and whatever reading
+    *chunks* raises.
+    """
+    key = key or new_file_key()
+    stream = EncryptingStream(chunks, key, file_id)
+    written = _write(name, stream)
+    return {
+        "stored_name": written,
+        "wrapped_key": wrap_file_key(key, file_id),
+        "sha256": stream.sha256,
+        "size": stream.plain_size,
     }
 
 
@@ -128,12 +144,15 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
         raise
 
 
-def reserve_names(session_pk: int, count: int) -> list[str]:
-    """Names for *count* uploads of a session, recorded so that what is left of a crash can be found."""
+def reserve_names(session_pk: int | None, count: int) -> list[str]:
+    """Names for *count* uploads of a session, recorded so that what is left of a crash can be found.
+
+    None: of no session, but of a job.
+    """
     return reserve_names_of_many({session_pk: count})[session_pk]
 
 
-def reserve_names_of_many(counts: Mapping[int, int]) -> dict[int, list[str]]:
+def reserve_names_of_many(counts: Mapping[_Key, int]) -> dict[_Key, list[str]]:
     """The same for many sessions in one statement: so many names for each, by the session's key."""
     names = {session_pk: [_random_name() for _ in range(count)] for session_pk, count in counts.items()}
     UploadIntent.objects.bulk_create(
@@ -183,8 +202,13 @@ def open_stored(asset: MediaAsset) -> DecryptingReader:
     """
     if asset.state != MediaAsset.State.STORED or asset.wrapped_key is None or asset.size is None:
         raise StorageFailed("not stored")
-    key = unwrap_file_key(bytes(asset.wrapped_key), asset.public_id)
-    return DecryptingReader(_open(asset.stored_name), key, asset.public_id, asset.size)
+    return open_sealed(asset.public_id, asset.stored_name, bytes(asset.wrapped_key), asset.size)
+
+
+def open_sealed(file_id: UUID, name: str, wrapped_key: bytes, size: int) -> DecryptingReader:
+    """Read what :func:`seal` wrote; raises as :func:`open_stored` does."""
+    key = unwrap_file_key(wrapped_key, file_id)
+    return DecryptingReader(_open(name), key, file_id, size)
 
 
 def _random_name() -> str:

@@ -24,6 +24,7 @@ from django_faceprint.models import (
     AccessLog,
     AccessReason,
     Erasure,
+    JobPart,
     MediaAsset,
     UploadIntent,
     UpstreamAnswer,
@@ -35,7 +36,7 @@ from django_faceprint.models.asset import MediaAssetQuerySet
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.blind_index import blind_index_candidates
 
-from . import archive
+from . import archive, job_files
 from .access import Actor
 from .problems import NO_ERROR
 
@@ -134,13 +135,14 @@ def erase(
 
     Raises :class:`InvalidInput` for ``reason``. Call it outside of transactions.
     """
-    _check_reason(reason)
+    check_reason(reason)
     purged = Purged()
     with transaction.atomic():
         if also is not None:
             also()
         rows = list(sessions.order_by("pk").values_list("pk", "public_id"))
         erased = [public_id for pk, public_id in rows if purge_rows(pk, "erased", purged)]
+        purged.intents += job_files.destroy(job_files.that_may_hold([pk for pk, _ in rows]))
         erasure = Erasure.objects.create(
             **actor.columns(),
             reason=reason.strip(),
@@ -246,7 +248,10 @@ def discard(intent: UploadIntent) -> bool | None:
     ours = UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at)
     if not ours.update(abandoned=True, created_at=now()):
         return None
-    if MediaAsset.objects.filter(session=intent.session_id, stored_name=intent.name).exists():
+    if (
+        MediaAsset.objects.filter(session=intent.session_id, stored_name=intent.name).exists()
+        or JobPart.objects.filter(stored_name=intent.name).exists()
+    ):
         intent.delete()
         return None
     if not archive.delete_file(intent.name) or not archive.is_gone(intent.name):
@@ -281,7 +286,8 @@ def certificate(erasure: Erasure) -> dict[str, Any]:
     }
 
 
-def _check_reason(reason: str) -> None:
+def check_reason(reason: str) -> None:
+    """Whether an erasure has a reason, for its certificate. Raises :class:`InvalidInput` for ``reason``."""
     if not reason.strip():
         raise InvalidInput("reason", "required", "A reason is required.")
     if len(reason.strip()) > LONGEST_REASON:

@@ -13,7 +13,7 @@ from django.db.models.functions import Coalesce
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, UploadIntent, UpstreamCall, VerificationSession
 
-from . import access_chain, archive, consent, erasure, statistics
+from . import access_chain, archive, consent, erasure, jobs, statistics
 
 CALLS_KEPT = timedelta(days=30)
 BATCH = 500
@@ -30,6 +30,8 @@ class RetentionReport:
     uncommitted_files: int = 0
     calls: int = 0
     log_entries: int = 0
+    #: Files of exports and bundles whose time was over.
+    exports: int = 0
     sessions: int = 0
     #: Files of those sessions, and of records that stay.
     files: int = 0
@@ -47,6 +49,7 @@ def retain() -> RetentionReport:
     _purge_sessions(report)
     _purge_files(report)
     _discard_uncommitted(report)
+    report.exports = jobs.expire()
     erasure.verify_erasures()
     _forget_calls(report)
     report.log_entries = access_chain.prune() + consent.prune() + erasure.prune()

@@ -20,7 +20,14 @@ from django.db.models import Model, QuerySet
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
-from django_faceprint.models import AccessSeal, AccessToken, MediaAsset, UpstreamAnswer, VerificationSession
+from django_faceprint.models import (
+    AccessSeal,
+    AccessToken,
+    JobPart,
+    MediaAsset,
+    UpstreamAnswer,
+    VerificationSession,
+)
 from django_faceprint.privacy.blind_index import blind_index, is_current
 from django_faceprint.privacy.fields import EncryptedField, encrypted_fields
 from django_faceprint.privacy.files import rewrap_file_key
@@ -92,7 +99,7 @@ def _tables() -> list[QuerySet[Any]]:
     models = [
         model
         for model in apps.get_app_config("faceprint").get_models()
-        if model in (MediaAsset, AccessSeal) or encrypted_fields(model)
+        if model in (MediaAsset, JobPart, AccessSeal) or encrypted_fields(model)
     ]
     return [model._default_manager.order_by("pk").only(*_columns(model)) for model in models]
 
@@ -101,6 +108,7 @@ def _columns(model: type[Model]) -> list[str]:
     """What of a row is looked at."""
     extra: dict[type[Model], tuple[str, ...]] = {
         MediaAsset: ("public_id", "wrapped_key"),
+        JobPart: ("public_id", "wrapped_key"),
         AccessSeal: ("digest", "mac", "sealed_at"),
         VerificationSession: (
             *("verify_token_index", "name_index", "number_index"),
@@ -171,7 +179,7 @@ def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
 
     for column in encrypted_fields(type(row)):
         attempt(column.name, partial(_resealed, row, column))
-    if isinstance(row, MediaAsset):
+    if isinstance(row, MediaAsset | JobPart):
         attempt("wrapped_key", lambda: _rewrapped(row))
     elif isinstance(row, AccessSeal):
         attempt("mac", lambda: {"mac": mac} if (mac := renewed_mac(row)) else {})
@@ -195,11 +203,11 @@ def _resealed(row: Any, column: EncryptedField) -> dict[str, Any]:
     return {column.name: column.reseal(column.row_of(row), sealed)}
 
 
-def _rewrapped(asset: MediaAsset) -> dict[str, Any]:
-    wrapped = bytes(asset.wrapped_key) if asset.wrapped_key is not None else None
+def _rewrapped(file: MediaAsset | JobPart) -> dict[str, Any]:
+    wrapped = bytes(file.wrapped_key) if file.wrapped_key is not None else None
     if wrapped is None or encryption_ring().is_current(wrapped):
         return {}
-    return {"wrapped_key": rewrap_file_key(wrapped, asset.public_id)}
+    return {"wrapped_key": rewrap_file_key(wrapped, file.public_id)}
 
 
 def _token_index(session: VerificationSession) -> dict[str, Any]:

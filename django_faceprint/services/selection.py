@@ -23,6 +23,7 @@ from django_faceprint.conf import conf
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 
+from .certificates import CERTIFICATE_TYPES
 from .deadlines import RESULTS_LIFE, TOKEN_LIFE
 
 #: What ``created`` may be, besides ``today`` and ``all``; and what it is when nothing is said.
@@ -31,7 +32,6 @@ DEFAULT_SPAN = "7d"
 #: Less time than this to the deadline of evidence that is not archived.
 HOURS_LEFT = {"6h": timedelta(hours=6), "24h": timedelta(hours=24), "over": timedelta(0)}
 DAYS_LEFT = {"7d": timedelta(days=7), "30d": timedelta(days=30), "over": timedelta(0)}
-CERTIFICATE_TYPES = ("0", "1", "2", "3", "4")
 #: An error of a file, not of Baidu.
 UNSAFE_MEDIA = "unsafe_media"
 ERROR_CLASSES = (*(kind.value for kind in ErrorClass), UNSAFE_MEDIA)
@@ -138,7 +138,7 @@ def _liveness(text: str, moment: datetime) -> Q:
 
 
 def _certificate(text: str, moment: datetime) -> Q:
-    if text not in CERTIFICATE_TYPES:
+    if text not in map(str, CERTIFICATE_TYPES):
         raise ValueError(text)
     return Q(certificate_type=int(text))
 
@@ -182,6 +182,8 @@ def _rows(text: str, moment: datetime) -> Q:
     return Q(pk__in=keys)
 
 
+_HAS = {"score": Q(score__isnull=False), "deadline": Q(next_deadline__isnull=False)}
+
 FILTERS: dict[str, Filter] = {
     "created": Filter(_created),
     "since": Filter(lambda text, moment: Q(created_at__gte=_instant(text, end_of_day=False))),
@@ -209,6 +211,8 @@ FILTERS: dict[str, Filter] = {
     "is_demote": _yes_no(Q(is_demote=True), Q(is_demote=False)),
     "retention": Filter(_retention),
     "erased": _yes_no(Q(erased_at__isnull=False), Q(erased_at__isnull=True)),
+    # What some orders of a list leave out.
+    "has": Filter(lambda text, moment: _HAS[text]),
     "rows": Filter(_rows),
 }
 #: Filters that say by themselves how far back to look.

@@ -107,10 +107,15 @@ def api_rests() -> float | None:
     return _api_hosts.of_url(conf.api_url).rests()
 
 
+def is_inside_transaction() -> bool:
+    """Whether a transaction is open; Django's own test transactions do not count."""
+    blocks = connections[DEFAULT_DB_ALIAS].atomic_blocks
+    return bool(blocks) and not getattr(blocks[-1], "_from_testcase", False)
+
+
 def refuse_inside_transaction() -> None:
     """Raise ``RuntimeError`` when a transaction is open; Django's own test transactions do not count."""
-    blocks = connections[DEFAULT_DB_ALIAS].atomic_blocks
-    if blocks and not getattr(blocks[-1], "_from_testcase", False):
+    if is_inside_transaction():
         raise RuntimeError(
             "faceprint talks to Baidu and to storage outside database transactions only; call it after the "
             "transaction, or mark the view with transaction.non_atomic_requests."

@@ -142,6 +142,7 @@ def test_technical_tables_have_no_page() -> None:
         "accesslog",
         "upstreamcall",
         "erasure",
+        "job",
     }
 
 
@@ -607,11 +608,3 @@ def test_actions_on_rows_count(operator: Client) -> None:
         "2 records were left alone: not decided, erased, or being worked on.",
     ]
     assert actions_logged() == ["refresh", "refresh", "archive_again"]
-
-
-def test_an_action_on_too_many_rows_does_nothing(operator: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_faceprint.admin.sessions.MOST_ROWS_OF_ACTION", 1)
-    waiting = [factories.make_session(wake_at=now() + timedelta(hours=1)) for _ in range(2)]
-    shown = messages_of(run_action(operator, "query_now", *waiting))
-    assert shown == ["Nothing was done: select at most 1 records at a time."]
-    assert not AccessLog.objects.exists()

@@ -24,7 +24,7 @@ from django_faceprint.conf import conf
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import access_chain, retention, statistics, upstream
+from django_faceprint.services import access_chain, jobs, retention, statistics, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
 
@@ -68,6 +68,8 @@ class Command(BaseCommand):
                 self._run_forever(total, stop, options["interval"])
             else:
                 self._run_once(total, stop)
+        if options["once"] and not stop.is_set():
+            _work_on_jobs()
         self._line.clear()
         self.stdout.write(self._words(total))
         if options["once"] and total.lost:
@@ -102,6 +104,7 @@ class Command(BaseCommand):
         chores = [
             _Chore("faceprint.alerts", evaluate),
             _Chore("faceprint.alerts", send_daily_mail),
+            _Chore("faceprint.jobs", _work_on_jobs),
             _Chore("faceprint.seal", access_chain.seal),
             _Chore("faceprint.retain", retention.retain),
         ]
@@ -145,6 +148,10 @@ class Command(BaseCommand):
             "failures": total.failures,
             "lost": total.lost,
         }
+
+
+def _work_on_jobs() -> None:
+    jobs.work_on_jobs(budget=RUN_BUDGET, monotonic=monotonic)
 
 
 class _Chore:
