@@ -29,15 +29,6 @@ from django_faceprint.services.archive import StorageFailed, open_stored
 
 logger = logging.getLogger(__name__)
 
-#: Types that a browser may show; anything else is only offered for download.
-EXTENSIONS = {
-    media_types.JPEG: "jpg",
-    media_types.PNG: "png",
-    media_types.WEBP: "webp",
-    media_types.BMP: "bmp",
-    media_types.MP4: "mp4",
-    media_types.QUICKTIME: "mov",
-}
 UNKNOWN_TYPE = "application/octet-stream"
 #: Parts of a file that one person fetches within this time belong to one look.
 ONE_LOOK = timedelta(hours=1)
@@ -182,7 +173,8 @@ def _describe(
     response: HttpResponseBase, asset: MediaAsset, etag: str, part: _Part | None, *, as_download: bool
 ) -> None:
     size = asset.size or 0
-    extension = EXTENSIONS.get(asset.content_type)
+    # Types that a browser may show; anything else is only offered for download.
+    extension = media_types.EXTENSIONS.get(asset.content_type)
     name = f"{asset.kind}-{asset.public_id}"
     if extension:
         response["Content-Type"] = asset.content_type

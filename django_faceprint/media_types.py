@@ -29,6 +29,9 @@ MP4 = "video/mp4"
 # What an iPhone's camera hands to a page that asks for a recorded video.
 QUICKTIME = "video/quicktime"
 
+#: How names of files of each type end.
+EXTENSIONS = {JPEG: "jpg", PNG: "png", WEBP: "webp", BMP: "bmp", MP4: "mp4", QUICKTIME: "mov"}
+
 #: Bytes that :func:`sniff` needs to tell every type it knows.
 SNIFF_BYTES = 64
 #: A picture of more bytes or pixels is refused.

@@ -31,6 +31,7 @@ ARROWS: dict[str, set[str]] = {
     "client": {"exceptions", "media_types"},
     "privacy": {"conf", "exceptions"},
     "models": {"clock", "conf", "exceptions", "privacy"},
+    "bundle_check": set(),
     "migrations": {"clock", "models", "privacy"},
     "services": BELOW_SERVICES,
     "alerts": BELOW_FACES,
@@ -39,7 +40,7 @@ ARROWS: dict[str, set[str]] = {
     "media_response": BELOW_FACES,
     "admin": BELOW_FACES | {"alerts", "media_response", "tasks"},
     "api": BELOW_FACES | {"media_response", "tasks"},
-    "management": BELOW_FACES | {"alerts", "checks", "sandbox", "tasks"},
+    "management": BELOW_FACES | {"alerts", "bundle_check", "checks", "sandbox", "tasks"},
     "sandbox": set(),
     "testing": BELOW_FACES | {"sandbox"},
     "apps": BELOW_FACES | {"alerts", "checks"},
@@ -51,6 +52,7 @@ OTHER_FACE = BELOW_FACES | {"tasks"}
 FACES = {"admin", "alerts", "api", "checks", "management", "tasks"}
 
 FOREIGN_TO: dict[str, set[str]] = {
+    "bundle_check": {"celery", "django", "requests", "rest_framework"},
     "client": {"celery", "django", "rest_framework"},
     "exceptions": {"celery", "django", "rest_framework"},
     "media_types": {"celery", "django", "rest_framework"},

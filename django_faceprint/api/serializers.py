@@ -22,7 +22,7 @@ from django_faceprint.client.inputs import CONTROLS, MAX_IMAGE_BASE64
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
-from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+from django_faceprint.privacy.masking import mask_card
 from django_faceprint.services import consent as consents
 from django_faceprint.services import sessions
 from django_faceprint.services.access import LONGEST_REASON
@@ -443,24 +443,6 @@ STAT_SCHEMA: dict[str, Any] = {
     },
 }
 
-#: How to show an OCR text to those who may not see it; what is not named is hidden altogether.
-_MASKS = {"name": mask_name, "number": mask_number, "address": mask_address}
-#: These texts of a card tell nothing about who the person is.
-_SHOWN = frozenset({"issue_time", "expire_time"})
-
-
-def masked_card(texts: Mapping[str, str] | None) -> dict[str, str] | None:
-    """*texts* of a card or a confirmation, masked; what identifies nobody stays as it is."""
-    if texts is None:
-        return None
-    return {
-        name: value if name in _SHOWN else _MASKS.get(name, _hidden)(value) for name, value in texts.items()
-    }
-
-
-def _hidden(value: str) -> str:
-    return "****" if value else ""
-
 
 class StatSerializer(Described):
     """Calls of Baidu's internal services by stage (API reference 3.6); null until it was learnt."""
@@ -485,12 +467,12 @@ class ResultSerializer(SessionSerializer):
     @field_schema(OcrSerializer(allow_null=True))
     def get_ocr(self, session: VerificationSession) -> dict[str, str] | None:
         """None when no card was read."""
-        return session.ocr if self._in_clear else masked_card(session.ocr)
+        return session.ocr if self._in_clear else mask_card(session.ocr)
 
     @field_schema(ConfirmedSerializer(allow_null=True))
     def get_confirmed(self, session: VerificationSession) -> dict[str, str] | None:
         """None before a pass."""
-        return session.confirmed if self._in_clear else masked_card(session.confirmed)
+        return session.confirmed if self._in_clear else mask_card(session.confirmed)
 
     @field_schema(AttemptSerializer(many=True))
     def get_attempts(self, session: VerificationSession) -> list[dict[str, Any]]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import unicodedata
+from collections.abc import Mapping
 
 MASK = "*"
 # A number shows 7 characters; at least as many must stay hidden.
@@ -58,9 +59,28 @@ def mask_address(value: str) -> str:
     return _HIDDEN
 
 
+def mask_card(texts: Mapping[str, str] | None) -> dict[str, str] | None:
+    """*texts* of a card or a confirmation, masked; what identifies nobody stays as it is."""
+    if texts is None:
+        return None
+    return {
+        name: value if name in _SHOWN else _MASKS.get(name, _hidden)(value) for name, value in texts.items()
+    }
+
+
 def is_masked(value: str) -> bool:
     """Whether ``value`` carries a mask (``*``, also fullwidth) and so is not the real thing."""
     return MASK in value or "\N{FULLWIDTH ASTERISK}" in value
+
+
+def _hidden(value: str) -> str:
+    return _HIDDEN if value else ""
+
+
+# How a text of a card is shown; what is not named is hidden altogether.
+_MASKS = {"name": mask_name, "number": mask_number, "address": mask_address}
+# These tell nothing about who the person is.
+_SHOWN = frozenset({"issue_time", "expire_time"})
 
 
 def _visible(value: str) -> str:

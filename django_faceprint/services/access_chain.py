@@ -16,6 +16,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import Any
+from uuid import UUID
 
 from django.db import IntegrityError, transaction
 from django.db.models import Exists, Max, OuterRef, QuerySet
@@ -190,6 +191,41 @@ def _mac(sequence: int, digest: str, sealed_at: datetime, key_id: str | None = N
     key_id = key_id or ring.primary_id
     content = f"{sequence}:{digest}:{_text(sealed_at)}".encode()
     return f"{key_id}:{ring.mac(PURPOSE, content, key_id=key_id).hex()}"
+
+
+# --- giving out -----------------------------------------------------------------------------------
+
+
+def entries_of(session_id: UUID) -> Iterator[dict[str, Any]]:
+    """The entries about a session, oldest first, in flat memory: each as the chain hashes it, with its link
+    and the digest of the link before (None where it was deleted for age). Without the words of reasons.
+
+    Whoever has them can compute the links anew and needs no database for it.
+    """
+    entries = AccessLog.objects.filter(session_id=session_id).order_by("pk")
+    last = 0
+    while batch := list(entries.filter(pk__gt=last)[:BATCH]):
+        last = batch[-1].pk
+        links = {
+            link.log_id: link for link in AccessSeal.objects.filter(log_id__in=[row.pk for row in batch])
+        }
+        numbers = [link.sequence - 1 for link in links.values()]
+        before = dict(AccessSeal.objects.filter(pk__in=numbers).values_list("pk", "digest")) | {0: ""}
+        for entry in batch:
+            link = links.get(entry.pk)
+            yield {
+                "log_id": entry.pk,
+                "entry": {name: _text(getattr(entry, name)) for name in _COLUMNS[VERSION]},
+                "link": None
+                if link is None
+                else {
+                    "version": link.version,
+                    "sequence": link.sequence,
+                    "before": before.get(link.sequence - 1),
+                    "sealed_at": _text(link.sealed_at),
+                    "digest": link.digest,
+                },
+            }
 
 
 # --- keys ---------------------------------------------------------------------------------------
