@@ -24,7 +24,7 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import AccessLog, Job, JobPart, UploadIntent, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 
-from . import archive, asking, erasure, exports, job_files, upstream
+from . import archive, asking, bundle, erasure, exports, job_files, upstream
 from .access import Actor, Reason, add_entry
 from .selection import Selection
 from .spreadsheets import ROWS_OF_SHEET, Piece
@@ -243,6 +243,8 @@ def _step(held: _Held) -> bool:
     kind = held.job.kind
     if kind in exports.FORMATS:
         finished = _export(held)
+    elif kind == Kind.BUNDLE:
+        finished = _bundle(held)
     elif kind == Kind.ERASE:
         finished = _erase(held)
     else:
@@ -280,6 +282,15 @@ def _export(held: _Held) -> bool:
         ]
     _add_part(held, rows, [content], entries=entries)
     return len(rows) < ROWS_OF_PART
+
+
+def _bundle(held: _Held) -> bool:
+    job = held.job
+    rows = list(held.next_rows(1).select_related("plan"))
+    if rows:
+        pieces = bundle.Bundle(rows[0], in_clear=job.in_clear, language=job.language, made_by=job.actor_name)
+        _add_part(held, rows, pieces)
+    return True
 
 
 def _add_part(

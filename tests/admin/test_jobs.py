@@ -5,12 +5,15 @@ from __future__ import annotations
 import csv
 import io
 import re
+import zipfile
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import openpyxl
 import pytest
+from django.core.management import call_command
 from django.core.signing import TimestampSigner
 from django.test import Client
 from django.urls import reverse
@@ -214,6 +217,50 @@ def test_a_question_is_answered_by_who_was_asked_and_in_time(
     assert not Job.objects.exists()
     export(other, own)
     assert Job.objects.exists()
+
+
+# --- evidence bundle ----------------------------------------------------------------------------
+
+
+def test_a_bundle_of_a_record_is_made_checked_and_logged(
+    login: Callable[..., Client], tmp_path: Path, settings: Any
+) -> None:
+    client = login(*EXPORTERS, "export_sensitive", "view_media", "download_media")
+    session = factories.make_passed_session(reference="R-1")
+    face = factories.make_stored_asset(session, "face")
+    other = factories.make_passed_session(reference="R-2")
+    bundle_url = reverse("admin:faceprint_verificationsession_bundle", args=[session.pk])
+    page = client.get(reverse("admin:faceprint_verificationsession_change", args=[session.pk]))
+    assert f'action="{bundle_url}"' in page.content.decode()
+    client.post(bundle_url, {"in_clear": "1"})
+    assert messages_of(client.get(LIST)) == ["Choose a reason."]
+    client.post(bundle_url, {"in_clear": "0"})
+    job = Job.objects.get()
+    assert (job.kind, job.state, job.done) == ("bundle", "done", 1)
+    file = client.get(address(job, "download"))
+    assert file["Content-Type"] == "application/zip"
+    path = tmp_path / "bundle.zip"
+    path.write_bytes(file.getvalue())
+    with zipfile.ZipFile(path) as archive:
+        pictures = [name for name in archive.namelist() if name.endswith(".jpg")]
+        assert [archive.read(name) for name in pictures] == [factories.image_bytes()]
+        text = b"".join(archive.read(name) for name in archive.namelist() if name not in pictures).decode()
+    assert face.sha256 in text
+    assert str(other.public_id) not in text
+    assert factories.NAME not in text
+    assert factories.NUMBER not in text
+    out = io.StringIO()
+    call_command("faceprint_verify_bundle", str(path), stdout=out)
+    logged = list(AccessLog.objects.order_by("pk").values_list("action", "session_id"))
+    assert logged[1:] == [("export", session.public_id), ("download_export", None)]
+
+
+def test_who_may_not_keep_pictures_gets_no_bundle(exporter: Client) -> None:
+    session = factories.make_passed_session()
+    address = reverse("admin:faceprint_verificationsession_bundle", args=[session.pk])
+    page = exporter.get(reverse("admin:faceprint_verificationsession_change", args=[session.pk]))
+    assert address not in page.content.decode()
+    assert exporter.post(address).status_code == 403
 
 
 # --- long jobs ----------------------------------------------------------------------------------
