@@ -1,0 +1,116 @@
+"""``manage.py faceprint_fill``: made-up records in any number, to try the console with years of use."""
+
+from __future__ import annotations
+
+import sys
+import time
+from argparse import ArgumentParser
+from typing import Any
+
+from django.core.management.base import BaseCommand, CommandError
+from django.db.utils import Error as AnyDatabaseError
+from django.utils.translation import gettext as _
+
+from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.management.progress import ProgressLine
+from django_faceprint.management.stopping import stop_signals
+from django_faceprint.services import filling
+
+STOPPED = 2
+MOST_RECORDS = 100_000_000
+MOST_YEARS = 20.0
+MOST_PER_BATCH = 20_000
+
+
+class Command(BaseCommand):
+    """Exit status 0; 1 where this is no sandbox; 2 stopped between two batches."""
+
+    help = "Fill a sandbox's database with made-up records of years of use, or remove them again."
+
+    def add_arguments(self, parser: ArgumentParser) -> None:
+        """See ``--help``."""
+        parser.add_argument("count", type=int, nargs="?", metavar="N", help="how many records to add")
+        parser.add_argument("--years", type=float, default=2.0, help="spread over so many years (2)")
+        parser.add_argument("--seed", type=int, default=1, help="the same records for the same number (1)")
+        parser.add_argument(
+            "--batch",
+            type=int,
+            default=filling.BATCH,
+            help=f"records written together, which is what the memory goes by ({filling.BATCH})",
+        )
+        parser.add_argument(
+            "--files",
+            choices=["none", "main", "all"],
+            default="main",
+            help="rows of files: none, those that matter most (main), or all",
+        )
+        parser.add_argument(
+            "--thumbnails",
+            type=int,
+            default=filling.THUMBNAILS,
+            metavar="N",
+            help=f"so many of the newest records get one ({filling.THUMBNAILS})",
+        )
+        parser.add_argument("--remove", action="store_true", help="remove what this command made, all of it")
+
+    def handle(self, *args: Any, **options: Any) -> None:
+        """Fill or remove."""
+        self._check(options)
+        began = time.monotonic()
+        problem = ""
+        done = filling.Filled()
+        line = ProgressLine(self.stdout)
+        with stop_signals() as stop:
+            try:
+                if options["remove"]:
+                    total = filling.made().count()
+                    done = filling.remove(
+                        batch=options["batch"],
+                        progress=lambda part: line.show_part(part.sessions, total),
+                        stop=stop.is_set,
+                    )
+                else:
+                    done = filling.fill(
+                        options["count"],
+                        years=options["years"],
+                        seed=options["seed"],
+                        batch=options["batch"],
+                        files=options["files"],
+                        thumbnails=options["thumbnails"],
+                        progress=lambda part: line.show_part(part.sessions, options["count"]),
+                        stop=stop.is_set,
+                    )
+            except FaceprintConfigurationError as error:
+                problem = str(error)
+            except AnyDatabaseError as error:
+                # The texts of databases quote values.
+                problem = _("The database failed (%s).") % type(error).__name__
+            stopped = stop.is_set()
+        line.clear()
+        if problem:
+            raise CommandError(problem)
+        words = (
+            _("Removed: %(sessions)s records, %(files)s rows of files, %(attempts)s attempts.")
+            if options["remove"]
+            else _("Made up: %(sessions)s records, %(files)s rows of files, %(attempts)s attempts.")
+        )
+        self.stdout.write(words % vars(done))
+        if options["verbosity"] > 1:
+            self.stdout.write(_("%(seconds)s s") % {"seconds": round(time.monotonic() - began, 1)})
+        if not options["remove"]:
+            self.stdout.write(_("No file was stored: opening one of these records' files fails."))
+        if stopped:
+            self.stdout.write(_("Stopped; run the command again to go on."))
+            sys.exit(STOPPED)
+
+    def _check(self, options: dict[str, Any]) -> None:
+        if options["remove"] != (options["count"] is None):
+            raise CommandError(_("Say how many records, or --remove."))
+        if options["count"] is not None and not 1 <= options["count"] <= MOST_RECORDS:
+            raise CommandError(_("From 1 to %s records.") % MOST_RECORDS)
+        if not 0 < options["years"] <= MOST_YEARS:
+            raise CommandError(_("--years: above 0, at most %s.") % int(MOST_YEARS))
+        if not 1 <= options["batch"] <= MOST_PER_BATCH:
+            raise CommandError(_("--batch: from 1 to %s.") % MOST_PER_BATCH)
+        if options["thumbnails"] < 0:
+            raise CommandError(_("--thumbnails: 0 or more."))
