@@ -23,6 +23,7 @@ COMMANDS = {
     "rotation": "all rows under new keys: memory and time",
     "seek": "jumps in a long encrypted film against a plain one",
     "looks": "records seen per second with the access log and without it",
+    "console": "the record console at a million records: lists, filters, lookup, and Django's own list",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }
 

@@ -23,7 +23,7 @@ from itertools import accumulate
 from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-from django.db import DEFAULT_DB_ALIAS, connections, models, router, transaction
+from django.db import DEFAULT_DB_ALIAS, connections, models, reset_queries, router, transaction
 from django.utils.timezone import localtime
 from PIL import Image, ImageDraw
 
@@ -242,6 +242,8 @@ def fill(
         done.sessions += len(rows.sessions)
         done.files += len(rows.assets)
         done.attempts += len(rows.attempts)
+        # While DEBUG is on, each connection keeps the texts of its statements.
+        reset_queries()
         if progress is not None:
             progress(done)
     for table in tables:
@@ -260,6 +262,7 @@ def remove(
     done = Filled()
     while not stop() and (rows := list(made().order_by("pk").values_list("pk", "public_id")[:batch])):
         _remove([pk for pk, _ in rows], [public_id for _, public_id in rows], done)
+        reset_queries()
         if progress is not None:
             progress(done)
     Plan.objects.filter(plan_id__in=PLANS, sessions__isnull=True).delete()
