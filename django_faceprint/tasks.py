@@ -17,7 +17,7 @@ from django.db import transaction
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import access_chain, retention, schedule, statistics
+from django_faceprint.services import access_chain, retention, rollups, schedule, statistics
 from django_faceprint.services import collect as collecting
 from django_faceprint.services import jobs as working
 
@@ -40,6 +40,11 @@ FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
         "task": "faceprint.jobs",
         "schedule": JOBS_SECONDS,
         "options": {"expires": JOBS_SECONDS},
+    },
+    "faceprint.rollup": {
+        "task": "faceprint.rollup",
+        "schedule": rollups.PERIOD.total_seconds(),
+        "options": {"expires": rollups.PERIOD.total_seconds()},
     },
     "faceprint.retain": {"task": "faceprint.retain", "schedule": 600, "options": {"expires": 600}},
 }
@@ -85,6 +90,12 @@ def retain() -> None:
 def jobs() -> None:
     """Work on exports, bundles and actions on many records."""
     working.work_on_jobs(budget=RUN_BUDGET, monotonic=time.monotonic)
+
+
+@shared_task(name="faceprint.rollup", **_limits)
+def rollup() -> None:
+    """Count what the dashboard shows."""
+    rollups.roll_up()
 
 
 @shared_task(name="faceprint.seal", **_limits)

@@ -11,6 +11,7 @@ from .consent import ConsentRecord
 from .erasure import Erasure
 from .job import Job, JobPart
 from .plan import Plan
+from .rollup import Dashboard, Rollup, RollupHour, StorageBlock
 from .session import VerificationSession
 
 __all__ = [
@@ -21,12 +22,16 @@ __all__ = [
     "Alert",
     "AlertRule",
     "ConsentRecord",
+    "Dashboard",
     "Erasure",
     "Heartbeat",
     "Job",
     "JobPart",
     "MediaAsset",
     "Plan",
+    "Rollup",
+    "RollupHour",
+    "StorageBlock",
     "UploadIntent",
     "UpstreamAnswer",
     "UpstreamBudget",

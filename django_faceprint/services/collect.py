@@ -32,7 +32,7 @@ from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 
-from . import archive, deadlines, events, evidence, results, schedule, thumbnails, upstream
+from . import archive, deadlines, events, evidence, results, rollups, schedule, thumbnails, upstream
 from .commit import Changes, commit
 from .desk import desk, on_desk
 from .problems import NO_ERROR, error_columns
@@ -714,4 +714,5 @@ def collect_anew(session: VerificationSession) -> bool:
             session.assets.filter(Q(state=State.LOST) | kept_now).update(
                 state=State.WANTED, error="", reason=""
             )
+            rollups.recount(session)
     return bool(changed)

@@ -8,6 +8,7 @@ from argparse import ArgumentParser
 from collections.abc import Callable
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from threading import Event
 from time import monotonic
 from typing import Any
@@ -24,7 +25,7 @@ from django_faceprint.conf import conf
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import access_chain, jobs, retention, statistics, upstream
+from django_faceprint.services import access_chain, jobs, retention, rollups, statistics, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
 
@@ -33,6 +34,8 @@ logger = logging.getLogger(__name__)
 LOST, BAIDU_DOWN = 3, 4
 #: Seconds for which ``--once`` waits for a Baidu that does not answer.
 OUTAGE_PATIENCE = 60.0
+#: Charts may be a little late; what is due may not.
+ROLLUP_BUDGET = timedelta(seconds=10)
 #: Seconds. The doctor calls an engine dead that was not seen for five minutes.
 LONGEST_INTERVAL = 120
 
@@ -106,6 +109,7 @@ class Command(BaseCommand):
             _Chore("faceprint.alerts", send_daily_mail),
             _Chore("faceprint.jobs", _work_on_jobs),
             _Chore("faceprint.seal", access_chain.seal),
+            _Chore("faceprint.rollup", partial(rollups.roll_up, budget=ROLLUP_BUDGET)),
             _Chore("faceprint.retain", retention.retain),
         ]
         while not stop.is_set():
