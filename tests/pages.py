@@ -19,6 +19,9 @@ def admin_pages() -> Iterator[str]:
             continue
         name = f"admin:faceprint_{model._meta.model_name}"
         yield reverse(f"{name}_changelist")
+        if model._meta.proxy:
+            # The dashboard: its rows have no page.
+            continue
         for pk in model._base_manager.values_list("pk", flat=True):
             yield reverse(f"{name}_change", args=[pk])
             yield reverse(f"{name}_history", args=[pk])

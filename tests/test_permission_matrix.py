@@ -101,6 +101,7 @@ ADMIN_LINES = [
     Line("job_download", EXPORTERS, look="download_export"),
     Line("job_add", set()),
     Line("job_delete", set()),
+    Line("dashboard_changelist", RECORDS),
     Line("erasure_changelist", ERASERS),
     Line("erasure_change", ERASERS),
     Line("erasure_history", ERASERS),

@@ -4,6 +4,6 @@ Registered here are the models that people work with. Technical tables (tokens, 
 intents, raw answers) have no page of their own.
 """
 
-from . import alerts, erasing, jobs, logs, plans, sessions
+from . import alerts, dashboard, erasing, jobs, logs, plans, sessions
 
-__all__ = ["alerts", "erasing", "jobs", "logs", "plans", "sessions"]
+__all__ = ["alerts", "dashboard", "erasing", "jobs", "logs", "plans", "sessions"]

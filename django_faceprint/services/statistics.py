@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 
-from django.db.models import Count, F, Min, Q, Sum
+from django.db.models import Count, F, Max, Min, Q, Sum
 
 from django_faceprint.client import ErrorClass
 from django_faceprint.clock import now
@@ -39,6 +39,8 @@ UPSTREAM_FAILURES = frozenset(
         ErrorClass.UNKNOWN.value,
     }
 )
+#: Records among which repeated ID numbers are looked for, the newest ones.
+MOST_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -183,6 +185,36 @@ def last_beat(name: str) -> datetime | None:
 def heartbeats() -> dict[str, datetime]:
     """When each part of the engine last ran, by its name."""
     return dict(Heartbeat.objects.order_by("name").values_list("name", "at"))
+
+
+@dataclass(frozen=True)
+class Repeated:
+    """One ID number that several records have: so many of them, and the newest."""
+
+    session: VerificationSession
+    count: int
+
+
+def most_repeated(
+    since: datetime, *, plan: int | None = None, limit: int = 10
+) -> tuple[list[Repeated], bool]:
+    """The ID numbers with the most records since then, and whether all records were compared.
+
+    At most the newest :data:`MOST_COMPARED` are, so that it costs the same however many there are.
+    """
+    recent = _sessions().filter(created_at__gte=since).exclude(number_index="")
+    if plan is not None:
+        recent = recent.filter(plan=plan)
+    times = recent.order_by("-created_at").values_list("created_at", flat=True)
+    beyond = list(times[MOST_COMPARED : MOST_COMPARED + 1])
+    if beyond:
+        recent = recent.filter(created_at__gt=beyond[0])
+    groups = recent.order_by().values_list("number_index").annotate(found=Count("pk"), newest=Max("pk"))
+    most = list(groups.filter(found__gt=1).order_by("-found", "-newest")[:limit])
+    shown = VerificationSession.objects.only("public_id", "identity_number", "confirmed", "created_at")
+    rows = shown.in_bulk([newest for _, _, newest in most])
+    repeated = [Repeated(rows[newest], found) for _, found, newest in most if newest in rows]
+    return repeated, not beyond
 
 
 def _wanted() -> MediaAssetQuerySet:
