@@ -9,6 +9,7 @@ import shutil
 import subprocess
 import tracemalloc
 import zipfile
+from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
@@ -84,6 +85,12 @@ def document(archive: zipfile.ZipFile, path: str) -> Any:
     return json.loads(archive.read(path))
 
 
+def left_out(archive: zipfile.ZipFile) -> dict[str, str]:
+    """Kinds of the files that are not there, each with the reason."""
+    missing = document(archive, "manifest.json")["not_included"]
+    return {entry["kind"]: entry["why"]["code"] for entry in missing}
+
+
 def lines(archive: zipfile.ZipFile, path: str) -> list[Any]:
     return [json.loads(line) for line in archive.read(path).splitlines()]
 
@@ -151,7 +158,7 @@ def test_texts_are_in_the_language_that_is_asked_for(record: VerificationSession
     found = bundle(record, language="en")
     assert document(found, "record.json")["verdict_text"] == "passed"
     assert "Evidence bundle of a face verification" in found.read("README-en.txt").decode()
-    assert "人脸核验证据包" in found.read("README-zh-hans.txt").decode()
+    assert "人脸实名认证证据包" in found.read("README-zh-hans.txt").decode()
 
 
 # --- what is not ----------------------------------------------------------------------------------
@@ -166,10 +173,7 @@ def test_a_masked_bundle_tells_nobody(record: VerificationSession) -> None:
     assert document(found, "record.json")["ocr"]["address"] == "浙江省****"
     assert document(found, "consent.json")["has_reference"] is True
     assert "answers.jsonl" not in found.namelist()
-    left_out = {
-        entry["kind"]: entry["why"]["code"] for entry in document(found, "manifest.json")["not_included"]
-    }
-    assert left_out == {"id_front": "masked", "id_back": "masked", "match_image": "upstream_gave_none"}
+    assert left_out(found) == {"id_front": "masked", "id_back": "masked", "match_image": "upstream_gave_none"}
     assert verified(found).status == 0
 
 
@@ -213,13 +217,19 @@ def test_entries_of_the_log_fit_their_links(record: VerificationSession) -> None
     assert (verified(found).log_entries, verified(found).count) == (2, 0)
 
 
-def test_a_link_whose_forerunner_was_deleted_says_so(record: VerificationSession) -> None:
-    look(record)
+def test_a_link_whose_forerunner_was_deleted_for_its_age_says_so(clock: Any) -> None:
+    present = now()
+    clock.set(present - timedelta(days=1_300))
+    session = make_passed_session()
+    for _ in range(2):
+        look(session)
     access_chain.seal()
-    with connection.cursor() as cursor:
-        cursor.execute("DELETE FROM faceprint_accessseal WHERE sequence = 1")
-    told = lines(bundle(record), "access-log.jsonl")
-    assert [line["link"] and line["link"]["before"] for line in told] == [None, None]
+    clock.set(present)
+    assert access_chain.prune() == 1
+    found = bundle(session)
+    (told,) = lines(found, "access-log.jsonl")
+    assert (told["link"]["sequence"], told["link"]["before"]) == (2, None)
+    assert (verified(found).log_entries, verified(found).count) == (1, 0)
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -234,12 +244,9 @@ def test_a_damaged_file_is_named_and_spoils_nothing(record: VerificationSession,
     stored(MediaAsset.objects.get(kind="frame")).unlink()
     MediaAsset.objects.filter(kind="face").update(sha256="0" * 64)
     found = bundle(record)
-    left_out = {
-        entry["kind"]: entry["why"]["code"] for entry in document(found, "manifest.json")["not_included"]
-    }
-    assert left_out["process_video"] == "damaged"
-    assert left_out["frame"] == "gone"
-    assert left_out["face"] == "damaged"
+    assert left_out(found)["process_video"] == "damaged"
+    assert left_out(found)["frame"] == "gone"
+    assert left_out(found)["face"] == "damaged"
     assert verified(found).status == 0
 
 
@@ -289,10 +296,7 @@ def test_an_erased_record_has_a_bundle_of_what_is_left(record: VerificationSessi
     assert NAME not in everything
     assert NUMBER not in everything
     assert document(found, "record.json")["times"]["erased_at"]
-    assert {entry["why"]["code"] for entry in document(found, "manifest.json")["not_included"]} == {
-        "erased",
-        "upstream_gave_none",
-    }
+    assert set(left_out(found).values()) == {"erased", "upstream_gave_none"}
     assert verified(found).status == 0
 
 
