@@ -37,9 +37,12 @@ def field_binding(label: str, row: uuid.UUID) -> bytes:
     return label.encode() + b"\x00" + row.bytes
 
 
+def mac(key: bytes, purpose: str, data: bytes) -> bytes:
+    return hmac.digest(hkdf(key, f"django-faceprint/1/mac/{purpose}", 32), data, "sha256")
+
+
 def blind_index(key: bytes, kind: str, normalised: str) -> str:
-    subkey = hkdf(key, f"django-faceprint/1/mac/index/{kind}", 32)
-    return f"{key_id(key).hex()}:{hmac.digest(subkey, normalised.encode(), 'sha256').hex()}"
+    return f"{key_id(key).hex()}:{mac(key, f'index/{kind}', normalised.encode()).hex()}"
 
 
 def encrypt_file(key: bytes, asset: uuid.UUID, salt: bytes, plaintext: bytes) -> bytes:
