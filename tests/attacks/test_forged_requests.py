@@ -225,7 +225,7 @@ def test_a_site_that_answers_to_every_host_still_sends_people_to_its_own(story: 
 
 def addresses_that_change_something(session: VerificationSession) -> list[str]:
     """Every address that takes a POST, as the permission matrix has them; it misses none."""
-    admin = [address_of(line, session) for line in ADMIN_LINES if line.method == "post"]
+    admin = [address_of(line, session, Client()) for line in ADMIN_LINES if line.method == "post"]
     changing = [line.name for line in API_LINES if line.method == "post"]
     api = [reverse(f"faceprint-api:{name}", args=[session.public_id]) for name in changing]
     forms = [
