@@ -10,6 +10,7 @@ fewer rows there, the time that the missing rows take to show, measured with it,
 from __future__ import annotations
 
 import argparse
+import json
 import os
 import re
 import statistics
@@ -22,10 +23,11 @@ from html import unescape
 from typing import Any
 
 from . import sessions
+from .engine import peak_memory
 from .project import Project, set_up, use_database
 from .report import Goal, Report, Spread
 from .servers import DatabaseServer, postgresql
-from .workspace import folder, require_space
+from .workspace import Worker, folder, require_space
 
 ROWS = 1_000_000
 FEW_ROWS = 1_000
@@ -36,6 +38,9 @@ REQUESTS = 3
 BYTES_PER_ROW = 6_000
 MOST_RATIO = 1.3
 LEAST_GAIN = 5.0
+MOST_MEMORY = 1.1
+#: Records of the small export.
+EXPORTED = 10_000
 #: Pages that are turned before one is measured by its link.
 TURNED = 3
 #: How many are looked up at once, as an operator pastes them.
@@ -147,6 +152,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--requests", type=int, default=REQUESTS, help=f"of each address in a round (default: {REQUESTS})"
     )
+    parser.add_argument("--no-exports", dest="exports", action="store_false", help="leave exports out")
 
 
 def run(options: argparse.Namespace) -> Report:
@@ -170,7 +176,8 @@ def run(options: argparse.Namespace) -> Report:
         stack.callback(few.connection.close)
         _compare_sizes(report, few, many, options)
         _compare_with_rival(report, many, options)
-        _compare_exports(report, few, many)
+        if options.exports:
+            _compare_exports(report, many)
     return report
 
 
@@ -444,6 +451,50 @@ def _last_page_of_rival(many: Side) -> int:
 # --- exports ------------------------------------------------------------------------------------------
 
 
-def _compare_exports(report: Report, few: Side, many: Side) -> None:
-    """Peak memory of an export of all records against one of 10,000: not measured yet."""
-    report.notes.append("The memory of exports is not measured.")
+def _compare_exports(report: Report, many: Side) -> None:
+    """Peak memory of an export of all records against one of few, each in a process of its own."""
+    if peak_memory() is None:
+        report.notes.append("Only Linux tells the peak of a process's memory: exports are not measured.")
+        return
+    from django_faceprint.services import filling
+
+    many.use()
+    keys = filling.made().order_by("pk").values_list("pk", flat=True)
+    sizes = {"few": min(EXPORTED, many.count // 2), "all": many.count}
+    table = []
+    for kind in ("export_csv", "export_xlsx"):
+        found = {}
+        for name, count in sizes.items():
+            found[name] = result = _export(kind, keys[count - 1])
+            if result["records"] != count:
+                raise AssertionError(f"{result['records']} records were exported instead of {count}.")
+            table.append(
+                [
+                    kind,
+                    f"{count:,}",
+                    f"{result['memory'] / 1e6:.0f}",
+                    f"{result['before'] / 1e6:.0f}",
+                    f"{result['bytes'] / 1e6:.0f}",
+                    f"{count / result['seconds']:.0f}",
+                ]
+            )
+        ratio = found["all"]["memory"] / found["few"]["memory"]
+        name = f"{kind}: peak memory, {sizes['all']:,} records / {sizes['few']:,}"
+        report.goals.append(Goal(name, Spread.of([ratio]), at_most=MOST_MEMORY))
+        report.figures[kind] = found
+    report.table(
+        "Exports, masked, read back whole",
+        ["", "records", "peak memory, MB", "of it before the start", "file, MB", "records/s"],
+        table,
+    )
+
+
+def _export(kind: str, last: int) -> dict[str, float]:
+    worker = Worker("benchmarks.console_export", [kind, str(last)], os.environ)
+    try:
+        worker.wait_ready()
+        worker.go()
+        result: dict[str, float] = json.loads(worker.result())
+        return result
+    finally:
+        worker.stop()
