@@ -88,7 +88,14 @@ def begin(
     refused = ""
     job = None
     try:
-        job = jobs.start(kind, selection, actor=Actor.of(request, CHANNEL), reason=reason, in_clear=in_clear)
+        job = jobs.start(
+            kind,
+            selection,
+            actor=Actor.of(request, CHANNEL),
+            reason=reason,
+            in_clear=in_clear,
+            with_log=request.user.has_perm(VIEW_ACCESSLOG),
+        )
     except InvalidInput as error:
         refused = str(_PROBLEMS[error.code])
     if job is None:

@@ -51,6 +51,8 @@ class Job(models.Model):
     # In the actor's own words, which may name a person.
     reason = EncryptedTextField(label="job.reason", null=True)
     in_clear = models.BooleanField(_("in clear"), default=False)
+    # Of a bundle: with the access log, which names colleagues.
+    with_log = models.BooleanField(default=False, editable=False)
     selection = models.JSONField(_("selection"))
     language = models.CharField(_("language"), max_length=20)
     time_zone = models.CharField(_("time zone"), max_length=50)

@@ -91,11 +91,13 @@ def start(
     actor: Actor,
     reason: Reason | None = None,
     in_clear: bool = False,
+    with_log: bool = False,
 ) -> Job:
     """Note down that *actor* wants *kind* done to *selection*, frozen as of now. Nothing is done yet.
 
     An export and a bundle are written to the access log here. Language and time zone are those that are
-    active. The caller has checked permissions, and the reason of what is shown *in_clear*.
+    active. The caller has checked permissions, and the reason of what is shown *in_clear*. *with_log*: a bundle
+    holds the access log of its record.
 
     Raises :class:`InvalidInput` for ``selection`` (``unknown``, a filter that is not understood; ``empty``;
     ``too_large``).
@@ -116,6 +118,7 @@ def start(
         reason_code=reason.code if reason else "",
         reason=(reason.text or None) if reason else None,
         in_clear=in_clear,
+        with_log=with_log,
         selection=frozen.to_json(),
         language=translation.get_language() or "en",
         time_zone=timezone.get_current_timezone_name(),
@@ -288,7 +291,13 @@ def _bundle(held: _Held) -> bool:
     job = held.job
     rows = list(held.next_rows(1).select_related("plan"))
     if rows:
-        pieces = bundle.Bundle(rows[0], in_clear=job.in_clear, language=job.language, made_by=job.actor_name)
+        pieces = bundle.Bundle(
+            rows[0],
+            in_clear=job.in_clear,
+            language=job.language,
+            made_by=job.actor_name,
+            with_log=job.with_log,
+        )
         _add_part(held, rows, pieces)
     return True
 

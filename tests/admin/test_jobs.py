@@ -242,10 +242,13 @@ def test_a_bundle_of_a_record_is_made_checked_and_logged(
     path = tmp_path / "bundle.zip"
     path.write_bytes(file.getvalue())
     with zipfile.ZipFile(path) as archive:
-        pictures = [name for name in archive.namelist() if name.endswith(".jpg")]
+        names = archive.namelist()
+        pictures = [name for name in names if name.endswith(".jpg")]
         assert [archive.read(name) for name in pictures] == [factories.image_bytes()]
-        text = b"".join(archive.read(name) for name in archive.namelist() if name not in pictures).decode()
+        text = b"".join(archive.read(name) for name in names if name not in pictures).decode()
     assert face.sha256 in text
+    # Colleagues are named to who may read the access log only.
+    assert "access-log.jsonl" not in names
     assert str(other.public_id) not in text
     assert factories.NAME not in text
     assert factories.NUMBER not in text
@@ -253,6 +256,15 @@ def test_a_bundle_of_a_record_is_made_checked_and_logged(
     call_command("faceprint_verify_bundle", str(path), stdout=out)
     logged = list(AccessLog.objects.order_by("pk").values_list("action", "session_id"))
     assert logged[1:] == [("export", session.public_id), ("download_export", None)]
+
+
+def test_who_reads_the_access_log_gets_it_in_the_bundle(login: Callable[..., Client]) -> None:
+    client = login(*EXPORTERS, "view_media", "download_media", "view_accesslog")
+    session = factories.make_passed_session()
+    client.post(reverse("admin:faceprint_verificationsession_bundle", args=[session.pk]))
+    file = client.get(address(Job.objects.get(), "download"))
+    with zipfile.ZipFile(io.BytesIO(file.getvalue())) as archive:
+        assert b"operator" in archive.read("access-log.jsonl")
 
 
 def test_who_may_not_keep_pictures_gets_no_bundle(exporter: Client) -> None:
