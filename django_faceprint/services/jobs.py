@@ -96,8 +96,8 @@ def start(
     """Note down that *actor* wants *kind* done to *selection*, frozen as of now. Nothing is done yet.
 
     An export and a bundle are written to the access log here. Language and time zone are those that are
-    active. The caller has checked permissions, and the reason of what is shown *in_clear*. *with_log*: a bundle
-    holds the access log of its record.
+    active. *with_log*: a bundle holds the access log of its record. The caller has checked permissions, and
+    the reason of what is shown *in_clear*.
 
     Raises :class:`InvalidInput` for ``selection`` (``unknown``, a filter that is not understood; ``empty``;
     ``too_large``).
