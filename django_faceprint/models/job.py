@@ -65,7 +65,7 @@ class Job(models.Model):
     failures = models.PositiveIntegerField(default=0, editable=False)
     problem = models.CharField(_("problem"), max_length=30, blank=True, default="")
     created_at = models.DateTimeField(_("created"), default=now)
-    started_at = models.DateTimeField(_("started"), null=True)
+    started_at = models.DateTimeField(_("work began"), null=True)
     finished_at = models.DateTimeField(_("finished"), null=True)
     expires_at = models.DateTimeField(_("expires"), null=True, db_index=True)
     wake_at = models.DateTimeField(null=True, editable=False)

@@ -25,6 +25,7 @@ from django_faceprint.exceptions import FaceprintError
 from django_faceprint.models import VerificationSession
 from django_faceprint.services.plans import copy_sandbox_plans
 from django_faceprint.services.retention import retain
+from django_faceprint.services.rollups import roll_up
 from django_faceprint.services.schedule import LEASE
 from example_project.demo.ledger import Findings, compare, read_ledger
 from example_project.demo.people import Browser, Host, Person, people
@@ -191,6 +192,8 @@ class _Demo:
         self._check(sessions)
         # What a killed worker had written without committing is named by its intents and removed by them.
         retain()
+        # The dashboard shows all of it at once, not after beat's next round.
+        roll_up()
         bar.say("Comparing storage with the sandbox's ledger …")
         return compare(read_ledger(self._processes.sandbox_url), Path(settings.VAR) / "archive")
 
