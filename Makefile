@@ -52,6 +52,7 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
 
-screenshots: ## run the browser tests and keep their pictures in screenshots/
+screenshots: ## run the browser tests and keep their pictures in screenshots/, those of the console in docs/screenshots/
 	$(call setup,example test)
 	@$(VENV_PYTHON) -m pytest tests/browser --screenshots screenshots $(ARGS)
+	@mkdir -p docs/screenshots && cp screenshots/console-*.png docs/screenshots/

@@ -23,7 +23,15 @@ from django.urls import URLPattern, URLResolver, reverse
 
 from django_faceprint import urls as browser_urls
 from django_faceprint.api import urls as api_urls
-from django_faceprint.models import AccessLog, Alert, AlertRule, Erasure, MediaAsset, VerificationSession
+from django_faceprint.models import (
+    AccessLog,
+    Alert,
+    AlertRule,
+    Erasure,
+    MediaAsset,
+    UpstreamAnswer,
+    VerificationSession,
+)
 from django_faceprint.services.access import Actor
 from django_faceprint.services.jobs import start, work_on_jobs
 from django_faceprint.services.selection import Selection
@@ -67,6 +75,7 @@ ADMIN_LINES = [
     Line(f"{RECORD}_changelist", REFRESHERS, "post", "archive_again", {"action": "archive_again"}),
     Line(f"{RECORD}_change", RECORDS, look=LOOK),
     Line(f"{RECORD}_history", RECORDS),
+    Line(f"{RECORD}_answer", RECORDS),
     Line(f"{RECORD}_add", set()),
     Line(f"{RECORD}_delete", set()),
     Line(f"{RECORD}_lookup", RECORDS, "post", "lookup", {"q": factories.NUMBER}),
@@ -271,6 +280,11 @@ def address_of(line: Line, record: VerificationSession, browser: Client) -> str:
         return reverse(f"admin:faceprint_{line.name}")
     if line.name == f"{RECORD}_media":
         return reverse(f"admin:faceprint_{line.name}", args=[MediaAsset.objects.stored().get().public_id])
+    if line.name == f"{RECORD}_answer":
+        answer = UpstreamAnswer.objects.create(
+            session=record, endpoint="result_detail", body="{}", body_index="x"
+        )
+        return reverse(f"admin:faceprint_{line.name}", args=[record.pk, answer.pk])
     rows = {
         RECORD: record.pk,
         "plan": record.plan_id,

@@ -24,7 +24,7 @@ from .filters import FilterBar, names_of
 MOST_COUNTED = 10_000
 AFTER, BEFORE, LAST, ORDER = "after", "before", "last", "order"
 #: Parameters of the address that say where in the list one is, not which records are meant.
-_OF_THE_PAGE = frozenset({AFTER, BEFORE, LAST, ORDER})
+OF_THE_PAGE = frozenset({AFTER, BEFORE, LAST, ORDER})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -129,7 +129,7 @@ class RecordChangeList(ChangeList):
         """The selected records, in order: what actions on all rows get as well."""
         given = {name: request.GET[name] for name in request.GET if not name.startswith("_")}
         order = given.get(ORDER) or NEWEST_FIRST
-        self.selection = Selection({name: text for name, text in given.items() if name not in _OF_THE_PAGE})
+        self.selection = Selection({name: text for name, text in given.items() if name not in OF_THE_PAGE})
         self.problems = names_of(self.selection.problems)
         if order not in ORDERS:
             self.problems.append(ORDER)

@@ -28,6 +28,7 @@ from django_faceprint.privacy.masking import mask_address, mask_name, mask_numbe
 from django_faceprint.services.certificates import certificate_name
 from django_faceprint.services.consent import needs_guardian, of_session
 from django_faceprint.services.evidence import reason_in_words
+from django_faceprint.services.lookup import others_of_person
 from django_faceprint.services.thumbnails import open_thumbnail_of
 
 from . import words
@@ -38,6 +39,11 @@ Kind = MediaAsset.Kind
 MOST_CALLS = 200
 MOST_ANSWERS = 50
 MOST_LOOKS = 20
+MOST_OTHERS = 20
+_OF_OTHERS = (
+    *("created_at", "reference", "verdict", "returned_at", "stages_done", "adopted_at"),
+    *("token_answered_at", "identity_accepted_at", "match_image_accepted_at", "plan"),
+)
 #: Polls that said the same thing are one line of the timeline from this many on.
 COLLAPSE_FROM = 3
 
@@ -176,6 +182,16 @@ class Record:
         self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
         self.files = [self._file(asset) for asset in self._assets]
         self.looks = self._looks() if with_looks else None
+        self.others, self.has_more_others = self._others()
+
+    def _others(self) -> tuple[list[tuple[VerificationSession, Badge]], bool]:
+        """The newest other records of the same person, and whether there are more."""
+        try:
+            found = others_of_person(self.session)
+        except SealBroken:
+            return [], False
+        rows = list(found.select_related("plan").only(*_OF_OTHERS)[: MOST_OTHERS + 1])
+        return [(row, status_badge(row)) for row in rows[:MOST_OTHERS]], len(rows) > MOST_OTHERS
 
     def _looks(self) -> list[tuple[AccessLog, str]]:
         """The newest looks, each with its reason in words."""

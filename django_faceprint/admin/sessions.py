@@ -16,6 +16,7 @@ from django.http import (
     HttpResponseNotAllowed,
     HttpResponseRedirect,
     JsonResponse,
+    QueryDict,
 )
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -27,7 +28,8 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
+from django_faceprint.models import AccessLog, Job, MediaAsset, UpstreamAnswer, VerificationSession
+from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.services import asking, lookup
 from django_faceprint.services.access import (
     REVEALED_FOR,
@@ -39,11 +41,12 @@ from django_faceprint.services.access import (
 )
 from django_faceprint.services.erasure import sessions_of_person
 from django_faceprint.services.lookup import MOST_TEXTS
+from django_faceprint.services.redaction import redacted
 from django_faceprint.services.selection import MOST_ROWS, Selection
 from django_faceprint.tasks import wake_up
 
 from . import columns, erasing, jobs, record, words
-from .changelist import RecordChangeList
+from .changelist import NEWEST_FIRST, OF_THE_PAGE, ORDERS, RecordChangeList
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
@@ -142,6 +145,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
             path("<int:pk>/reveal/", wrap(self.reveal_view), name=f"{name}_reveal"),
             path("export/", wrap(self.export_view), name=f"{name}_export"),
+            path("<int:pk>/answer/<int:answer_pk>/", wrap(self.answer_view), name=f"{name}_answer"),
             path("<int:pk>/bundle/", wrap(self.bundle_view), name=f"{name}_bundle"),
             path("erase-person/", wrap(self.erase_person_view), name=f"{name}_erase_person"),
             path("erase/", wrap(self.erase_view), name=f"{name}_erase"),
@@ -201,12 +205,56 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "revealed_for": int(REVEALED_FOR.total_seconds()),
             "reveal_url": self._url("reveal", session.pk),
             "record_url": self._url("change", session.pk),
+            **self._neighbours(request, session),
             "query_now_url": self._url("query_now", session.pk),
             "archive_again_url": self._url("archive_again", session.pk),
             **extra,
         }
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
+
+    def _neighbours(self, request: HttpRequest, session: VerificationSession) -> dict[str, str]:
+        """The addresses of the list that one came from, and of the records beside this one in it, by time."""
+        listed = request.GET.get("_changelist_filters", "")
+        asked = QueryDict(listed)
+        selection = Selection({name: str(asked[name]) for name in asked if name not in OF_THE_PAGE})
+        rows = self._visible(request).filter(selection.condition).order_by()
+        kept = f"?{urlencode({'_changelist_filters': listed})}" if listed else ""
+        urls = {"list_url": f"{self._url('changelist')}{f'?{listed}' if listed else ''}"}
+        newest_first = ORDERS[NEWEST_FIRST]
+        place = newest_first.cursor(session)
+        for name, backwards in (("newer_url", True), ("older_url", False)):
+            beyond = rows.filter(newest_first.beyond(place, backwards=backwards))
+            beside = newest_first.sort(beyond, backwards=backwards).values_list("pk", flat=True).first()
+            urls[name] = f"{self._url('change', beside)}{kept}" if beside else ""
+        return urls
+
+    def answer_view(self, request: HttpRequest, pk: int, answer_pk: int) -> HttpResponseBase:
+        """An answer of Baidu as it was kept, without whoever it is about."""
+        if not self.has_view_permission(request):
+            raise PermissionDenied
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        session = self.get_object(request, str(pk))
+        answer = UpstreamAnswer.objects.filter(pk=answer_pk, session=session).first() if session else None
+        if answer is None:
+            raise Http404
+        try:
+            text = redacted(answer)
+        except SealBroken:
+            text = gettext("cannot be decrypted")
+        context = {
+            **self.admin_site.each_context(request),
+            "title": words.endpoint_name(answer.endpoint),
+            "opts": self.opts,
+            "media": self.media,
+            "original": session,
+            "answer": answer,
+            "text": text,
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        page = TemplateResponse(request, "admin/faceprint/verificationsession/answer.html", context)
+        return self._fresh(page)
 
     def _visible(self, request: HttpRequest) -> QuerySet:
         """The records that the user may see at all, whole: a host may narrow them in ``get_queryset``."""

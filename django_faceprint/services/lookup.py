@@ -124,3 +124,12 @@ def _of_person(text: str) -> list[int]:
             if keys:
                 return keys
     return []
+
+
+@sensitive_variables()
+def others_of_person(session: VerificationSession) -> QuerySet[VerificationSession]:
+    """Other records of the person whose number *session* holds, newest first. Raises ``SealBroken``."""
+    number = session.known_number
+    candidates = blind_index_candidates(Kind.ID_NUMBER, number) if number else []
+    found = VerificationSession.objects.filter(number_index__in=candidates).exclude(pk=session.pk)
+    return found.order_by("-created_at", "-pk")
