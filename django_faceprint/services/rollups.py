@@ -25,6 +25,8 @@ from django.db.models import (
     F,
     FloatField,
     IntegerField,
+    Max,
+    Min,
     Q,
     Sum,
     Value,
@@ -421,13 +423,13 @@ def _calls_of(hour: datetime) -> Figures:
 def _sum_storage(moment: datetime) -> int:
     """Sum the newest blocks of files and those that were summed the longest ago; how many that were not yet
     summed at *moment*."""
-    newest = MediaAsset.objects.order_by("-pk").values_list("pk", flat=True).first()
-    if newest is None:
+    ends = MediaAsset.objects.aggregate(oldest=Min("pk"), newest=Max("pk"))
+    if ends["newest"] is None:
         StorageBlock.objects.all().delete()
         return 0
-    last = newest // BLOCK
+    last = ends["newest"] // BLOCK
     known = StorageBlock.objects.order_by("-number").values_list("number", flat=True).first()
-    first = 0 if known is None else max(known - 1, 0)
+    first = ends["oldest"] // BLOCK if known is None else max(known - 1, 0)
     numbers = list(range(first, min(last, first + BLOCKS_PER_RUN) + 1))
     older = StorageBlock.objects.filter(counted_at__lt=moment).exclude(number__in=numbers)
     numbers += older.order_by("counted_at", "number").values_list("number", flat=True)[:BLOCKS_PER_RUN]

@@ -191,9 +191,9 @@ class TestForever:
         record_return(session)
         overdue = make_passed_session(age=timedelta(days=9))
         make_asset(overdue, MediaAsset.Kind.VIDEO, state=MediaAsset.State.LOST)
-        out = until(lambda: Heartbeat.objects.count() == 4, number)
+        out = until(lambda: Heartbeat.objects.count() == 5, number)
         assert story.fresh(session).archive_state == "complete"
-        assert set(statistics.heartbeats()) == {"alerts", "daily_mail", "retain", "tick"}
+        assert set(statistics.heartbeats()) == {"alerts", "daily_mail", "retain", "rollup", "tick"}
         assert Alert.objects.get().rule.condition == "evidence_lost"
         assert out.count("\n") == 1
         assert out.startswith("1 sessions looked at, ")
