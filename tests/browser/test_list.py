@@ -74,7 +74,7 @@ def test_an_operator_finds_what_needs_action(
     site: Any, records: None, desktop: Any, screenshot: Screenshot
 ) -> None:
     page = log_in(desktop, site)
-    screenshot(page, "console-list")
+    screenshot(page, "list-desktop")
     assert len(references(page)) == 50
     # A filter applies as soon as it is chosen, and only what is asked for is in the address.
     page.select_option("#fp-filter-left", "6h")
@@ -142,7 +142,7 @@ def test_a_pasted_list_is_looked_for_at_once(
 
 def test_the_list_on_a_phone(site: Any, records: None, phone: Any, screenshot: Screenshot) -> None:
     page = log_in(phone, site)
-    screenshot(page, "console-list-phone")
+    screenshot(page, "list-phone")
     # Nothing sticks out to the side.
     assert page.evaluate("document.documentElement.scrollWidth") == 375
     row = page.locator("#result_list tbody tr").first
@@ -153,3 +153,5 @@ def test_the_list_on_a_phone(site: Any, records: None, phone: Any, screenshot: S
         assert box["x"] + box["width"] <= 375
     row.locator("a").first.click()
     page.wait_for_url("**/change/**")
+    page.goto(f"{site.url}{LIST}?score_max=81")
+    screenshot(page, "console-list-phone")

@@ -128,7 +128,7 @@ document.addEventListener("DOMContentLoaded", () => {
     // --- keys ---
 
     document.addEventListener("keydown", (event) => {
-        const isTyping = event.target.closest("input, textarea, select, [contenteditable], video, dialog") !== null;
+        const isTyping = event.target.closest("input, textarea, select, [contenteditable], dialog") !== null;
         if (isTyping || event.ctrlKey || event.metaKey || event.altKey) {
             return;
         }
