@@ -167,7 +167,7 @@ def see_in_admin(session: str, password: str) -> None:
     form["csrfmiddlewaretoken"] = re.findall(r'name="csrfmiddlewaretoken" value="([^"]+)"', login.text)[0]
     browser.post(f"{WEB}/admin/login/", data=form, timeout=30)
     records = browser.get(
-        f"{WEB}/admin/faceprint/verificationsession/", params={"q": "foreign-1"}, timeout=30
+        f"{WEB}/admin/faceprint/verificationsession/", params={"reference": "foreign-1"}, timeout=30
     )
     link = re.search(r'href="(/admin/faceprint/verificationsession/[^"]+/change/[^"]*)"', records.text)
     if link is None:
