@@ -16,6 +16,9 @@ from django_faceprint.clock import now
 from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
 
+#: Records of calls are of use while a complaint to Baidu is.
+CALLS_KEPT = timedelta(days=30)
+
 #: Sessions whose ends are written together.
 BATCH = 500
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from dataclasses import dataclass
-from datetime import datetime, timedelta
+from datetime import datetime
 
 from django.db import transaction
 from django.db.models import Count, Sum
@@ -14,8 +14,8 @@ from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, UploadIntent, UpstreamCall, VerificationSession
 
 from . import access_chain, archive, consent, erasure, jobs, statistics
+from .keeping import CALLS_KEPT
 
-CALLS_KEPT = timedelta(days=30)
 BATCH = 500
 #: Call records deleted in one run at most: more per day than any account may make.
 CALLS_PER_RUN = 20_000

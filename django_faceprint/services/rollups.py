@@ -47,8 +47,8 @@ from django_faceprint.models import (
 )
 
 from . import statistics
+from .keeping import CALLS_KEPT
 from .outlook import outlook
-from .retention import CALLS_KEPT
 
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
