@@ -75,7 +75,7 @@ ADMIN_LINES = [
     Line(f"{RECORD}_changelist", REFRESHERS, "post", "archive_again", {"action": "archive_again"}),
     Line(f"{RECORD}_change", RECORDS, look=LOOK),
     Line(f"{RECORD}_history", RECORDS),
-    Line(f"{RECORD}_answer", RECORDS),
+    Line(f"{RECORD}_answer", RECORDS, look=LOOK),
     Line(f"{RECORD}_add", set()),
     Line(f"{RECORD}_delete", set()),
     Line(f"{RECORD}_lookup", RECORDS, "post", "lookup", {"q": factories.NUMBER}),

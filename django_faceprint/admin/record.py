@@ -9,8 +9,11 @@ from datetime import datetime, timedelta
 from itertools import groupby
 from typing import Any
 
+from django.db.models import QuerySet
+from django.http import QueryDict
 from django.urls import reverse
 from django.utils.translation import gettext
+from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
 from django_faceprint.models import (
@@ -25,27 +28,31 @@ from django_faceprint.models import (
 from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
+from django_faceprint.privacy.redaction import redacted
 from django_faceprint.services.certificates import certificate_name
 from django_faceprint.services.consent import needs_guardian, of_session
 from django_faceprint.services.evidence import reason_in_words
 from django_faceprint.services.lookup import others_of_person
+from django_faceprint.services.selection import Selection
 from django_faceprint.services.thumbnails import open_thumbnail_of
 
 from . import words
+from .changelist import NEWEST_FIRST, OF_THE_PAGE, ORDER, ORDERS, Order
 
 Kind = MediaAsset.Kind
+State = MediaAsset.State
 
 #: The newest calls, answers and looks that one page shows.
 MOST_CALLS = 200
 MOST_ANSWERS = 50
 MOST_LOOKS = 20
+#: Other records of the same person that one page lists, the newest; and how many are counted.
 MOST_OTHERS = 20
-_OF_OTHERS = (
-    *("created_at", "reference", "verdict", "returned_at", "stages_done", "adopted_at"),
-    *("token_answered_at", "identity_accepted_at", "match_image_accepted_at", "plan"),
-)
-#: Polls that said the same thing are one line of the timeline from this many on.
+MOST_OTHERS_COUNTED = 1000
+#: Polls that said the same thing, or looks of one person, are one line of the timeline from this many on.
 COLLAPSE_FROM = 3
+#: What is held side by side, in this order.
+_COMPARED = (Kind.FACE, Kind.ID_FRONT, Kind.MATCH_IMAGE)
 
 _PICTURE_ORDER = [
     Kind.FACE,
@@ -89,6 +96,17 @@ class IdentityRow:
     read_differs: bool
     confirmed_differs: bool
 
+    @property
+    def is_known(self) -> bool:
+        """From any source."""
+        return bool(self.submitted or self.read or self.confirmed)
+
+    @property
+    def agrees(self) -> bool:
+        """More than one source, and all of them say the same."""
+        told = sum(map(bool, (self.submitted, self.read, self.confirmed)))
+        return told > 1 and not self.read_differs and not self.confirmed_differs
+
 
 @dataclass(frozen=True)
 class File:
@@ -106,12 +124,24 @@ class File:
 
     @property
     def is_stored(self) -> bool:
-        return self.asset.state == MediaAsset.State.STORED
+        return self.asset.state == State.STORED
+
+
+@dataclass(frozen=True)
+class Other:
+    """Another record of the same person."""
+
+    session: VerificationSession
+    url: str
+    status: Badge
+    name: str
+    number: str
+    sentence: str
 
 
 @dataclass(frozen=True)
 class Event:
-    """A line of the timeline."""
+    """A line of the timeline. ``kind`` is ``step``, ``call`` or ``look``."""
 
     at: datetime
     text: str
@@ -119,7 +149,7 @@ class Event:
     details: list[str] = field(default_factory=list)
     times: int = 1
     until: datetime | None = None
-    is_call: bool = False
+    kind: str = "step"
 
 
 @dataclass(frozen=True)
@@ -152,7 +182,9 @@ class Record:
 
     :param media_url: the address of a file's content, or None when the viewer may not see files.
     :param with_looks: whether the viewer may see who looked.
+    :param visible: the records that the viewer may see, among which those of the same person are listed.
     :param in_clear: whether the identity is shown unmasked, which the caller has written to the access log.
+    :param site_name: of the admin site that the page is in.
     """
 
     def __init__(
@@ -161,9 +193,12 @@ class Record:
         *,
         media_url: Callable[[MediaAsset], str] | None,
         with_looks: bool,
+        visible: QuerySet[VerificationSession],
         in_clear: bool = False,
+        site_name: str = "admin",
     ) -> None:
         self.session = session
+        self._site_name = site_name
         self.in_clear = in_clear
         self.now = now()
         self.consent = of_session(session)
@@ -174,7 +209,7 @@ class Record:
         self.calls_left_out = len(calls) > MOST_CALLS
         self._calls = calls[:MOST_CALLS]
         self.answers = [
-            (words.endpoint_name(answer.endpoint), answer)
+            (words.endpoint_name(answer.endpoint), answer, self._url("answer", session.pk, answer.pk))
             for answer in UpstreamAnswer.objects.filter(session=session)
             .defer("body")
             .order_by("-received_at", "-pk")[:MOST_ANSWERS]
@@ -182,21 +217,53 @@ class Record:
         self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
         self.files = [self._file(asset) for asset in self._assets]
         self.looks = self._looks() if with_looks else None
-        self.others, self.has_more_others = self._others()
+        self.others, self.others_count = self._others(visible)
 
-    def _others(self) -> tuple[list[tuple[VerificationSession, Badge]], bool]:
-        """The newest other records of the same person, and whether there are more."""
-        try:
-            found = others_of_person(self.session)
-        except SealBroken:
-            return [], False
-        rows = list(found.select_related("plan").only(*_OF_OTHERS)[: MOST_OTHERS + 1])
-        return [(row, status_badge(row)) for row in rows[:MOST_OTHERS]], len(rows) > MOST_OTHERS
+    def _url(self, name: str, *arguments: Any) -> str:
+        return reverse(
+            f"admin:faceprint_verificationsession_{name}", args=arguments, current_app=self._site_name
+        )
 
     def _looks(self) -> list[tuple[AccessLog, str]]:
         """The newest looks, each with its reason in words."""
-        newest = AccessLog.objects.filter(session_id=self.session.public_id)[:MOST_LOOKS]
-        return [(look, words.reason_name(look.reason_code) if look.reason_code else "") for look in newest]
+        newest = list(AccessLog.objects.filter(session_id=self.session.public_id)[: MOST_LOOKS + 1])
+        self.looks_left_out = len(newest) > MOST_LOOKS
+        return [
+            (look, words.reason_name(look.reason_code) if look.reason_code else "")
+            for look in newest[:MOST_LOOKS]
+        ]
+
+    @property
+    def looks_url(self) -> str:
+        """Where the access log shows all looks at the record."""
+        address = reverse("admin:faceprint_accesslog_changelist", current_app=self._site_name)
+        return f"{address}?q={self.session.public_id}"
+
+    def _others(self, visible: QuerySet[VerificationSession]) -> tuple[list[Other], int]:
+        """The newest other records with the same ID number, and how many there are."""
+        rows = others_of_person(self.session, visible)
+        if rows is None:
+            return [], 0
+        counted = rows.order_by().values("pk")[: MOST_OTHERS_COUNTED + 1].count()
+        newest = rows.select_related("plan").defer("verify_token", "ocr", "return_url", "stat")
+        return [self._other(row) for row in newest[:MOST_OTHERS]], counted
+
+    def _other(self, row: VerificationSession) -> Other:
+        return Other(
+            session=row,
+            url=self._url("change", row.pk),
+            status=status_badge(row),
+            name=masked(row, "masked_name"),
+            number=masked(row, "masked_number"),
+            sentence=words.status_reason(row),
+        )
+
+    @property
+    def others_in_words(self) -> str:
+        """How many other records the person has."""
+        if self.others_count > MOST_OTHERS_COUNTED:
+            return f"{MOST_OTHERS_COUNTED:,}+"
+        return str(self.others_count)
 
     # --- the verdict ----------------------------------------------------------------------------
 
@@ -270,9 +337,7 @@ class Record:
     @property
     def has_identity(self) -> bool:
         """There is something to reveal."""
-        return any(row.submitted or row.read or row.confirmed for row in self.identity) or bool(
-            self.card_facts
-        )
+        return any(row.is_known for row in self.identity) or bool(self.card_facts)
 
     @property
     def masked_name(self) -> str:
@@ -393,16 +458,33 @@ class Record:
     # --- files ----------------------------------------------------------------------------------
 
     @property
-    def pictures(self) -> list[File]:
-        return [file for file in self.files if file.is_stored and not file.asset.is_video]
+    def compared(self) -> list[File]:
+        """Face, ID photo and match image, side by side; with those that are not there, to say why."""
+        shown = [self._first(kind) for kind in _COMPARED]
+        if shown[0] is None or not shown[0].is_stored:
+            # Of a failed verification there is only what its attempts have left.
+            tried = [file for file in self.files if file.asset.kind == Kind.ATTEMPT_FACE and file.is_stored]
+            shown[0] = tried[-1] if tried else shown[0]
+        return [file for file in shown if file is not None]
+
+    def _first(self, kind: str) -> File | None:
+        return next((file for file in self.files if file.asset.kind == kind), None)
+
+    @property
+    def strip(self) -> list[File]:
+        """The other pictures."""
+        shown = {file.asset.pk for file in self.compared}
+        return [
+            file
+            for file in self.files
+            if file.is_stored and not file.asset.is_video and file.asset.pk not in shown
+        ]
 
     @property
     def videos(self) -> list[File]:
-        return [file for file in self.files if file.is_stored and file.asset.is_video]
-
-    @property
-    def missing(self) -> list[File]:
-        return [file for file in self.files if not file.is_stored]
+        """The videos; where none is there, the one that is missing, to say why."""
+        films = [file for file in self.files if file.asset.is_video]
+        return [file for file in films if file.is_stored] or films[:1]
 
     def _file(self, asset: MediaAsset) -> File:
         stored = asset.state == MediaAsset.State.STORED
@@ -426,8 +508,28 @@ class Record:
     @property
     def timeline(self) -> list[Event]:
         """Everything that happened, the oldest first."""
-        events = [*self._milestones(), *self._call_events(), *self._archived_events()]
+        events = [
+            *self._milestones(),
+            *self._call_events(),
+            *self._archived_events(),
+            *self._look_events(),
+        ]
         return sorted(events, key=lambda event: event.at)
+
+    def _look_events(self) -> Iterable[Event]:
+        oldest_first = reversed(self.looks or [])
+        for _, same in groupby(oldest_first, key=lambda look: (look[0].actor_id, look[0].action, look[1])):
+            run = list(same)
+            for looks in [run] if len(run) >= COLLAPSE_FROM else [[look] for look in run]:
+                first, reason = looks[0]
+                yield Event(
+                    at=first.at,
+                    text=f"{first.actor_name} · {first.get_action_display()}",
+                    details=[reason] if reason else [],
+                    times=len(looks),
+                    until=looks[-1][0].at if len(looks) > 1 else None,
+                    kind="look",
+                )
 
     def _milestones(self) -> Iterable[Event]:
         session = self.session
@@ -498,12 +600,19 @@ class Record:
             row=row,
             result=result,
             explanation="" if row.passed else words.code_in_words(row.code),
-            charge=words.charge_name(row.charge_type) if row.is_charged else "",
+            charge=(words.charge_name(row.charge_type) or gettext("yes")) if row.is_charged else "",
             score=_number(row.score),
             threshold=_number(row.threshold),
             liveness=_number(row.liveness_score),
             spoofing=words.number(row.spoofing) if row.spoofing else gettext("not checked"),
         )
+
+    @property
+    def charges(self) -> str:
+        """What Baidu bills the attempts as: "2 × identity verification"; "" when nothing is."""
+        told = [attempt.charge for attempt in self.attempts if attempt.row.is_charged]
+        counted = {name: told.count(name) for name in dict.fromkeys(told)}
+        return ", ".join(f"{count} × {name}" for name, count in counted.items())
 
     @property
     def plan_facts(self) -> list[tuple[str, str]]:
@@ -541,8 +650,9 @@ def time_left(session: VerificationSession, assets: list[MediaAsset], moment: da
 
 
 def expected_count(assets: Iterable[MediaAsset]) -> int:
-    """Files that exist, existed or should: all but those that Baidu never gives."""
-    return sum(asset.state != MediaAsset.State.NOT_PROVIDED for asset in assets)
+    """Files that there are or should be. Those that Baidu never gives do not count, nor those whose days have
+    ended: an archive of which the video went after 30 days is no incomplete one."""
+    return sum(asset.state not in (State.NOT_PROVIDED, State.ERASED) for asset in assets)
 
 
 def status_badge(session: VerificationSession) -> Badge:
@@ -658,7 +768,7 @@ def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
         details=details,
         times=len(run),
         until=last.at if len(run) > 1 else None,
-        is_call=True,
+        kind="call",
     )
 
 
@@ -671,3 +781,53 @@ def thumbnail_url(asset: MediaAsset) -> str:
 def media_url(asset: MediaAsset, *, site_name: str) -> str:
     """Where the admin gives out the content of *asset*."""
     return reverse("admin:faceprint_verificationsession_media", args=[asset.public_id], current_app=site_name)
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """The keys of the records before and after one in its list; None at either end."""
+
+    previous: int | None
+    next: int | None
+
+
+def neighbours(
+    session: VerificationSession, rows: QuerySet[Any], order: Order = ORDERS[NEWEST_FIRST]
+) -> Neighbours:
+    """Where one gets from *session* in the list of *rows*, which need not hold it (any more).
+
+    Two queries, each answered by the index of *order*, however long the list is.
+    """
+    if getattr(session, order.column) is None:
+        return Neighbours(None, None)
+    here = order.cursor(session)
+    listed = rows.filter(order.condition).select_related(None).prefetch_related(None)
+
+    def nearest(*, backwards: bool) -> int | None:
+        found = order.sort(listed.filter(order.beyond(here, backwards=backwards)), backwards=backwards)
+        return found.values_list("pk", flat=True).first()
+
+    return Neighbours(nearest(backwards=True), nearest(backwards=False))
+
+
+def neighbours_in_list(
+    session: VerificationSession, visible: QuerySet[VerificationSession], address: str
+) -> Neighbours:
+    """The same in the list whose address had the parameters *address* (``status=failed&order=score``), as far
+    as it consists of *visible* records. "" is the list of all, over all time."""
+    given = QueryDict(address).dict()
+    order = ORDERS.get(str(given.get(ORDER, "")), ORDERS[NEWEST_FIRST])
+    filters = {name: str(text) for name, text in given.items() if name not in OF_THE_PAGE}
+    rows = visible.filter(Selection(filters).condition) if address else visible
+    return neighbours(session, rows, order)
+
+
+@sensitive_variables()
+def answer_text(answer: UpstreamAnswer) -> str:
+    """What Baidu answered, with everything personal hidden; "" when it is erased or cannot be shown so."""
+    session, body = answer.session, _opened(answer, "body")
+    read = {**(_opened(session, "ocr") or {}), **(_opened(session, "confirmed") or {})}
+    # Dates of the card and single characters, such as the gender, stand in other words as well.
+    told = [text for name, text in read.items() if not name.endswith("_time")]
+    told += [_opened(session, name) for name in ("identity_name", "identity_number", "verify_token")]
+    return redacted(body or "", known=[text for text in told if text and len(text) > 1]) or ""

@@ -16,7 +16,6 @@ from django.http import (
     HttpResponseNotAllowed,
     HttpResponseRedirect,
     JsonResponse,
-    QueryDict,
 )
 from django.http.response import HttpResponseBase
 from django.template.response import TemplateResponse
@@ -28,8 +27,7 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
-from django_faceprint.models import AccessLog, Job, MediaAsset, UpstreamAnswer, VerificationSession
-from django_faceprint.privacy.keys import SealBroken
+from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
 from django_faceprint.services import asking, lookup
 from django_faceprint.services.access import (
     REVEALED_FOR,
@@ -41,12 +39,11 @@ from django_faceprint.services.access import (
 )
 from django_faceprint.services.erasure import sessions_of_person
 from django_faceprint.services.lookup import MOST_TEXTS
-from django_faceprint.services.redaction import redacted
 from django_faceprint.services.selection import MOST_ROWS, Selection
 from django_faceprint.tasks import wake_up
 
 from . import columns, erasing, jobs, record, words
-from .changelist import NEWEST_FIRST, OF_THE_PAGE, ORDERS, RecordChangeList
+from .changelist import RecordChangeList
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
@@ -64,6 +61,8 @@ MOST_REASONS = 50
 #: What the form sends for "the reason of before".
 REMEMBERED = "same"
 VIEW_MEDIA = "faceprint.view_media"
+#: Django's own parameter for the list that one comes from.
+IN_LIST = "_changelist_filters"
 
 _NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 
@@ -144,8 +143,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             path("lookup/", wrap(self.lookup_view), name=f"{name}_lookup"),
             path("media/<uuid:asset_id>/", wrap(self.media_view, cacheable=True), name=f"{name}_media"),
             path("<int:pk>/reveal/", wrap(self.reveal_view), name=f"{name}_reveal"),
-            path("export/", wrap(self.export_view), name=f"{name}_export"),
             path("<int:pk>/answer/<int:answer_pk>/", wrap(self.answer_view), name=f"{name}_answer"),
+            path("export/", wrap(self.export_view), name=f"{name}_export"),
             path("<int:pk>/bundle/", wrap(self.bundle_view), name=f"{name}_bundle"),
             path("erase-person/", wrap(self.erase_person_view), name=f"{name}_erase_person"),
             path("erase/", wrap(self.erase_view), name=f"{name}_erase"),
@@ -184,6 +183,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         *,
         in_clear: bool = False,
     ) -> HttpResponse:
+        listed, kept = self._in_list(request)
+        beside = record.neighbours_in_list(session, self._visible(request), listed)
         context = {
             **self.admin_site.each_context(request),
             "title": _("Verification record"),
@@ -192,6 +193,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "media": self.media,
             "original": session,
             "record": self._record(request, session, in_clear=in_clear),
+            "list_url": self._url("changelist") + (f"?{listed}" if listed else ""),
+            "previous_url": self._url("change", beside.previous) + kept if beside.previous else "",
+            "next_url": self._url("change", beside.next) + kept if beside.next else "",
             "may_refresh": self.has_refresh_permission(request),
             "may_reveal": request.user.has_perm(REVEAL),
             "may_download": request.user.has_perm(DOWNLOAD),
@@ -204,57 +208,19 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "remembered_reason": self._remembered_reason(request, session),
             "revealed_for": int(REVEALED_FOR.total_seconds()),
             "reveal_url": self._url("reveal", session.pk),
-            "record_url": self._url("change", session.pk),
-            **self._neighbours(request, session),
-            "query_now_url": self._url("query_now", session.pk),
-            "archive_again_url": self._url("archive_again", session.pk),
+            "record_url": self._url("change", session.pk) + kept,
+            "query_now_url": self._url("query_now", session.pk) + kept,
+            "archive_again_url": self._url("archive_again", session.pk) + kept,
             **extra,
         }
         request.current_app = self.admin_site.name  # type: ignore[attr-defined]
         return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
 
-    def _neighbours(self, request: HttpRequest, session: VerificationSession) -> dict[str, str]:
-        """The addresses of the list that one came from, and of the records beside this one in it, by time."""
-        listed = request.GET.get("_changelist_filters", "")
-        asked = QueryDict(listed)
-        selection = Selection({name: str(asked[name]) for name in asked if name not in OF_THE_PAGE})
-        rows = self._visible(request).filter(selection.condition).order_by()
-        kept = f"?{urlencode({'_changelist_filters': listed})}" if listed else ""
-        urls = {"list_url": f"{self._url('changelist')}{f'?{listed}' if listed else ''}"}
-        newest_first = ORDERS[NEWEST_FIRST]
-        place = newest_first.cursor(session)
-        for name, backwards in (("newer_url", True), ("older_url", False)):
-            beyond = rows.filter(newest_first.beyond(place, backwards=backwards))
-            beside = newest_first.sort(beyond, backwards=backwards).values_list("pk", flat=True).first()
-            urls[name] = f"{self._url('change', beside)}{kept}" if beside else ""
-        return urls
-
-    def answer_view(self, request: HttpRequest, pk: int, answer_pk: int) -> HttpResponseBase:
-        """An answer of Baidu as it was kept, without whoever it is about."""
-        if not self.has_view_permission(request):
-            raise PermissionDenied
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET", "HEAD"])
-        session = self.get_object(request, str(pk))
-        answer = UpstreamAnswer.objects.filter(pk=answer_pk, session=session).first() if session else None
-        if answer is None:
-            raise Http404
-        try:
-            text = redacted(answer)
-        except SealBroken:
-            text = gettext("cannot be decrypted")
-        context = {
-            **self.admin_site.each_context(request),
-            "title": words.endpoint_name(answer.endpoint),
-            "opts": self.opts,
-            "media": self.media,
-            "original": session,
-            "answer": answer,
-            "text": text,
-        }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        page = TemplateResponse(request, "admin/faceprint/verificationsession/answer.html", context)
-        return self._fresh(page)
+    @staticmethod
+    def _in_list(request: HttpRequest) -> tuple[str, str]:
+        """The parameters of the list that the reader comes from, and how addresses of records keep them."""
+        listed = request.GET.get(IN_LIST, "")
+        return listed, f"?{urlencode({IN_LIST: listed})}" if listed else ""
 
     def _visible(self, request: HttpRequest) -> QuerySet:
         """The records that the user may see at all, whole: a host may narrow them in ``get_queryset``."""
@@ -278,7 +244,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             session,
             media_url=url if request.user.has_perm(VIEW_MEDIA) else None,
             with_looks=request.user.has_perm("faceprint.view_accesslog"),
+            visible=self._visible(request),
             in_clear=in_clear,
+            site_name=self.admin_site.name,
         )
 
     # --- revealing ------------------------------------------------------------------------------
@@ -359,6 +327,41 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         action = AccessLog.Action.DOWNLOAD_MEDIA if as_download else AccessLog.Action.VIEW_MEDIA
         record_look(request, asset, channel=CHANNEL, action=action)
         return media_response(request, asset, as_download=as_download)
+
+    @sensitive_variables()
+    def answer_view(self, request: HttpRequest, pk: int, answer_pk: int) -> HttpResponseBase:
+        """One raw answer of Baidu, with everything personal hidden. The look is logged first."""
+        if request.method not in ("GET", "HEAD"):
+            return HttpResponseNotAllowed(["GET", "HEAD"])
+        session = self.get_object(request, str(pk))
+        if not self.has_view_permission(request, session):
+            raise PermissionDenied
+        answer = session.answers.select_related("session").filter(pk=answer_pk).first() if session else None
+        if answer is None:
+            raise Http404
+        if request.method == "GET":
+            record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+        text = record.answer_text(answer)
+        problem = (
+            "" if text else gettext("Not shown: it is erased, or no JSON in which names could be masked.")
+        )
+        if self._wants_json(request):
+            return self._fresh(JsonResponse({"text": text, "problem": problem}))
+        context = {
+            **self.admin_site.each_context(request),
+            "title": _("Answer of Baidu"),
+            "opts": self.opts,
+            "media": self.media,
+            "original": session,
+            "interface": words.endpoint_name(answer.endpoint),
+            "answer": answer,
+            "text": text,
+            "problem": problem,
+            "record_url": self._url("change", pk),
+        }
+        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
+        page = TemplateResponse(request, "admin/faceprint/verificationsession/answer.html", context)
+        return self._fresh(page)
 
     # --- finding --------------------------------------------------------------------------------
 
@@ -471,7 +474,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         else:
             wake_up(session)
             self.message_user(request, _ASKED if kind == Job.Kind.QUERY_NOW else _FETCHED, messages.SUCCESS)
-        return HttpResponseRedirect(self._url("change", session.pk))
+        return HttpResponseRedirect(self._url("change", session.pk) + self._in_list(request)[1])
 
     # --- many records ---------------------------------------------------------------------------
 

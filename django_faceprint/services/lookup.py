@@ -11,6 +11,7 @@ from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.models import UpstreamAnswer, UpstreamCall, VerificationSession
 from django_faceprint.privacy.blind_index import Kind, blind_index_candidates
+from django_faceprint.privacy.keys import SealBroken
 
 #: Texts that one lookup takes, and records of one text that it finds: the newest.
 MOST_TEXTS = 100
@@ -127,9 +128,18 @@ def _of_person(text: str) -> list[int]:
 
 
 @sensitive_variables()
-def others_of_person(session: VerificationSession) -> QuerySet[VerificationSession]:
-    """Other records of the person whose number *session* holds, newest first. Raises ``SealBroken``."""
-    number = session.known_number
-    candidates = blind_index_candidates(Kind.ID_NUMBER, number) if number else []
-    found = VerificationSession.objects.filter(number_index__in=candidates).exclude(pk=session.pk)
+def others_of_person(
+    session: VerificationSession, among: QuerySet[VerificationSession]
+) -> QuerySet[VerificationSession] | None:
+    """Those *among* the records that have the ID number of *session*, newest first, without itself.
+
+    None when it has no number. One that cannot be decrypted can still be compared, under its own index key.
+    """
+    try:
+        candidates = blind_index_candidates(Kind.ID_NUMBER, session.known_number or "")
+    except SealBroken:
+        candidates = [session.number_index] if session.number_index else []
+    if not candidates:
+        return None
+    found = among.filter(number_index__in=candidates).exclude(pk=session.pk)
     return found.order_by("-created_at", "-pk")

@@ -7,26 +7,82 @@ document.addEventListener("DOMContentLoaded", () => {
         return;
     }
     const failed = section.querySelector(".fp-media-failed");
+    const compare = document.getElementById("fp-compare");
+    const places = [...section.querySelectorAll("[data-src]")];
+    const waiting = new Set(places);
+
+    const settle = (place, broken) => {
+        const tile = place.closest(".fp-tile");
+        tile.querySelector(".fp-loading").hidden = true;
+        tile.querySelector(".fp-failed").hidden = !broken;
+        tile.classList.toggle("fp-broken", broken);
+        tile.querySelector(".fp-clear").hidden = broken;
+        const tools = tile.querySelector(".fp-film-tools");
+        if (tools) {
+            tools.hidden = broken;
+        }
+        failed.hidden = !section.querySelector(".fp-broken");
+        compare.hidden = !section.querySelector(".fp-tile:not(.fp-broken) img[data-src][src]");
+        waiting.delete(place);
+        if (!waiting.size) {
+            section.dispatchEvent(new Event("fp:settled"));
+        }
+    };
+    const load = (place) => {
+        const tile = place.closest(".fp-tile");
+        tile.classList.remove("fp-broken");
+        tile.querySelector(".fp-failed").hidden = true;
+        tile.querySelector(".fp-loading").hidden = false;
+        // Shown while it loads: a picture without a place would never be decoded.
+        tile.querySelector(".fp-clear").hidden = false;
+        place.removeAttribute("src");
+        place.src = place.dataset.src;
+    };
+
+    for (const place of places) {
+        place.addEventListener(place instanceof HTMLVideoElement ? "loadedmetadata" : "load", () => settle(place, false));
+        place.addEventListener("error", () => {
+            if (place.hasAttribute("src")) {
+                settle(place, true);
+            }
+        });
+    }
+    section.addEventListener("click", (event) => {
+        if (event.target.matches(".fp-retry")) {
+            load(event.target.closest(".fp-tile").querySelector("[data-src]"));
+        }
+    });
     button.addEventListener("click", () => {
-        for (const element of section.querySelectorAll("[data-src]")) {
-            element.addEventListener("error", () => {
-                element.closest(".fp-tile").classList.add("fp-broken");
-                failed.hidden = false;
-            });
-            element.src = element.dataset.src;
-        }
-        for (const link of section.querySelectorAll("[data-href]")) {
-            link.href = link.dataset.href;
-        }
-        for (const element of section.querySelectorAll(".fp-clear")) {
-            element.hidden = false;
-        }
         section.classList.add("fp-shown");
-        button.remove();
+        places.forEach(load);
         // The keyboard stays where the eye is.
-        const first = section.querySelector("video, a[href]");
-        if (first) {
-            first.focus({preventScroll: true});
+        section.querySelector(".fp-clear")?.focus({preventScroll: true});
+        button.remove();
+    });
+
+    // Speed, and one frame after the other.
+    const FRAME = 1 / 25;
+    const step = (film, frames) => {
+        film.pause();
+        film.currentTime = Math.min(Math.max(film.currentTime + frames * FRAME, 0), film.duration || 0);
+    };
+    const films = [...section.querySelectorAll("video[data-src]")];
+    let current = films[0];
+    for (const film of films) {
+        const tools = film.closest(".fp-tile").querySelector(".fp-film-tools");
+        film.addEventListener("play", () => { current = film; });
+        tools.addEventListener("change", (event) => { film.playbackRate = Number(event.target.value); });
+        tools.addEventListener("click", (event) => {
+            const frames = Number(event.target.dataset.step);
+            if (frames) {
+                current = film;
+                step(film, frames);
+            }
+        });
+    }
+    section.addEventListener("fp:step", (event) => {
+        if (current && current.readyState) {
+            step(current, event.detail);
         }
     });
 });

@@ -1,143 +1,123 @@
+// One record by keyboard, texts to copy, and raw answers on demand. Without scripts, links do the same.
 "use strict";
-/* One record by keyboard; pictures enlarged side by side; speed of videos; hashes to copy. */
 document.addEventListener("DOMContentLoaded", () => {
+    // --- keys -----------------------------------------------------------------------------------
+
     const section = document.getElementById("fp-media");
-    const show = document.getElementById("fp-show-media");
-    const viewer = document.getElementById("fp-viewer");
-    const compare = document.getElementById("fp-compare");
-    const tools = document.querySelector(".fp-media-tools");
-    const speed = document.getElementById("fp-speed");
-    const videos = section ? [...section.querySelectorAll("video")] : [];
-
-    // --- pictures ---
-
-    let zoom = 1, x = 0, y = 0;
-    const place = () => {
-        viewer.style.setProperty("--fp-zoom", zoom);
-        viewer.style.setProperty("--fp-x", `${x}px`);
-        viewer.style.setProperty("--fp-y", `${y}px`);
+    const keys = document.getElementById("fp-keys");
+    const help = document.getElementById("fp-keys-open");
+    const show = () => document.getElementById("fp-show-media");
+    const follow = (relation) => document.querySelector(`a[rel=${relation}]`)?.click();
+    const step = (frames) => section?.dispatchEvent(new CustomEvent("fp:step", {detail: frames}));
+    const compare = () => {
+        const button = document.getElementById("fp-compare");
+        if (show()) {
+            section.addEventListener("fp:settled", () => button.click(), {once: true});
+            show().click();
+        } else {
+            button?.click();
+        }
     };
-    const zoomBy = (factor) => {
-        zoom = Math.min(Math.max(zoom * factor, 1), 12);
-        if (zoom === 1) {
-            x = y = 0;
-        }
-        place();
+    const KEYS = {
+        "n": () => follow("next"), "p": () => follow("prev"), "o": () => show()?.click(), "c": compare,
+        ",": () => step(-1), ".": () => step(1), "?": () => keys.showModal(),
     };
-    const open = (pictures) => {
-        const stage = viewer.querySelector(".fp-viewer-pictures");
-        stage.replaceChildren(...pictures.map((picture) => {
-            const figure = document.createElement("figure");
-            const frame = document.createElement("div");
-            const image = document.createElement("img");
-            const caption = document.createElement("figcaption");
-            // The very picture that was opened and logged: the browser has it.
-            image.src = picture.currentSrc || picture.src;
-            image.alt = picture.alt;
-            image.draggable = false;
-            caption.textContent = picture.alt;
-            frame.append(image);
-            figure.append(frame, caption);
-            return figure;
-        }));
-        zoom = 1;
-        x = y = 0;
-        place();
-        viewer.showModal();
-        stage.focus();
-    };
-    const opened = () => [...section.querySelectorAll("img[data-kind]")].filter((image) => image.complete && image.naturalWidth);
-    const toCompare = () => {
-        const order = ["face", "id_front", "match_image", "attempt_face", "frame", "id_back"];
-        return opened().sort((a, b) => order.indexOf(a.dataset.kind) - order.indexOf(b.dataset.kind)).slice(0, 3);
-    };
-
-    if (section && viewer) {
-        show?.addEventListener("click", () => { tools.hidden = false; });
-        compare?.addEventListener("click", () => { open(toCompare()); });
-        section.addEventListener("click", (event) => {
-            const picture = event.target.closest("a.fp-clear")?.querySelector("img[data-kind]");
-            if (picture && picture.naturalWidth && !event.ctrlKey && !event.metaKey && !event.shiftKey) {
-                event.preventDefault();
-                open([picture]);
-            }
-        });
-        viewer.querySelector("[data-close]").addEventListener("click", () => { viewer.close(); });
-        for (const button of viewer.querySelectorAll("[data-zoom]")) {
-            button.addEventListener("click", () => { zoomBy(button.dataset.zoom === "in" ? 1.5 : 1 / 1.5); });
-        }
-        viewer.addEventListener("wheel", (event) => {
-            event.preventDefault();
-            zoomBy(event.deltaY < 0 ? 1.2 : 1 / 1.2);
-        }, { passive: false });
-        const stage = viewer.querySelector(".fp-viewer-pictures");
-        stage.addEventListener("pointerdown", (event) => {
-            stage.setPointerCapture(event.pointerId);
-            stage.dataset.dragging = "";
-        });
-        stage.addEventListener("pointermove", (event) => {
-            if ("dragging" in stage.dataset && zoom > 1) {
-                x += event.movementX;
-                y += event.movementY;
-                place();
-            }
-        });
-        for (const end of ["pointerup", "pointercancel"]) {
-            stage.addEventListener(end, () => { delete stage.dataset.dragging; });
-        }
-        viewer.addEventListener("keydown", (event) => {
-            const steps = { ArrowLeft: [40, 0], ArrowRight: [-40, 0], ArrowUp: [0, 40], ArrowDown: [0, -40] };
-            if (event.key === "+" || event.key === "=") {
-                zoomBy(1.5);
-            } else if (event.key === "-") {
-                zoomBy(1 / 1.5);
-            } else if (event.key === "0") {
-                zoomBy(0);
-            } else if (event.key in steps && zoom > 1) {
-                x += steps[event.key][0];
-                y += steps[event.key][1];
-                place();
-            } else {
-                return;
-            }
-            event.preventDefault();
-            event.stopPropagation();
-        });
-    }
-
-    // --- videos ---
-
-    speed?.addEventListener("change", () => {
-        for (const video of videos) {
-            video.playbackRate = Number(speed.value);
-        }
-    });
-
-    // --- hashes ---
-
-    for (const button of document.querySelectorAll("[data-copy]")) {
-        if (navigator.clipboard) {
-            button.hidden = false;
-            button.addEventListener("click", async () => {
-                await navigator.clipboard.writeText(button.dataset.copy);
-                button.textContent = "✓";
-            });
-        }
-    }
-
-    // --- keys ---
-
+    const isTyping = (target) => target.closest("input, textarea, select, [contenteditable]") !== null;
     document.addEventListener("keydown", (event) => {
-        const isTyping = event.target.closest("input, textarea, select, [contenteditable], dialog") !== null;
-        if (isTyping || event.ctrlKey || event.metaKey || event.altKey) {
+        if (event.ctrlKey || event.metaKey || event.altKey || event.repeat || event.isComposing
+            || isTyping(event.target) || document.querySelector("dialog[open]")) {
             return;
         }
-        if (event.key === "o") {
-            document.getElementById("fp-show-media")?.click();
-        } else if (event.key === "c" && tools && !tools.hidden) {
-            compare?.click();
-        } else {
-            document.querySelector(`a[data-key="${CSS.escape(event.key)}"]`)?.click();
+        const act = KEYS[event.key];
+        if (act) {
+            event.preventDefault();
+            act();
+        }
+    });
+    help.hidden = false;
+    help.addEventListener("click", () => keys.showModal());
+
+    // --- texts to copy --------------------------------------------------------------------------
+
+    const copied = async (text) => {
+        try {
+            await navigator.clipboard.writeText(text);
+            return true;
+        } catch {
+            // Over plain HTTP there is no clipboard for scripts, but there is an old command.
+            const field = document.createElement("textarea");
+            field.value = text;
+            document.body.append(field);
+            field.select();
+            const done = document.execCommand("copy");
+            field.remove();
+            return done;
+        }
+    };
+    for (const button of document.querySelectorAll("[data-copy]")) {
+        const name = button.textContent;
+        button.hidden = false;
+        button.addEventListener("click", async () => {
+            if (await copied(button.dataset.copy)) {
+                button.focus();
+                button.textContent = button.dataset.copied;
+                setTimeout(() => { button.textContent = name; }, 1500);
+            }
+        });
+    }
+
+    // --- raw answers ----------------------------------------------------------------------------
+
+    const table = document.getElementById("fp-answer-table");
+    const load = async (link, cell) => {
+        cell.textContent = table.dataset.loading;
+        try {
+            const response = await fetch(link.href, {headers: {"Accept": "application/json"}, redirect: "error"});
+            if (!response.ok) {
+                throw new Error(response.status);
+            }
+            const {text, problem} = await response.json();
+            const content = document.createElement(text ? "pre" : "p");
+            content.textContent = text || problem;
+            if (text) {
+                content.className = "fp-answer-text";
+                content.tabIndex = 0;
+            }
+            cell.replaceChildren(content);
+            return true;
+        } catch {
+            // No network, a session that has ended, or a record that is gone.
+            cell.textContent = table.dataset.failed;
+            return false;
+        }
+    };
+    table?.addEventListener("click", async (event) => {
+        const link = event.target.closest("a.fp-answer");
+        if (!link || event.ctrlKey || event.metaKey || event.shiftKey) {
+            return;
+        }
+        event.preventDefault();
+        const row = link.closest("tr");
+        const below = row.nextElementSibling?.matches(".fp-answer-row") ? row.nextElementSibling : null;
+        if (below) {
+            below.remove();
+            if (link.getAttribute("aria-expanded") === "true") {
+                link.textContent = link.dataset.show;
+                link.setAttribute("aria-expanded", "false");
+                return;
+            }
+        }
+        const added = document.createElement("tr");
+        const cell = document.createElement("td");
+        added.className = "fp-answer-row";
+        cell.colSpan = row.cells.length;
+        cell.setAttribute("aria-live", "polite");
+        added.append(cell);
+        row.after(added);
+        if (await load(link, cell)) {
+            link.dataset.show = link.textContent;
+            link.textContent = table.dataset.hide;
+            link.setAttribute("aria-expanded", "true");
         }
     });
 });
