@@ -11,7 +11,7 @@ from urllib.parse import urlencode
 from django.contrib.admin.utils import label_for_field
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import F, Q, QuerySet
-from django.http import HttpRequest
+from django.http import HttpRequest, QueryDict
 from django.utils.functional import Promise
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
@@ -24,7 +24,7 @@ from .filters import FilterBar, names_of
 MOST_COUNTED = 10_000
 AFTER, BEFORE, LAST, ORDER = "after", "before", "last", "order"
 #: Parameters of the address that say where in the list one is, not which records are meant.
-OF_THE_PAGE = frozenset({AFTER, BEFORE, LAST, ORDER})
+_OF_THE_PAGE = frozenset({AFTER, BEFORE, LAST, ORDER})
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 
 
@@ -122,19 +122,55 @@ class Header:
     aria_sort: str
 
 
+@dataclass(frozen=True)
+class Asked:
+    """What the address of a list asks for: which records, in which order, and where in it (``side`` of
+    ``cursor``: AFTER, BEFORE, LAST or ""). ``problems`` names what was not understood."""
+
+    selection: Selection
+    order_name: str
+    side: str
+    cursor: str
+    problems: list[str]
+
+    @classmethod
+    def of(cls, address: QueryDict) -> Asked:
+        """What *address* asks for. Names that begin with ``_`` are Django's own."""
+        given = {name: str(address[name]) for name in address if not name.startswith("_")}
+        selection = Selection({name: text for name, text in given.items() if name not in _OF_THE_PAGE})
+        problems = names_of(selection.problems)
+        order_name = given.get(ORDER) or NEWEST_FIRST
+        if order_name not in ORDERS:
+            problems.append(ORDER)
+            order_name = NEWEST_FIRST
+        side = next((name for name in (LAST, BEFORE, AFTER) if given.get(name)), "")
+        if side in (BEFORE, AFTER):
+            try:
+                ORDERS[order_name].beyond(given[side])
+            except ValueError:
+                problems.append(AFTER)
+        return cls(selection, order_name, side, given.get(side, ""), problems)
+
+    @property
+    def order(self) -> Order:
+        """The order itself."""
+        return ORDERS[self.order_name]
+
+    @property
+    def whole(self) -> Selection:
+        """All that the list shows on all of its pages."""
+        has = {"has": self.order.has} if self.order.has else {}
+        return Selection({**self.selection.parameters, **has})
+
+
 class RecordChangeList(ChangeList):
     """A list whose address holds a selection, an order and a place in it."""
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet:
         """The selected records, in order: what actions on all rows get as well."""
-        given = {name: request.GET[name] for name in request.GET if not name.startswith("_")}
-        order = given.get(ORDER) or NEWEST_FIRST
-        self.selection = Selection({name: text for name, text in given.items() if name not in OF_THE_PAGE})
-        self.problems = names_of(self.selection.problems)
-        if order not in ORDERS:
-            self.problems.append(ORDER)
-            order = NEWEST_FIRST
-        self.order_name, self.order = order, ORDERS[order]
+        self.asked = Asked.of(request.GET)
+        self.selection, self.order = self.asked.selection, self.asked.order
+        self.problems = self.asked.problems
         rows = self.root_queryset.filter(self.selection.condition).filter(self.order.condition)
         return self.order.sort(rows)
 
@@ -145,13 +181,7 @@ class RecordChangeList(ChangeList):
         self.filter_bar = FilterBar(self.selection, self.url)
         self.has_active_filters = not self.filter_bar.is_default
         self.show_all = self.can_show_all = False
-        try:
-            rows, earlier, later = self._page(request.GET)
-        except ValueError:
-            self.problems.append(AFTER)
-            rows, earlier, later = [], False, False
-        if self.problems:
-            rows, earlier, later = [], False, False
+        rows, earlier, later = ([], False, False) if self.problems else self._page()
         self.result_list = rows
         counted = self.queryset.order_by().values("pk")[: MOST_COUNTED + 1]
         self.result_count = CappedCount(0 if self.problems else counted.count())
@@ -164,33 +194,27 @@ class RecordChangeList(ChangeList):
         self.next_url = self._at(AFTER, rows[-1]) if later and rows else ""
         self.last_url = self.url({LAST: "1"}) if later else ""
 
-    def _page(self, address: Any) -> tuple[list[Any], bool, bool]:
-        """Rows, and whether there are some on either side. Raises ``ValueError`` for a forged cursor."""
-        size, order = self.list_per_page, self.order
-        if address.get(LAST):
+    def _page(self) -> tuple[list[Any], bool, bool]:
+        """Rows, and whether there are some on either side."""
+        size, order, side = self.list_per_page, self.order, self.asked.side
+        if side == LAST:
             rows = list(order.sort(self.queryset, backwards=True)[: size + 1])
             return rows[:size][::-1], len(rows) > size, False
-        if address.get(BEFORE):
-            nearer = self.queryset.filter(order.beyond(address[BEFORE], backwards=True))
+        if side == BEFORE:
+            nearer = self.queryset.filter(order.beyond(self.asked.cursor, backwards=True))
             rows = list(order.sort(nearer, backwards=True)[: size + 1])
             if len(rows) > size:
                 return rows[:size][::-1], True, True
             # Less than a page is left: show the first one whole.
-        elif address.get(AFTER):
-            rows = list(self.queryset.filter(order.beyond(address[AFTER]))[: size + 1])
+        elif side == AFTER:
+            rows = list(self.queryset.filter(order.beyond(self.asked.cursor))[: size + 1])
             return rows[:size], True, len(rows) > size
         rows = list(self.queryset[: size + 1])
         return rows[:size], False, len(rows) > size
 
-    @property
-    def whole(self) -> Selection:
-        """All that the list shows on all of its pages."""
-        has = {"has": self.order.has} if self.order.has else {}
-        return Selection({**self.selection.parameters, **has})
-
     def url(self, changes: dict[str, str | None]) -> str:
         """The address of the list with other parameters (None: without), from its first page."""
-        order = {} if self.order_name == NEWEST_FIRST else {ORDER: self.order_name}
+        order = {} if self.asked.order_name == NEWEST_FIRST else {ORDER: self.asked.order_name}
         parameters: dict[str, str | None] = {**self.selection.parameters, **order, **changes}
         return f"?{urlencode({name: text for name, text in parameters.items() if text})}"
 
@@ -206,11 +230,11 @@ class RecordChangeList(ChangeList):
         name = getattr(column, "__name__", column)
         text = capfirst(str(label_for_field(column, self.model, self.model_admin)))
         orders = _ORDERS_OF_COLUMNS.get(name, ())
-        if self.order_name not in orders:
+        if self.asked.order_name not in orders:
             url = self.url({ORDER: orders[0] if orders[0] != NEWEST_FIRST else None}) if orders else ""
             return Header(text, name, url, "")
-        following = orders[(orders.index(self.order_name) + 1) % len(orders)]
-        back_to_default = following in (NEWEST_FIRST, self.order_name)
+        following = orders[(orders.index(self.asked.order_name) + 1) % len(orders)]
+        back_to_default = following in (NEWEST_FIRST, self.asked.order_name)
         return Header(
             text,
             name,
@@ -221,4 +245,4 @@ class RecordChangeList(ChangeList):
     @property
     def is_sorted(self) -> bool:
         """In another order than the usual one."""
-        return self.order_name != NEWEST_FIRST
+        return self.asked.order_name != NEWEST_FIRST

@@ -21,7 +21,6 @@ from django.core.exceptions import PermissionDenied
 from django.db import DatabaseError, transaction
 from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed
 from django.template.defaultfilters import filesizeformat
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.formats import date_format, number_format
 from django.utils.functional import Promise
@@ -35,6 +34,7 @@ from django_faceprint.models import Alert, Dashboard, Plan, UpstreamCall, Verifi
 from django_faceprint.services import rollups, statistics
 
 from . import record, words
+from .pages import page
 from .readonly import ReadOnlyAdmin
 
 VIEW = "faceprint.view_verificationsession"
@@ -659,10 +659,8 @@ class DashboardAdmin(ReadOnlyAdmin):
         if request.method not in ("GET", "HEAD"):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         context: dict[str, Any] = {
-            **self.admin_site.each_context(request),
             "title": _("Dashboard"),
             "subtitle": None,
-            "opts": self.opts,
             "records_opts": VerificationSession._meta,
             "is_sandbox": conf.environment == "sandbox",
             "spans": SPANS,
@@ -674,8 +672,7 @@ class DashboardAdmin(ReadOnlyAdmin):
                 context |= self._contents(request)
         except DatabaseError:
             status = 503
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        return TemplateResponse(request, "admin/faceprint/dashboard/page.html", context, status=status)
+        return page(request, self, "dashboard/page.html", context, status=status)
 
     def _contents(self, request: HttpRequest) -> dict[str, Any]:
         plans = list(Plan.objects.order_by("plan_id"))

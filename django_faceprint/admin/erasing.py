@@ -17,7 +17,6 @@ from django.http import (
     JsonResponse,
 )
 from django.http.response import HttpResponseBase
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -31,6 +30,7 @@ from django_faceprint.services.access import Actor, Reason
 from django_faceprint.services.selection import Selection
 
 from . import jobs, record
+from .pages import fresh, page
 from .readonly import ReadOnlyAdmin
 
 ERASE = "faceprint.erase_person"
@@ -76,10 +76,7 @@ def preview_page(
         for session in sessions.select_related("plan").order_by("-created_at", "-pk")[:LISTED]
     ]
     context = {
-        **model_admin.admin_site.each_context(request),
         "title": _("Withdraw consent and erase") if withdrawal else _("Erase"),
-        "opts": model_admin.opts,
-        "media": model_admin.media,
         "preview": previewed,
         "rows": rows,
         "more": max(previewed.sessions - LISTED, 0),
@@ -99,10 +96,7 @@ def preview_page(
         "withdrawal": withdrawal,
         "problem": problem,
     }
-    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
-    page = TemplateResponse(request, "admin/faceprint/verificationsession/erase.html", context)
-    page["Cache-Control"] = "private, no-store"
-    return page
+    return fresh(page(request, model_admin, "verificationsession/erase.html", context))
 
 
 def confirm(
@@ -232,8 +226,7 @@ class ErasureAdmin(ReadOnlyAdmin):
             erasure.certificate(done), json_dumps_params={"indent": 2, "ensure_ascii": False}
         )
         answer["Content-Disposition"] = f'attachment; filename="erasure-{done.public_id}.json"'
-        answer["Cache-Control"] = "private, no-store"
-        return answer
+        return fresh(answer)
 
     @admin.display(description=_("records"))
     def record_count(self, done: Erasure) -> int:

@@ -20,7 +20,6 @@ from django.http import (
     JsonResponse,
 )
 from django.http.response import HttpResponseBase
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
@@ -40,6 +39,7 @@ from django_faceprint.tasks import wake_up_for_jobs
 from . import words
 from .columns import badge
 from .filters import FilterBar
+from .pages import fresh, page
 from .readonly import ReadOnlyAdmin
 from .record import Badge
 
@@ -121,10 +121,7 @@ def ask_what_to_export(
     frozen = selection.frozen()
     count = frozen.queryset()[: jobs.MOST_ROWS + 1].count()
     context = {
-        **model_admin.admin_site.each_context(request),
         "title": _("Export"),
-        "opts": model_admin.opts,
-        "media": model_admin.media,
         "count": count,
         "most": jobs.MOST_ROWS,
         "described": described(frozen),
@@ -138,10 +135,7 @@ def ask_what_to_export(
         "confirm_url": confirm_url,
         "back_url": back_url,
     }
-    request.current_app = model_admin.admin_site.name  # type: ignore[attr-defined]
-    page = TemplateResponse(request, "admin/faceprint/verificationsession/export.html", context)
-    page["Cache-Control"] = "private, no-store"
-    return page
+    return fresh(page(request, model_admin, "verificationsession/export.html", context))
 
 
 def export(request: HttpRequest, model_admin: admin.ModelAdmin, *, back_url: str) -> HttpResponseBase:
@@ -243,10 +237,7 @@ class JobAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["GET", "HEAD"])
         job = self._job(request, object_id)
         context = {
-            **self.admin_site.each_context(request),
             "title": job.get_kind_display(),
-            "opts": self.opts,
-            "media": self.media,
             "job": job,
             "state": badge(_state(job)),
             "described": described(Selection.from_json(job.selection)),
@@ -258,8 +249,7 @@ class JobAdmin(ReadOnlyAdmin):
             "status_url": job_url(self, job, "status"),
             "progress": _progress(job),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        return TemplateResponse(request, "admin/faceprint/job/change_form.html", context)
+        return page(request, self, "job/change_form.html", context)
 
     def status_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """How far a job has come, for the script of its page."""
@@ -273,9 +263,7 @@ class JobAdmin(ReadOnlyAdmin):
             "total": job.total,
             "text": _progress(job),
         }
-        answer = JsonResponse(told)
-        answer["Cache-Control"] = "private, no-store"
-        return answer
+        return fresh(JsonResponse(told))
 
     def download_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """The file, for who had it made and still may. Written to the access log first."""

@@ -33,11 +33,10 @@ from django_faceprint.services.certificates import certificate_name
 from django_faceprint.services.consent import needs_guardian, of_session
 from django_faceprint.services.evidence import reason_in_words
 from django_faceprint.services.lookup import others_of_person
-from django_faceprint.services.selection import Selection
 from django_faceprint.services.thumbnails import open_thumbnail_of
 
 from . import words
-from .changelist import NEWEST_FIRST, OF_THE_PAGE, ORDER, ORDERS, Order
+from .changelist import NEWEST_FIRST, ORDERS, Asked, Order
 
 Kind = MediaAsset.Kind
 State = MediaAsset.State
@@ -815,11 +814,9 @@ def neighbours_in_list(
 ) -> Neighbours:
     """The same in the list whose address had the parameters *address* (``status=failed&order=score``), as far
     as it consists of *visible* records. "" is the list of all, over all time."""
-    given = QueryDict(address).dict()
-    order = ORDERS.get(str(given.get(ORDER, "")), ORDERS[NEWEST_FIRST])
-    filters = {name: str(text) for name, text in given.items() if name not in OF_THE_PAGE}
-    rows = visible.filter(Selection(filters).condition) if address else visible
-    return neighbours(session, rows, order)
+    asked = Asked.of(QueryDict(address))
+    rows = visible.filter(asked.selection.condition) if address else visible
+    return neighbours(session, rows, asked.order)
 
 
 @sensitive_variables()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any, cast
+from typing import Any
 from urllib.parse import urlencode
 from uuid import UUID
 
@@ -18,7 +18,6 @@ from django.http import (
     JsonResponse,
 )
 from django.http.response import HttpResponseBase
-from django.template.response import TemplateResponse
 from django.urls import path, reverse
 from django.utils.decorators import method_decorator
 from django.utils.translation import gettext, ngettext, ngettext_lazy
@@ -43,7 +42,8 @@ from django_faceprint.services.selection import MOST_ROWS, Selection
 from django_faceprint.tasks import wake_up
 
 from . import columns, erasing, jobs, record, words
-from .changelist import RecordChangeList
+from .changelist import Asked, RecordChangeList
+from .pages import fresh, page
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
@@ -186,11 +186,8 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         listed, kept = self._in_list(request)
         beside = record.neighbours_in_list(session, self._visible(request), listed)
         context = {
-            **self.admin_site.each_context(request),
             "title": _("Verification record"),
             "subtitle": None,
-            "opts": self.opts,
-            "media": self.media,
             "original": session,
             "record": self._record(request, session, in_clear=in_clear),
             "list_url": self._url("changelist") + (f"?{listed}" if listed else ""),
@@ -213,8 +210,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "archive_again_url": self._url("archive_again", session.pk) + kept,
             **extra,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        return TemplateResponse(request, "admin/faceprint/verificationsession/record.html", context)
+        return page(request, self, "verificationsession/record.html", context)
 
     @staticmethod
     def _in_list(request: HttpRequest) -> tuple[str, str]:
@@ -277,7 +273,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 problem = words.reason_problem(error)
         if reason is None:
             if self._wants_json(request):
-                return self._fresh(JsonResponse({"problem": problem}, status=400))
+                return fresh(JsonResponse({"problem": problem}, status=400))
             self.message_user(request, problem, messages.ERROR)
             return HttpResponseRedirect(self._url("change", pk))
         entry = record_access(
@@ -288,18 +284,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             shown = self._record(request, session, in_clear=True)
             rows = [[row.submitted, row.read, row.confirmed] for row in shown.identity]
             told = {"rows": rows, "facts": shown.card_facts, "seconds": int(REVEALED_FOR.total_seconds())}
-            return self._fresh(JsonResponse(told))
-        return self._fresh(self._page(request, session, {}, in_clear=True))
+            return fresh(JsonResponse(told))
+        return fresh(self._page(request, session, {}, in_clear=True))
 
     @staticmethod
     def _wants_json(request: HttpRequest) -> bool:
         return request.headers.get("Accept", "").startswith("application/json")
-
-    @staticmethod
-    def _fresh(response: HttpResponse) -> HttpResponse:
-        """Never kept, so that the back button does not show it again."""
-        response["Cache-Control"] = "private, no-store"
-        return response
 
     @staticmethod
     def _remembered_reason(request: HttpRequest, session: VerificationSession) -> Reason | None:
@@ -346,12 +336,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "" if text else gettext("Not shown: it is erased, or no JSON in which names could be masked.")
         )
         if self._wants_json(request):
-            return self._fresh(JsonResponse({"text": text, "problem": problem}))
+            return fresh(JsonResponse({"text": text, "problem": problem}))
         context = {
-            **self.admin_site.each_context(request),
             "title": _("Answer of Baidu"),
-            "opts": self.opts,
-            "media": self.media,
             "original": session,
             "interface": words.endpoint_name(answer.endpoint),
             "answer": answer,
@@ -359,9 +346,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "problem": problem,
             "record_url": self._url("change", pk),
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        page = TemplateResponse(request, "admin/faceprint/verificationsession/answer.html", context)
-        return self._fresh(page)
+        return fresh(page(request, self, "verificationsession/answer.html", context))
 
     # --- finding --------------------------------------------------------------------------------
 
@@ -434,17 +419,12 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             for session in sessions
         ]
         context = {
-            **self.admin_site.each_context(request),
             "title": ngettext("%(count)d record found", "%(count)d records found", len(rows))
             % {"count": len(rows)},
-            "opts": self.opts,
-            "media": self.media,
             "rows": rows,
             "more": cut,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        page = TemplateResponse(request, "admin/faceprint/verificationsession/hits.html", context)
-        return self._fresh(page)
+        return fresh(page(request, self, "verificationsession/hits.html", context))
 
     # --- asking again ---------------------------------------------------------------------------
 
@@ -553,11 +533,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         A host may narrow what an operator sees, which no selection can say: then only so many rows as can be
         named one by one. None, and a message, when there are more.
         """
-        listed = cast(RecordChangeList, self.get_changelist_instance(request))
+        asked = Asked.of(request.GET)
         if request.POST.get("select_across") == "1" and not self.get_queryset(request).query.where:
-            return listed.whole
+            return asked.whole
         keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS + 1])
-        if keys and len(keys) <= MOST_ROWS and not listed.problems:
+        if keys and len(keys) <= MOST_ROWS and not asked.problems:
             return Selection({"rows": ",".join(map(str, keys))})
         text = _("Nothing was done: select at most %(count)d records at a time.") % {"count": MOST_ROWS}
         self.message_user(request, text, messages.ERROR)
@@ -602,16 +582,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 return self._preview(request, keys) or HttpResponseRedirect(self._url("changelist"))
             problem = gettext("There is no record of this number that is not erased.")
         context = {
-            **self.admin_site.each_context(request),
             "title": _("Erase a person"),
-            "opts": self.opts,
-            "media": self.media,
             "find_url": self._url("erase_person"),
             "problem": problem,
         }
-        request.current_app = self.admin_site.name  # type: ignore[attr-defined]
-        page = TemplateResponse(request, "admin/faceprint/verificationsession/erase.html", context)
-        return self._fresh(page)
+        return fresh(page(request, self, "verificationsession/erase.html", context))
 
     def erase_record_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """The preview for one record; with ``withdrawal`` the person has taken the consent back."""

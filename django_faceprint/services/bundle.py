@@ -34,6 +34,7 @@ from django_faceprint.privacy.signatures import sign
 from . import access_chain, consent, upstream
 from .archive import StorageFailed, is_gone, open_stored
 from .evidence import reason_in_words
+from .zipping import zipped
 
 FORMAT, VERSION = "faceprint-bundle", 1
 #: What a signature is for; part of what is signed.
@@ -133,7 +134,6 @@ class Bundle:
         self._made_at = now()
         self._files: list[dict[str, Any]] = []
         self._left_out: list[dict[str, Any]] = []
-        self._pipe = _Pipe()
         self._manifest_sha256 = ""
 
     @property
@@ -148,26 +148,27 @@ class Bundle:
         if self._with_log:
             # So that the entry about this very bundle is chained.
             access_chain.seal()
-        with zipfile.ZipFile(self._pipe, "w") as archive:
-            for entry in self._entries():
-                digest, size = hashlib.sha256(), 0
-                with archive.open(self._described(entry), "w") as file:
-                    for chunk in entry.chunks:
-                        digest.update(chunk)
-                        size += len(chunk)
-                        file.write(chunk)
-                        yield from self._pipe.drain()
-                self._files.append(
-                    {"path": entry.path, "sha256": digest.hexdigest(), "size": size, **entry.facts}
-                )
-            session = VerificationSession.objects.filter(pk=self._session.pk)
-            if not session.filter(erased_at=self._session.erased_at).exists():
-                raise RecordErased
-            manifest = _json(self._manifest())
-            archive.writestr(self._described(_Entry("manifest.json", {}, ())), manifest)
-            self._manifest_sha256 = hashlib.sha256(manifest).hexdigest()
-            archive.writestr(self._described(_Entry("signature.json", {}, ())), _json(_signature(manifest)))
-        yield from self._pipe.drain()
+        yield from zipped(self._members())
+
+    def _members(self) -> Iterator[tuple[zipfile.ZipInfo, Iterable[bytes]]]:
+        for entry in self._entries():
+            content = _Counted(entry.chunks)
+            yield self._described(entry), content
+            self._files.append(
+                {
+                    "path": entry.path,
+                    "sha256": content.digest.hexdigest(),
+                    "size": content.size,
+                    **entry.facts,
+                }
+            )
+        session = VerificationSession.objects.filter(pk=self._session.pk)
+        if not session.filter(erased_at=self._session.erased_at).exists():
+            raise RecordErased
+        manifest = _json(self._manifest())
+        yield self._described(_Entry("manifest.json", {}, ())), [manifest]
+        self._manifest_sha256 = hashlib.sha256(manifest).hexdigest()
+        yield self._described(_Entry("signature.json", {}, ())), [_json(_signature(manifest))]
 
     def _described(self, entry: _Entry) -> zipfile.ZipInfo:
         info = zipfile.ZipInfo(entry.path, timezone.localtime(self._made_at).timetuple()[:6])
@@ -383,6 +384,21 @@ class Bundle:
             return {"code": code, "text": str(_WHY[code])}
 
 
+class _Counted:
+    """Chunks, of which size and digest are known when all were read."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.digest = hashlib.sha256()
+        self.size = 0
+
+    def __iter__(self) -> Iterator[bytes]:
+        for chunk in self._chunks:
+            self.digest.update(chunk)
+            self.size += len(chunk)
+            yield chunk
+
+
 class _Opened:
     """Encrypted values of a row; ``failed`` names those that do not open."""
 
@@ -397,30 +413,6 @@ class _Opened:
         except SealBroken:
             self.failed.append(name)
             return None
-
-
-class _Pipe:
-    """What zipfile writes to: bytes that wait to be taken. Without a position, so it never goes back."""
-
-    def __init__(self) -> None:
-        self._pieces: list[bytes] = []
-
-    def write(self, data: bytes) -> int:
-        if data:
-            self._pieces.append(bytes(data))
-        return len(data)
-
-    def flush(self) -> None:
-        """Nothing to do."""
-
-    def close(self) -> None:
-        """Nothing to do."""
-
-    def drain(self) -> Iterator[bytes]:
-        """What was written since the last time."""
-        pieces, self._pieces = self._pieces, []
-        if pieces:
-            yield b"".join(pieces)
 
 
 def _text_entry(path: str, role: str, chunks: Iterable[bytes]) -> _Entry:

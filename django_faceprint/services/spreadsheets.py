@@ -15,8 +15,10 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime, timedelta
 from functools import cache
-from typing import IO, Any, Protocol, cast
+from typing import Protocol
 from xml.sax.saxutils import escape
+
+from .zipping import zipped
 
 Cell = str | float | int | bool | datetime | None
 
@@ -117,59 +119,17 @@ class XLSX:
             if sum(one.rows for one in sheets[-1]) >= ROWS_OF_SHEET:
                 sheets.append([])
             sheets[-1].append(piece)
-        members = [(name, [content.encode()]) for name, content in _workbook(len(sheets)).items()]
-        return zipped(
-            [
-                *members,
-                *((f"xl/worksheets/sheet{n}.xml", _sheet(head, own)) for n, own in enumerate(sheets, 1)),
-            ]
-        )
+        contents = [
+            *((name, [content.encode()]) for name, content in _workbook(len(sheets)).items()),
+            *((f"xl/worksheets/sheet{n}.xml", _sheet(head, own)) for n, own in enumerate(sheets, 1)),
+        ]
+        return zipped(((_described(name), chunks) for name, chunks in contents), force_zip64=True)
 
 
-def zipped(members: Iterable[tuple[str, Iterable[bytes]]], *, compress: bool = True) -> Iterator[bytes]:
-    """A ZIP file of *members*, each a name and its content, as they come: none is held as a whole."""
-    sink = _Sink()
-    method = zipfile.ZIP_DEFLATED if compress else zipfile.ZIP_STORED
-    with zipfile.ZipFile(cast(IO[bytes], sink), "w", method, compresslevel=6) as archive:
-        for name, chunks in members:
-            info = zipfile.ZipInfo(name, _SOME_DAY)
-            info.compress_type = method
-            with archive.open(info, "w", force_zip64=True) as member:
-                for chunk in chunks:
-                    member.write(chunk)
-                    if sink.size >= _PIECE_BYTES:
-                        yield sink.take()
-    yield sink.take()
-
-
-_PIECE_BYTES = 64 * 1024
-
-
-class _Sink(io.RawIOBase):
-    """Where a ZIP file is written to, to be taken away piece by piece."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self._pieces: list[bytes] = []
-        self.size = 0
-
-    def writable(self) -> bool:
-        return True
-
-    def seekable(self) -> bool:
-        return False
-
-    def write(self, data: Any, /) -> int:
-        self._pieces.append(bytes(data))
-        self.size += len(data)
-        return len(data)
-
-    def take(self) -> bytes:
-        """What was written since the last time."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
-        self.size = 0
-        return taken
+def _described(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _SOME_DAY)
+    info.compress_type = zipfile.ZIP_DEFLATED
+    return info
 
 
 _HEAD, _TEXT, _TIME = 1, 2, 3

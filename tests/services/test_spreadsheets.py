@@ -14,7 +14,8 @@ import openpyxl
 import pytest
 
 from django_faceprint.services import spreadsheets
-from django_faceprint.services.spreadsheets import CSV, XLSX, Cell, Format, Piece, guarded, zipped
+from django_faceprint.services.spreadsheets import CSV, XLSX, Cell, Format, Piece, guarded
+from django_faceprint.services.zipping import zipped
 
 HEAD = ["业务单号", "log_id", "分数", "时间", "通过"]
 #: Of the reader's zone, which spreadsheets do not know.
@@ -156,7 +157,7 @@ def test_a_zip_file_comes_as_it_is_made() -> None:
             yield bytes([number]) * 65_536
 
     data = b""
-    for piece in zipped([("a", chunks()), ("ä/b.txt", [b"end"])], compress=False):
+    for piece in zipped([(zipfile.ZipInfo("a"), chunks()), (zipfile.ZipInfo("ä/b.txt"), [b"end"])]):
         assert len(piece) <= 200_000
         assert read * 65_536 - len(data) - len(piece) <= 200_000
         data += piece
