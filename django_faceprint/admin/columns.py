@@ -106,7 +106,7 @@ def score_column(session: VerificationSession) -> SafeString:
     """The score beside the threshold that it was held against; below, those for liveness and a synthetic
     picture, or why there are none."""
     similarity: SafeString | str = words.similarity(session)
-    if session.score is not None and session.threshold is not None and words.is_compared(session.plan):
+    if session.score is not None and session.threshold is not None and session.plan.compares_faces:
         similarity = format_html(
             '<span class="fp-score{}"><b>{}</b> / {}</span>',
             " fp-low" if session.score < session.threshold else "",

@@ -130,7 +130,7 @@ def ask_what_to_export(
         ),
         "may_mask": may_export(request, in_clear=False),
         "may_be_clear": may_export(request, in_clear=True),
-        "reasons": words.reveal_reasons(),
+        "reveal_reasons": words.reveal_reasons(),
         "hours": int(jobs.FILE_LIFE.total_seconds() // 3600),
         "confirm_url": confirm_url,
         "back_url": back_url,

@@ -19,12 +19,12 @@ from django_faceprint.clock import now
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
-    Plan,
     UpstreamAnswer,
     UpstreamCall,
     VerificationAttempt,
     VerificationSession,
 )
+from django_faceprint.models.session import NOT_LISTED
 from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
@@ -244,7 +244,7 @@ class Record:
         if rows is None:
             return [], 0
         counted = rows.order_by().values("pk")[: MOST_OTHERS_COUNTED + 1].count()
-        newest = rows.select_related("plan").defer("verify_token", "ocr", "return_url", "stat")
+        newest = rows.select_related("plan").defer(*NOT_LISTED)
         return [self._other(row) for row in newest[:MOST_OTHERS]], counted
 
     def _other(self, row: VerificationSession) -> Other:
@@ -403,7 +403,7 @@ class Record:
 
     def _similarity(self, session: VerificationSession) -> Score:
         name = gettext("Similarity")
-        if session.plan.match_source == Plan.MatchSource.LIVENESS_ONLY:
+        if not session.plan.compares_faces:
             return Score(name, gettext("not applicable"))
         if session.score is None:
             return Score(name, gettext("not known"))
@@ -420,8 +420,7 @@ class Record:
 
     def _liveness(self, session: VerificationSession) -> Score:
         name, value = gettext("Liveness"), session.liveness_score
-        # Colourful light never yields a score, and upstream then says 0 (API reference 3.5).
-        if not value and session.plan.liveness == Plan.Liveness.COLORFUL:
+        if not value and not session.plan.scores_liveness:
             return Score(name, gettext("not applicable"))
         if value is None:
             return Score(name, gettext("not known"))

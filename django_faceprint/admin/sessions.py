@@ -24,15 +24,14 @@ from django.utils.translation import gettext, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from django_faceprint.exceptions import InvalidInput
 from django_faceprint.media_response import media_response, record_look
 from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
+from django_faceprint.models.session import NOT_LISTED
 from django_faceprint.services import asking, lookup
 from django_faceprint.services.access import (
     REVEALED_FOR,
     Actor,
     Reason,
-    checked_reason,
     earlier_reason,
     record_access,
 )
@@ -63,8 +62,6 @@ REMEMBERED = "same"
 VIEW_MEDIA = "faceprint.view_media"
 #: Django's own parameter for the list that one comes from.
 IN_LIST = "_changelist_filters"
-
-_NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 
 
 @admin.register(VerificationSession)
@@ -105,7 +102,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             super()
             .get_queryset(request)
             .select_related("plan")
-            .defer(*_NOT_LISTED)
+            .defer(*NOT_LISTED)
             .prefetch_related(Prefetch("assets", files, to_attr="listed_assets"))
         )
 
@@ -267,10 +264,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         reason = self._remembered_reason(request, session) if given == (REMEMBERED, "") else None
         problem = ""
         if reason is None:
-            try:
-                reason = checked_reason(*given)
-            except InvalidInput as error:
-                problem = words.reason_problem(error)
+            reason, problem = jobs.reason_for(request, in_clear=True)
         if reason is None:
             if self._wants_json(request):
                 return fresh(JsonResponse({"problem": problem}, status=400))

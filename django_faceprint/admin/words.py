@@ -11,17 +11,15 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.client.codes import TABLE, ErrorClass, explain
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
+from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSession
 from django_faceprint.services.evidence import REASONS
+from django_faceprint.services.problems import UNSAFE_MEDIA
 
 #: Less time than this to an archive deadline is shown in red.
 URGENT = timedelta(hours=6)
 
 #: Where there is nothing to show.
 EMPTY = "–"
-
-#: A problem that is not Baidu's: a picture or video that must not be kept.
-UNSAFE_MEDIA = "unsafe_media"
 
 ERROR_CLASSES: dict[str, Promise] = {
     ErrorClass.VERIFICATION_FAILED.value: _("verification failed"),
@@ -115,14 +113,9 @@ def number(value: float) -> str:
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
-def is_compared(plan: Plan) -> bool:
-    """Whether the plan holds the face against another one, so that a similarity means something."""
-    return plan.match_source != Plan.MatchSource.LIVENESS_ONLY
-
-
 def similarity(session: VerificationSession) -> str:
     """The score of the comparison in short, or why there is none."""
-    if not is_compared(session.plan):
+    if not session.plan.compares_faces:
         return gettext("not applicable")
     if session.score is None:
         return EMPTY
@@ -134,8 +127,7 @@ def similarity(session: VerificationSession) -> str:
 
 def liveness(session: VerificationSession) -> str:
     """The liveness score, or why there is none."""
-    # Colourful light never yields a score, and upstream then says 0 (API reference 3.5).
-    if not session.liveness_score and session.plan.liveness == Plan.Liveness.COLORFUL:
+    if not session.liveness_score and not session.plan.scores_liveness:
         return gettext("not applicable")
     return EMPTY if session.liveness_score is None else number(round(session.liveness_score, 2))
 
@@ -265,9 +257,7 @@ _UNDECIDED = {
 def _decided(session: VerificationSession, plan: str) -> str:
     passed = session.verdict == VerificationSession.Verdict.PASSED
     values = {"plan": plan}
-    # Where only liveness is checked, a similarity of 0 means nothing.
-    compared = session.plan.match_source != Plan.MatchSource.LIVENESS_ONLY
-    if compared and session.score is not None and session.threshold is not None:
+    if session.plan.compares_faces and session.score is not None and session.threshold is not None:
         values |= {"score": number(session.score), "threshold": number(session.threshold)}
         if passed and session.score >= session.threshold:
             return gettext("%(score)s ≥ %(threshold)s of plan %(plan)s: passed") % values

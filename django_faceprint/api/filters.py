@@ -11,7 +11,7 @@ from rest_framework.pagination import Cursor, CursorPagination
 from rest_framework.request import Request
 
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import VerificationSession
+from django_faceprint.models.session import VerificationSessionQuerySet
 
 
 class NewestFirst(CursorPagination):
@@ -53,5 +53,5 @@ def matching(values: dict[str, Any]) -> Q:
     if "archive_state" in values:
         found &= Q(archive_state=values["archive_state"])
     if "status" in values:
-        found &= VerificationSession.objects.all().in_status(values["status"])
+        found &= VerificationSessionQuerySet.in_status(values["status"])
     return found

@@ -153,9 +153,19 @@ class Plan(models.Model):
         return self.liveness in self.REAL_TIME
 
     @property
+    def compares_faces(self) -> bool:
+        """The face is held against another one; else a similarity, 0 from upstream, means nothing."""
+        return self.match_source != self.MatchSource.LIVENESS_ONLY
+
+    @property
+    def scores_liveness(self) -> bool:
+        """Colourful light never yields a liveness score, and upstream then says 0 (API reference 3.5)."""
+        return self.liveness != self.Liveness.COLORFUL
+
+    @property
     def applied_threshold(self) -> float | None:
         """What a similarity score is held against; None where nothing is compared."""
-        return None if self.match_source == self.MatchSource.LIVENESS_ONLY else self.threshold
+        return self.threshold if self.compares_faces else None
 
     @property
     def record_span(self) -> timedelta | None:

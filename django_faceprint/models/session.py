@@ -18,6 +18,9 @@ from django_faceprint.privacy.masking import mask_name, mask_number
 from .identifiers import time_ordered_uuid
 from .plan import Plan
 
+#: What only the page of one record needs, or nobody who looks: lists leave it in the database.
+NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
+
 
 class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
     """Questions about sessions."""

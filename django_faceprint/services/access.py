@@ -33,6 +33,10 @@ class Actor:
         user: Any = request.user
         return cls(user.get_username(), channel, str(user.pk or ""), _address(request))
 
+    def entry(self, action: AccessLog.Action, **columns: Any) -> AccessLog:
+        """An entry of the access log that says what the actor did; not saved yet."""
+        return AccessLog(**self.columns(), address=self.address, action=action, **columns)
+
     def columns(self) -> dict[str, str]:
         """The columns of a row that tells of it."""
         return {"actor_id": self.id, "actor_name": self.name[:150], "channel": self.channel}
@@ -121,9 +125,7 @@ def add_entry(
     reason: Reason | None = None,
 ) -> AccessLog:
     """The same where there is no request: in a job, say."""
-    entry = AccessLog(
-        **actor.columns(), address=actor.address, action=action, session_id=session_id, asset_id=asset_id
-    )
+    entry = actor.entry(action, session_id=session_id, asset_id=asset_id)
     if reason is None:
         entry.save(force_insert=True)
         return entry

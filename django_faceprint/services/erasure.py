@@ -156,13 +156,7 @@ def erase(
         AccessReason.objects.filter(public_id__in=looks.values("public_id")).delete()
         _forget_history([pk for pk, _ in rows])
         AccessLog.objects.bulk_create(
-            AccessLog(
-                **actor.columns(),
-                address=actor.address,
-                action=AccessLog.Action.ERASE,
-                session_id=public_id,
-            )
-            for public_id in erased
+            actor.entry(AccessLog.Action.ERASE, session_id=public_id) for public_id in erased
         )
     for intent in purged.intents:
         discard(intent)

@@ -16,14 +16,13 @@ from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.client.codes import explain
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
+from django_faceprint.models.session import NOT_LISTED
 from django_faceprint.privacy.keys import SealBroken
 
 from .certificates import certificate_name
 from .spreadsheets import CSV, XLSX, Cell, Format
 
 FORMATS: dict[str, Format] = {"export_csv": CSV(), "export_xlsx": XLSX()}
-#: Columns of a session that no export reads.
-_NOT_READ = ("verify_token", "ocr", "return_url", "stat", "stages_done")
 
 
 @dataclass(frozen=True)
@@ -58,8 +57,7 @@ def _local(moment: datetime | None) -> datetime | None:
 
 
 def _liveness(session: VerificationSession) -> Cell:
-    # Colourful light yields no score, and upstream then says 0 (API reference 3.5).
-    if not session.liveness_score and session.plan.liveness == Plan.Liveness.COLORFUL:
+    if not session.liveness_score and not session.plan.scores_liveness:
         return gettext("not applicable")
     return session.liveness_score
 
@@ -99,11 +97,7 @@ _MORE_COLUMNS = (
     Column(_("certificate type"), lambda session: certificate_name(session.certificate_type)),
     Column(
         _("similarity score"),
-        lambda session: (
-            gettext("not applicable")
-            if session.plan.match_source == Plan.MatchSource.LIVENESS_ONLY
-            else session.score
-        ),
+        lambda session: session.score if session.plan.compares_faces else gettext("not applicable"),
     ),
     Column(_("threshold"), lambda session: session.threshold),
     Column(_("liveness score"), _liveness),
@@ -145,7 +139,7 @@ def cells(sessions: Iterable[VerificationSession], *, in_clear: bool) -> Iterato
 
 def read(sessions: QuerySet[VerificationSession]) -> list[VerificationSession]:
     """*sessions* with all that the columns need, in three queries."""
-    rows = list(sessions.defer(*_NOT_READ))
+    rows = list(sessions.defer(*NOT_LISTED))
     # Thousands of rows share a few plans.
     plans = Plan.objects.in_bulk({row.plan_id for row in rows})
     stored = MediaAsset.objects.stored().filter(session__in=[row.pk for row in rows]).order_by()

@@ -46,6 +46,7 @@ from django_faceprint.privacy.files import new_file_key, seal_thumbnail, wrap_fi
 
 from . import archive, evidence
 from .deadlines import Ladder, pending_ladder, session_deadlines
+from .problems import UNSAFE_MEDIA
 from .thumbnails import make_thumbnail
 
 T = TypeVar("T")
@@ -672,7 +673,7 @@ class _Maker:
             state = ArchiveState.LOST if lost else ArchiveState.PARTIAL
             archived_at = min(values["media_latest"], self.moment)
             if noise.random() < 0.5:
-                values |= {**self._error(ErrorClass.RETRY, ""), "error_class": "unsafe_media"}
+                values |= {**self._error(ErrorClass.RETRY, ""), "error_class": UNSAFE_MEDIA}
         elif not passed and not any(item.state == State.WANTED for item in expected):
             state = ArchiveState.NOT_APPLICABLE
         values |= {"archive_state": state.value, "archived_at": None if collecting else archived_at}

@@ -171,6 +171,7 @@ def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
                     break
                 held.write(wake_at=now() + LEASE)
     except JobTaken:
+        # Whoever has it now goes on; what we wrote last was not committed.
         pass
     except Exception as error:  # noqa: BLE001  (storages and databases raise what they like)
         problem = type(error).__name__
@@ -274,13 +275,7 @@ def _export(held: _Held) -> bool:
     entries = []
     if job.in_clear:
         entries = [
-            AccessLog(
-                **held.actor.columns(),
-                address=job.address,
-                action=AccessLog.Action.EXPORT,
-                session_id=row.public_id,
-                reason_code=job.reason_code,
-            )
+            held.actor.entry(AccessLog.Action.EXPORT, session_id=row.public_id, reason_code=job.reason_code)
             for row in rows
         ]
     _add_part(held, rows, [content], entries=entries)

@@ -13,6 +13,9 @@ from django_faceprint.exceptions import (
     UnsafeMedia,
 )
 
+#: A problem that is not Baidu's: a picture or video that must not be kept.
+UNSAFE_MEDIA = "unsafe_media"
+
 NO_ERROR = {"error_class": "", "error_code": "", "error_message": "", "error_log_id": ""}
 
 
@@ -22,7 +25,7 @@ def error_columns(problem: FaceprintError | FaceprintConfigurationError) -> dict
     if error is not None and not isinstance(problem, FaceprintConfigurationError):
         return columns_of(error)
     kinds = {
-        UnsafeMedia: "unsafe_media",
+        UnsafeMedia: UNSAFE_MEDIA,
         SessionGone: ErrorClass.GONE.value,
         Throttled: ErrorClass.SLOW_DOWN.value,
         Rejected: ErrorClass.UNKNOWN.value,

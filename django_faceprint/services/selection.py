@@ -25,6 +25,7 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 
 from .certificates import CERTIFICATE_TYPES
 from .deadlines import RESULTS_LIFE, TOKEN_LIFE
+from .problems import UNSAFE_MEDIA
 
 #: What ``created`` may be, besides ``today`` and ``all``; and what it is when nothing is said.
 SPANS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
@@ -32,8 +33,6 @@ DEFAULT_SPAN = "7d"
 #: Less time than this to the deadline of evidence that is not archived.
 HOURS_LEFT = {"6h": timedelta(hours=6), "24h": timedelta(hours=24), "over": timedelta(0)}
 DAYS_LEFT = {"7d": timedelta(days=7), "30d": timedelta(days=30), "over": timedelta(0)}
-#: An error of a file, not of Baidu.
-UNSAFE_MEDIA = "unsafe_media"
 ERROR_CLASSES = (*(kind.value for kind in ErrorClass), UNSAFE_MEDIA)
 #: At least so many attempts under one token.
 MOST_ATTEMPTS = 5

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
+from django.contrib.auth import get_user_model
 
 # Without a network Chromium keeps trying to reach its maker; none of that belongs into a test.
 FLAGS = [
@@ -20,6 +21,20 @@ FLAGS = [
     "--disable-sync",
     "--autoplay-policy=no-user-gesture-required",
 ]
+
+
+LIST = "/admin/faceprint/verificationsession/"
+
+
+def log_in(page: Any, site: Any, path: str = LIST, selector: str = "#result_list") -> Any:
+    """A superuser "auditor" logs in and comes to *path*; the page, when *selector* is there."""
+    get_user_model().objects.create_superuser("auditor", password="correct horse")
+    page.goto(f"{site.url}/admin/login/?next={path}")
+    page.fill("#id_username", "auditor")
+    page.fill("#id_password", "correct horse")
+    page.press("#id_password", "Enter")
+    page.wait_for_selector(selector)
+    return page
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,8 @@ from django_faceprint.services.selection import Selection
 from django_faceprint.services.sessions import return_token
 from tests import factories
 
-from .test_record import LIST, log_in, open_record, records, show_media  # noqa: F401  (records: a fixture)
+from .conftest import LIST, log_in
+from .test_record import open_record, records, show_media  # noqa: F401  (records: a fixture)
 
 axe = pytest.importorskip("axe_playwright_python.sync_playwright", reason="axe-playwright-python is missing")
 

@@ -6,13 +6,13 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 
 from django_faceprint.models import AccessLog, ConsentRecord, Erasure, VerificationSession
 from tests import factories
 
+from .conftest import LIST, log_in
+
 Screenshot = Callable[[Any, str], None]
-LIST = "/admin/faceprint/verificationsession/"
 CARD = {
     "name": factories.NAME,
     "number": factories.NUMBER,
@@ -49,21 +49,11 @@ def records(transactional_db: None) -> VerificationSession:
     return session
 
 
-def log_in(page: Any, site: Any) -> None:
-    get_user_model().objects.create_superuser("auditor", password="correct horse")
-    page.goto(f"{site.url}/admin/")
-    page.fill("#id_username", "auditor")
-    page.fill("#id_password", "correct horse")
-    page.press("#id_password", "Enter")
-    page.wait_for_selector("#content")
-
-
 @pytest.fixture
 def operator(site: Any, records: VerificationSession, desktop: Any) -> Any:
     """An operator's browser, logged in, whose clock the test moves."""
     desktop.clock.install()
-    log_in(desktop, site)
-    return desktop
+    return log_in(desktop, site, "/admin/", "#content")
 
 
 def test_an_identity_is_shown_for_a_reason_and_for_a_minute(
@@ -143,7 +133,7 @@ def test_the_record_is_usable_on_a_phone(
     site: Any, records: VerificationSession, phone: Any, screenshot: Screenshot, scheme: str
 ) -> None:
     phone.emulate_media(color_scheme=scheme)
-    log_in(phone, site)
+    log_in(phone, site, "/admin/", "#content")
     phone.goto(f"{site.url}{LIST}{records.pk}/change/")
     assert phone.evaluate("document.documentElement.scrollWidth") <= 375
     phone.select_option("#fp-reason", "audit")

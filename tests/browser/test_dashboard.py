@@ -13,7 +13,7 @@ from django_faceprint.services.statistics import beat
 from tests import factories
 from tests.admin.dashboard_data import make_days
 
-from .test_console import log_in
+from .conftest import log_in
 
 pytestmark = [pytest.mark.browser]
 Screenshot = Callable[[Any, str], None]
@@ -41,7 +41,7 @@ def test_the_dashboard_fits_and_loads_nothing_foreign(
 ) -> None:
     page = request.getfixturevalue(device)
     page.emulate_media(color_scheme=scheme)
-    log_in(page, site)
+    log_in(page, site, "/admin/", "#content")
     problems: list[str] = []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
@@ -71,7 +71,7 @@ def test_the_dashboard_fits_and_loads_nothing_foreign(
 def test_the_first_page_of_the_app_leads_to_the_dashboard(
     site: Any, days: None, desktop: Any, screenshot: Screenshot
 ) -> None:
-    log_in(desktop, site)
+    log_in(desktop, site, "/admin/", "#content")
     desktop.goto(f"{site.url}/admin/faceprint/")
     screenshot(desktop, "dashboard-first-page")
     desktop.locator(".fp-first-page a").first.click()
@@ -82,7 +82,7 @@ def test_the_first_page_of_the_app_leads_to_the_dashboard(
 def test_nothing_counted_yet_is_said(
     site: Any, desktop: Any, transactional_db: None, screenshot: Screenshot
 ) -> None:
-    log_in(desktop, site)
+    log_in(desktop, site, "/admin/", "#content")
     desktop.goto(f"{site.url}{PAGE}")
     screenshot(desktop, "dashboard-empty")
     assert desktop.locator(".fp-dash-empty").count() == 1

@@ -7,13 +7,13 @@ from datetime import timedelta
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 
 from django_faceprint.clock import now
 from tests import factories
 
+from .conftest import LIST, log_in
+
 Screenshot = Callable[[Any, str], None]
-LIST = "/admin/faceprint/verificationsession/"
 
 
 @pytest.fixture
@@ -54,16 +54,6 @@ def records(transactional_db: None) -> None:
     factories.make_asset(late, "video")
     face = factories.make_passed_session(plan=plan, reference="ORDER-902", purpose="开户")
     factories.make_stored_asset(face, "face")
-
-
-def log_in(page: Any, site: Any) -> Any:
-    get_user_model().objects.create_superuser("auditor", password="correct horse")
-    page.goto(f"{site.url}/admin/login/?next={LIST}")
-    page.fill("#id_username", "auditor")
-    page.fill("#id_password", "correct horse")
-    page.press("#id_password", "Enter")
-    page.wait_for_selector("#result_list")
-    return page
 
 
 def references(page: Any) -> list[str]:

@@ -15,14 +15,14 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 
 from django_faceprint.bundle_check import main as check_bundle
 from django_faceprint.models import AccessLog, Erasure, VerificationSession
 from tests import factories
 
+from .conftest import log_in
+
 Screenshot = Callable[[Any, str], None]
-LIST = "/admin/faceprint/verificationsession/"
 NUMBER = "440308199901015331"
 
 
@@ -59,13 +59,7 @@ def told() -> dict[str, dict[str, float]]:
 
 @pytest.fixture
 def operator(site: Any, records: VerificationSession, desktop: Any) -> Operator:
-    get_user_model().objects.create_superuser("auditor", password="correct horse")
-    desktop.goto(f"{site.url}/admin/login/?next={LIST}")
-    desktop.fill("#id_username", "auditor")
-    desktop.fill("#id_password", "correct horse")
-    desktop.press("#id_password", "Enter")
-    desktop.wait_for_selector("#result_list")
-    return Operator(desktop)
+    return Operator(log_in(desktop, site))
 
 
 @pytest.fixture(autouse=True)

@@ -11,7 +11,6 @@ from importlib.resources import files
 from typing import Any
 
 import pytest
-from django.contrib.auth import get_user_model
 from PIL import Image, ImageDraw
 
 from django_faceprint.models import (
@@ -25,9 +24,10 @@ from django_faceprint.privacy.files import seal_thumbnail, unwrap_file_key
 from django_faceprint.services.thumbnails import make_thumbnail
 from tests import factories
 
+from .conftest import LIST, log_in
+
 Screenshot = Callable[[Any, str], None]
 Kind = MediaAsset.Kind
-LIST = "/admin/faceprint/verificationsession/"
 #: What a careful host allows; the thumbnails are data: URLs.
 POLICY = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; media-src 'self'; "
 POLICY += "connect-src 'self'; form-action 'self'; base-uri 'none'"
@@ -126,16 +126,6 @@ def records(transactional_db: None) -> list[VerificationSession]:
     )
     newer = factories.make_session(plan=plan, reference="ORDER-3", age=timedelta(minutes=10))
     return [older, middle, newer]
-
-
-def log_in(page: Any, site: Any) -> Any:
-    get_user_model().objects.create_superuser("auditor", password="correct horse")
-    page.goto(f"{site.url}/admin/login/?next={LIST}")
-    page.fill("#id_username", "auditor")
-    page.fill("#id_password", "correct horse")
-    page.press("#id_password", "Enter")
-    page.wait_for_selector("#result_list")
-    return page
 
 
 def under_policy(page: Any) -> list[str]:
