@@ -114,7 +114,10 @@ def score_column(session: VerificationSession) -> SafeString:
             words.number(session.threshold),
         )
     return format_html(
-        '{}<span class="fp-sub">{} · {}</span>', similarity, words.liveness(session), words.spoofing(session)
+        '{}<span class="fp-sub">{} · {}</span>',
+        similarity,
+        words.liveness(session),
+        words.spoofing(session.spoofing),
     )
 
 

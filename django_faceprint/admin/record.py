@@ -428,10 +428,9 @@ class Record:
 
     def _spoofing(self, session: VerificationSession) -> Score:
         name, value = gettext("Synthetic picture"), session.spoofing
-        # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
         if not value:
-            return Score(name, gettext("not checked"))
-        return Score(name, words.number(value), _share(value, 1), tone="neutral")
+            return Score(name, words.spoofing(value))
+        return Score(name, words.spoofing(value), _share(value, 1), tone="neutral")
 
     @property
     def demotion(self) -> str:
@@ -602,7 +601,7 @@ class Record:
             score=_number(row.score),
             threshold=_number(row.threshold),
             liveness=_number(row.liveness_score),
-            spoofing=words.number(row.spoofing) if row.spoofing else gettext("not checked"),
+            spoofing=words.spoofing(row.spoofing),
         )
 
     @property

@@ -132,12 +132,12 @@ def liveness(session: VerificationSession) -> str:
     return EMPTY if session.liveness_score is None else number(round(session.liveness_score, 2))
 
 
-def spoofing(session: VerificationSession) -> str:
+def spoofing(value: float | None) -> str:
     """The score for a synthetic picture, or that nobody looked."""
     # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
-    if not session.spoofing:
+    if not value:
         return gettext("not checked")
-    return "< 0.0001" if session.spoofing < 0.0001 else number(session.spoofing)
+    return "< 0.0001" if value < 0.0001 else number(value)
 
 
 def error_in_words(error_class: str, code: str) -> str:

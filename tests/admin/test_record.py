@@ -51,6 +51,13 @@ def answer_url(answer: UpstreamAnswer) -> str:
 # --- the same person ----------------------------------------------------------------------------
 
 
+def test_a_tiny_score_for_a_synthetic_picture_is_no_perfect_zero(viewer: Client) -> None:
+    session = factories.make_passed_session(spoofing=0.00002)
+    VerificationAttempt.objects.create(session=session, order=1, passed=True, spoofing=0.00003)
+    assert text_of(viewer.get(page_of(session))).count("< 0.0001") == 2
+    assert "< 0.0001" in text_of(viewer.get(LIST))
+
+
 def test_other_records_of_the_person_are_listed_masked(viewer: Client) -> None:
     session = full_session()
     factories.make_session(reference="SAME-1", verdict="failed", score=70.5, threshold=80.0)
