@@ -21,6 +21,15 @@ from .plan import Plan
 #: What only the page of one record needs, or nobody who looks: lists leave it in the database.
 NOT_LISTED = ("verify_token", "ocr", "return_url", "stat")
 
+#: As a condition, what :attr:`VerificationSession.is_prepared` says of a row,
+IS_PREPARED = Q(adopted_at__isnull=False) | (
+    Q(token_answered_at__isnull=False)
+    & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
+    & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
+)
+#: and what :attr:`VerificationSession.has_outstanding_work` says.
+HAS_WORK = Q(wake_at__isnull=False) | Q(ready_deadline__isnull=False)
+
 
 class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
     """Questions about sessions."""
@@ -47,7 +56,7 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
 
     def outstanding(self) -> VerificationSessionQuerySet:
         """Sessions for which the engine still has work."""
-        return self.filter(Q(wake_at__isnull=False) | Q(ready_deadline__isnull=False))
+        return self.filter(HAS_WORK)
 
     @staticmethod
     def in_status(status: str) -> Q:
@@ -56,18 +65,13 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
         Raises ``ValueError`` for an unknown one.
         """
         states, verdicts = VerificationSession.Status, VerificationSession.Verdict
-        prepared = Q(adopted_at__isnull=False) | (
-            Q(token_answered_at__isnull=False)
-            & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
-            & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
-        )
         under_way = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
         conditions = {
-            states.CREATED: Q(verdict=verdicts.PENDING) & ~under_way & ~prepared,
-            states.AWAITING_USER: Q(verdict=verdicts.PENDING) & ~under_way & prepared,
+            states.CREATED: Q(verdict=verdicts.PENDING) & ~under_way & ~IS_PREPARED,
+            states.AWAITING_USER: Q(verdict=verdicts.PENDING) & ~under_way & IS_PREPARED,
             states.VERIFYING: Q(verdict=verdicts.PENDING) & under_way,
-            states.ABANDONED: Q(verdict=verdicts.EXPIRED) & prepared,
-            states.EXPIRED: Q(verdict=verdicts.EXPIRED) & ~prepared,
+            states.ABANDONED: Q(verdict=verdicts.EXPIRED) & IS_PREPARED,
+            states.EXPIRED: Q(verdict=verdicts.EXPIRED) & ~IS_PREPARED,
         }
         return conditions.get(states(status), Q(verdict=status))
 

@@ -45,6 +45,7 @@ from django_faceprint.models import (
     UpstreamCall,
     VerificationSession,
 )
+from django_faceprint.models.session import HAS_WORK, IS_PREPARED
 
 from . import statistics
 from .keeping import CALLS_KEPT
@@ -295,12 +296,6 @@ def _if(condition: Q) -> Case:
     return Case(When(condition, then=Value(1)), default=Value(0), output_field=IntegerField())
 
 
-#: The person could be sent to the page, as :attr:`VerificationSession.is_prepared` has it.
-_PREPARED = Q(adopted_at__isnull=False) | (
-    Q(token_answered_at__isnull=False)
-    & (Q(identity_accepted_at__isnull=False) | ~Q(plan__identity_entry=Plan.IdentityEntry.SPECIFIED))
-    & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
-)
 #: The person was on the page. A browser that comes back long after the verdict tells nothing.
 _ATTEMPTED = (
     Q(verdict__in=(Verdict.PASSED, Verdict.FAILED))
@@ -308,7 +303,6 @@ _ATTEMPTED = (
     | Q(returned_at__lte=F("decided_at"))
     | Q(stages_done__has_key="attempted")
 )
-_OUTSTANDING = Q(wake_at__isnull=False) | Q(ready_deadline__isnull=False)
 
 
 def _sessions_of(hour: datetime) -> tuple[Figures, int]:
@@ -316,11 +310,11 @@ def _sessions_of(hour: datetime) -> tuple[Figures, int]:
     counts: Counter[Key] = Counter()
     sessions = VerificationSession.objects.filter(created_at__gte=hour, created_at__lt=hour + HOUR).order_by()
     groups = (
-        sessions.annotate(prepared=_if(_PREPARED), attempted=_if(_ATTEMPTED))
+        sessions.annotate(prepared=_if(IS_PREPARED), attempted=_if(_ATTEMPTED))
         .values_list(
             *("environment", "plan_id", "verdict", "archive_state", "is_demote", "prepared", "attempted")
         )
-        .annotate(found=Count("pk"), outstanding=Count("pk", filter=_OUTSTANDING))
+        .annotate(found=Count("pk"), outstanding=Count("pk", filter=HAS_WORK))
     )
     outstanding = 0
     for environment, plan, verdict, archive, demoted, prepared, attempted, found, work in groups:
