@@ -87,19 +87,48 @@ def make_passed_session(**values: Any) -> VerificationSession:
     return make_session(**passed | values)
 
 
+def make_many_passed(count: int, *kinds: str, **values: Any) -> list[VerificationSession]:
+    """*count* sessions that passed, a second apart, with a row of a wanted file of each of *kinds*.
+
+    Copies of one, each with ciphers of its own: in seconds, however many.
+    """
+    one = make_passed_session(**values)
+    copies = []
+    for number in range(1, count):
+        twin = VerificationSession(
+            **{
+                field.attname: getattr(one, field.attname)
+                for field in VerificationSession._meta.concrete_fields
+                if field.name not in ("id", "public_id")
+            }
+        )
+        twin.verify_token_index = None
+        twin.created_at -= timedelta(seconds=number)
+        copies.append(twin)
+    rows = [one, *VerificationSession.objects.bulk_create(copies, batch_size=500)]
+    MediaAsset.objects.bulk_create(
+        (MediaAsset(session=row, kind=kind, source=_source(kind)) for row in rows for kind in kinds),
+        batch_size=500,
+    )
+    return rows
+
+
 def make_asset(session: VerificationSession, kind: str, **values: Any) -> MediaAsset:
     """A row of the archive without a file; ``state`` says why there is none (default: wanted)."""
     safe, latest = deadlines.asset_deadlines(session, kind)
-    source = {
+    return MediaAsset.objects.create(
+        session=session, kind=kind, **{"source": _source(kind), "deadline": safe, "latest": latest} | values
+    )
+
+
+def _source(kind: str) -> str:
+    return {
         MediaAsset.Kind.FACE: MediaAsset.Source.SIMPLE,
         MediaAsset.Kind.ATTEMPT_FACE: MediaAsset.Source.GETALL,
         MediaAsset.Kind.ID_FRONT: MediaAsset.Source.DETAIL,
         MediaAsset.Kind.ID_BACK: MediaAsset.Source.DETAIL,
         MediaAsset.Kind.MATCH_IMAGE: MediaAsset.Source.UPLOAD,
     }.get(MediaAsset.Kind(kind), MediaAsset.Source.MEDIA)
-    return MediaAsset.objects.create(
-        session=session, kind=kind, **{"source": source, "deadline": safe, "latest": latest} | values
-    )
 
 
 def make_stored_asset(

@@ -44,7 +44,7 @@ from django_faceprint.privacy.blind_index import blind_index
 from django_faceprint.privacy.fields import EncryptedField
 from django_faceprint.privacy.files import new_file_key, seal_thumbnail, wrap_file_key
 
-from . import archive, evidence
+from . import archive, evidence, rollups
 from .deadlines import Ladder, pending_ladder, session_deadlines
 from .problems import UNSAFE_MEDIA
 from .thumbnails import make_thumbnail
@@ -250,6 +250,7 @@ def fill(
             progress(done)
     for table in tables:
         table.analyze()
+    rollups.recount_all()
     return done
 
 
@@ -268,6 +269,7 @@ def remove(
         if progress is not None:
             progress(done)
     Plan.objects.filter(plan_id__in=PLANS, sessions__isnull=True).delete()
+    rollups.recount_all()
     return done
 
 

@@ -28,6 +28,7 @@ from django.db.models import (
     Max,
     Min,
     Q,
+    QuerySet,
     Sum,
     Value,
     When,
@@ -154,11 +155,7 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
     were counted. *progress* is told how many hours of how many are done.
     """
     moment = now()
-    first = _first_hour(moment)
-    _make_hours(first, moment)
-    everything = RollupHour.objects.filter(hour__gte=first)
-    everything.update(due_at=moment, calls_counted=False)
-    StorageBlock.objects.all().delete()
+    everything = _all_due(moment)
     hours = list(everything.order_by("-hour"))
     for done, row in enumerate(hours, start=1):
         _count(row, moment)
@@ -167,6 +164,21 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
     while _sum_storage(moment):
         pass
     return len(hours)
+
+
+def recount_all() -> None:
+    """Rows came or went past the services: let the runs of :func:`roll_up` count all hours anew, the newest
+    first. :func:`rebuild` does it at once."""
+    _all_due(now())
+
+
+def _all_due(moment: datetime) -> QuerySet[RollupHour]:
+    """All hours there are to count, or were when there were older rows; due now."""
+    _make_hours(_first_hour(moment), moment)
+    everything = RollupHour.objects.all()
+    everything.update(due_at=moment, calls_counted=False)
+    StorageBlock.objects.all().delete()
+    return everything
 
 
 def recount(session: VerificationSession) -> None:

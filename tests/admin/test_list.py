@@ -9,9 +9,7 @@ from html import unescape
 from typing import Any
 
 import pytest
-from django.db import connection
 from django.test import Client
-from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.admin.changelist import ORDERS
 from django_faceprint.clock import now
@@ -113,31 +111,6 @@ def test_time_left_is_red_below_six_hours(viewer: Client) -> None:
     assert '<span class="fp-sub fp-urgent">5 h 30 min left</span>' in html
     assert '<span class="fp-sub">7 h 0 min left</span>' in html
     assert '<span class="fp-sub fp-urgent">overdue by 3 min</span>' in html
-
-
-def test_the_list_takes_as_many_queries_for_10_rows_as_for_many(full_viewer: Client) -> None:
-    plan = factories.make_plan()
-
-    def add(count: int) -> None:
-        for _ in range(count):
-            session = factories.make_passed_session(plan=plan)
-            factories.make_asset(session, Kind.FACE)
-            factories.make_asset(session, Kind.VIDEO)
-
-    def queries(query: str) -> int:
-        with CaptureQueriesContext(connection) as captured:
-            assert full_viewer.get(f"{LIST}?{query}").status_code == 200
-        return len(captured)
-
-    add(10)
-    full_viewer.get(LIST)
-    addresses = ["", "verdict=passed&attempts=1", "order=score", "last=1", "liveness=action"]
-    few = [queries(address) for address in addresses]
-    add(60)
-    assert [queries(address) for address in addresses] == few
-    assert max(few) <= 11
-    following = link(full_viewer.get(LIST), "next")
-    assert queries(following) == few[0]
 
 
 # --- filters ------------------------------------------------------------------------------------

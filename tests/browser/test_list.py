@@ -82,6 +82,23 @@ def test_an_operator_finds_what_needs_action(
     screenshot(page, "console-list-filtered")
 
 
+@pytest.mark.parametrize("language", ["zh-CN", "en"])
+def test_every_column_is_on_the_screen_of_a_laptop(
+    site: Any, records: None, chromium: Any, screenshot: Screenshot, language: str
+) -> None:
+    context = chromium.new_context(viewport={"width": 1280, "height": 800}, locale=language)
+    page = log_in(context.new_page(), site)
+    screenshot(page, f"list-laptop-{language.lower()}")
+    room, table = page.evaluate(
+        """() => { const box = document.querySelector("#result_list").parentElement;
+                   return [box.clientWidth, box.scrollWidth]; }"""
+    )
+    assert table <= room
+    last = page.locator("#result_list thead th").last.bounding_box()
+    assert last["x"] + last["width"] <= 1280
+    context.close()
+
+
 def test_pages_and_heads(site: Any, records: None, desktop: Any) -> None:
     page = log_in(desktop, site)
     first = references(page)

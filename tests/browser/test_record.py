@@ -401,7 +401,7 @@ def test_in_the_dark(
     show_media(laptop)
     background = laptop.evaluate("getComputedStyle(document.querySelector('#fp-media')).backgroundColor")
     assert background == "rgb(27, 28, 32)"
-    screenshot(laptop, "record-dark")
+    screenshot(laptop, "console-record-dark")
 
 
 @pytest.mark.parametrize("scheme", ["light", "dark"])
@@ -417,7 +417,7 @@ def test_on_a_phone(
         "[...document.querySelectorAll('#fp-media img[data-src]')].every(i => i.complete && i.naturalWidth)"
     )
     assert phone.evaluate("document.documentElement.scrollWidth") <= 375
-    screenshot(phone, f"record-phone-{scheme}")
+    screenshot(phone, f"console-record-phone-{scheme}")
     phone.get_by_role("button", name="对比", exact=True).click()
     phone.wait_for_selector("#fp-viewer[open]")
     box = phone.locator("#fp-viewer").bounding_box()

@@ -18,12 +18,13 @@ from django_faceprint.models import (
     ConsentRecord,
     MediaAsset,
     Plan,
+    Rollup,
     UpstreamCall,
     VerificationAttempt,
     VerificationSession,
 )
 from django_faceprint.privacy.files import unwrap_file_key
-from django_faceprint.services import filling, schedule
+from django_faceprint.services import filling, rollups, schedule
 from django_faceprint.services.lookup import look_up
 from django_faceprint.services.thumbnails import open_thumbnail_of
 from tests import factories
@@ -300,3 +301,20 @@ def test_nothing_is_made_up_or_removed_outside_of_a_sandbox(settings: Any, actio
         action()
     assert not VerificationSession.objects.exists()
     assert not Plan.objects.exists()
+
+
+def test_the_dashboard_counts_what_was_made_up_and_not_what_was_removed(clock: Any) -> None:
+    own = factories.make_passed_session()
+    rollups.rebuild()
+    before = counted()
+    filling.fill(60, years=0.02)
+    rollups.roll_up()
+    assert counted() == before + 60
+    filling.remove()
+    rollups.roll_up()
+    assert counted() == before == 1
+    assert VerificationSession.objects.get() == own
+
+
+def counted() -> int:
+    return sum(Rollup.objects.filter(metric=rollups.VERDICT).values_list("count", flat=True))

@@ -12,7 +12,6 @@ import openpyxl
 import pytest
 from django.core.files.storage import storages
 from django.db import connection
-from django.test.utils import CaptureQueriesContext
 from django.utils import timezone, translation
 
 from django_faceprint.clock import now
@@ -162,24 +161,6 @@ def test_a_record_that_cannot_be_decrypted_does_not_stop_the_others(settings: An
     work()
     job.refresh_from_db()
     assert column(job, "Name (masked)") == ["cannot be decrypted", "张**"]
-
-
-def test_an_export_asks_as_often_for_few_records_as_for_many_in_each_part(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
-    monkeypatch.setattr(jobs, "ROWS_OF_PART", 100)
-
-    def queries() -> int:
-        job = export()
-        with CaptureQueriesContext(connection) as captured:
-            jobs.work_on(job, until=0.0, monotonic=lambda: 0.0)
-        assert job.state == "done"
-        return len(captured)
-
-    make_records(10)
-    few = queries()
-    make_records(80)
-    assert queries() == few
 
 
 @pytest.mark.parametrize(
