@@ -31,7 +31,7 @@ class AccessLogAdmin(ReadOnlyAdmin):
         *("at", "actor_name", "action", "reason", "session_id", "asset_id", "channel", "address"),
     )
     list_display_links = ("at",)
-    list_filter = ("action", "channel")
+    list_filter = ("at", "action", "channel")
     fields = (
         *("at", "actor_name", "actor_id", "action", "reason", "reason_in_words", "record_link"),
         *("asset_id", "channel", "address", "is_chained"),
@@ -108,7 +108,7 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
         "environment",
     )
     list_display_links = ("at",)
-    list_filter = ("endpoint", "environment")
+    list_filter = ("at", "endpoint", "environment")
     list_select_related = ("session",)
     fields = (
         "at",

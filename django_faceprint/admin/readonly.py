@@ -17,7 +17,7 @@ class OnlyListedFilters(admin.ModelAdmin):
     """
 
     # Exactly these are what the filters of a field put into addresses.
-    _OPERATIONS = frozenset({"exact", "isnull", "isempty"})
+    _OPERATIONS = frozenset({"exact", "isnull", "isempty", "gte", "lt"})
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Whether a filter of the list asks so; anything else is answered with 400."""

@@ -35,6 +35,7 @@ from django_faceprint.models import MediaAsset, VerificationSession
 from . import archive, deadlines, events, evidence, results, rollups, schedule, thumbnails, upstream
 from .commit import Changes, commit
 from .desk import desk, on_desk
+from .parallelism import Parallelism
 from .problems import NO_ERROR, error_columns
 from .schedule import Lease, LeaseLost
 from .verdict import ask_verdict, decide
@@ -110,7 +111,8 @@ def collect_due(
 
     *hint* is a session that has just become interesting (its browser returned); it is claimed first
     if it is ready. *limit* ends the run after so many sessions, *concurrency* is how many are visited at
-    once. *progress* is told now and then, *stop* is asked before each session.
+    once at most; see :mod:`.parallelism`. *progress* is told now and then, *stop* is asked before each
+    session.
 
     The caller passes a monotonic clock in seconds: the budget is real time even where the project's clock
     is moved.
@@ -154,6 +156,10 @@ class _Run:
     active: int = 0
     look_again_at: float = 0.0
     over: bool = False
+    parallelism: Parallelism = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.parallelism = Parallelism(self.concurrency, self.monotonic)
 
     def work(self) -> WorkReport:
         self._promote()
@@ -181,12 +187,13 @@ class _Run:
             with desk(self._ask):
                 context = copy_context()
             while True:
-                while self.active < self.concurrency and (lease := self._next()):
+                while self.active < self.parallelism.width and (lease := self._next()):
                     visit = self._start(lease)
                     pool.submit(self._visit_in_thread, context.copy(), visit)
                     self.active += 1
                 if not self.active:
                     break
+                self.parallelism.adjust(is_full=self.active >= self.parallelism.width)
                 self.active -= self._handle_event()
                 self._commit_if_due()
         finally:
@@ -272,7 +279,7 @@ class _Run:
         if hint is not None:
             self.claimed.extend(schedule.claim(now(), session_pk=hint))
         if not self.claimed:
-            most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.concurrency)
+            most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.parallelism.width)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             # What has woken meanwhile may be more urgent than all that is ready.

@@ -231,6 +231,19 @@ def test_the_access_log_needs_its_permission_and_cannot_be_changed(login: Callab
     assert AccessLog.objects.count() == 2
 
 
+def test_the_logs_are_read_by_time(login: Callable[..., Client], clock: Any) -> None:
+    client = login("view_accesslog", "view_upstreamcall")
+    for days in (0, 3, 40):
+        clock.advance(days=days)
+        AccessLog.objects.create(actor_id="1", actor_name="someone", action="view_record", channel="api")
+        factories.make_call()
+    for log in ("accesslog", "upstreamcall"):
+        newest, second, oldest = list(client.get(f"{BASE}{log}/").context["cl"].queryset)
+        between = {"at__gte": oldest.at.isoformat(), "at__lt": newest.at.isoformat()}
+        assert list(client.get(f"{BASE}{log}/", between).context["cl"].queryset) == [second, oldest]
+        assert "Past 7 days" in text_of(client.get(f"{BASE}{log}/"))
+
+
 def test_an_entry_shows_why_and_whether_it_is_chained(login: Callable[..., Client]) -> None:
     session = factories.make_session()
     entry = AccessLog(
