@@ -11,6 +11,7 @@ from urllib.parse import urlencode
 from django.contrib.admin.utils import label_for_field
 from django.contrib.admin.views.main import ChangeList
 from django.db.models import F, Q, QuerySet
+from django.db.models.functions import Coalesce
 from django.http import HttpRequest, QueryDict
 from django.utils.functional import Promise
 from django.utils.text import capfirst
@@ -44,9 +45,11 @@ class Order:
         """What a record needs to be listed at all."""
         return Q(**{f"{self.column}__isnull": False}) if self.leaves_out else Q()
 
-    def sort(self, rows: QuerySet, *, backwards: bool = False) -> QuerySet:
-        """*rows* in this order, or in the opposite one."""
-        columns = (F(self.column), F("pk"))
+    def sort(self, rows: QuerySet, *, backwards: bool = False, by_hand: bool = False) -> QuerySet:
+        """*rows* in this order, or in the opposite one. *by_hand*: not by an index of the order."""
+        # An index does not serve for what is computed, be it the same.
+        column = Coalesce(self.column, self.column) if by_hand else F(self.column)
+        columns = (column, F("pk"))
         if self.descending != backwards:
             return rows.order_by(*(column.desc() for column in columns))
         return rows.order_by(*(column.asc() for column in columns))
@@ -172,7 +175,10 @@ class RecordChangeList(ChangeList):
         self.selection, self.order = self.asked.selection, self.asked.order
         self.problems = self.asked.problems
         rows = self.root_queryset.filter(self.selection.condition).filter(self.order.condition)
-        return self.order.sort(rows)
+        return self._sorted(rows)
+
+    def _sorted(self, rows: QuerySet, *, backwards: bool = False) -> QuerySet:
+        return self.order.sort(rows, backwards=backwards, by_hand=self.selection.is_found_apart)
 
     def get_results(self, request: HttpRequest) -> None:
         """Reads one page, and whether there is one on either side of it."""
@@ -183,8 +189,7 @@ class RecordChangeList(ChangeList):
         self.show_all = self.can_show_all = False
         rows, earlier, later = ([], False, False) if self.problems else self._page()
         self.result_list = rows
-        counted = self.queryset.order_by().values("pk")[: MOST_COUNTED + 1]
-        self.result_count = CappedCount(0 if self.problems else counted.count())
+        self.result_count = CappedCount(self._count() if earlier or later else len(rows))
         self.full_result_count = None
         self.show_full_result_count = False
         self.show_admin_actions = bool(rows)
@@ -198,11 +203,11 @@ class RecordChangeList(ChangeList):
         """Rows, and whether there are some on either side."""
         size, order, side = self.list_per_page, self.order, self.asked.side
         if side == LAST:
-            rows = list(order.sort(self.queryset, backwards=True)[: size + 1])
+            rows = list(self._sorted(self.queryset, backwards=True)[: size + 1])
             return rows[:size][::-1], len(rows) > size, False
         if side == BEFORE:
             nearer = self.queryset.filter(order.beyond(self.asked.cursor, backwards=True))
-            rows = list(order.sort(nearer, backwards=True)[: size + 1])
+            rows = list(self._sorted(nearer, backwards=True)[: size + 1])
             if len(rows) > size:
                 return rows[:size][::-1], True, True
             # Less than a page is left: show the first one whole.
@@ -211,6 +216,10 @@ class RecordChangeList(ChangeList):
             return rows[:size], True, len(rows) > size
         rows = list(self.queryset[: size + 1])
         return rows[:size], False, len(rows) > size
+
+    def _count(self) -> int:
+        """How many there are on all pages, as far as is counted."""
+        return self.queryset.order_by().values("pk")[: MOST_COUNTED + 1].count()
 
     def url(self, changes: dict[str, str | None]) -> str:
         """The address of the list with other parameters (None: without), from its first page."""

@@ -259,6 +259,14 @@ class Selection:
         return "" if any(name in self.parameters for name in _OF_ALL_TIME) else DEFAULT_SPAN
 
     @property
+    def is_found_apart(self) -> bool:
+        """Whether the records lie together by another index than that of time, and far apart by time.
+
+        What is due to be deleted is the oldest there is: whoever looks for it from the newest on reads all.
+        """
+        return self.span == "all" and self.parameters.get("retention") in DAYS_LEFT
+
+    @property
     def condition(self) -> Q:
         """What it asks of a record."""
         if self.problems:

@@ -232,6 +232,7 @@ def pages(viewer: Client, monkeypatch: pytest.MonkeyPatch) -> Client:
             age=timedelta(minutes=number // 4),
             score=None if number % 7 == 3 else [70.25, 70.25, 99.125, 0.1][number % 4],
             next_deadline=now() + timedelta(hours=number % 3) if number % 2 else None,
+            retain_until=now() + timedelta(days=3),
         )
     return viewer
 
@@ -249,8 +250,9 @@ def walk(client: Client, query: str, relation: str) -> list[list[str]]:
     raise AssertionError("The pages go round in a circle.")
 
 
+@pytest.mark.parametrize("selected", ["", "&created=all&retention=7d"])
 @pytest.mark.parametrize("order", ORDERS)
-def test_every_record_is_on_exactly_one_page_in_order(pages: Client, order: str) -> None:
+def test_every_record_is_on_exactly_one_page_in_order(pages: Client, order: str, selected: str) -> None:
     column, descending = ORDERS[order].column, ORDERS[order].descending
     expected = [
         session.reference
@@ -260,9 +262,9 @@ def test_every_record_is_on_exactly_one_page_in_order(pages: Client, order: str)
             reverse=descending,
         )
     ]
-    forward = walk(pages, f"order={order}", "next")
+    forward = walk(pages, f"order={order}{selected}", "next")
     assert [reference for page in forward for reference in page] == expected
-    last = link(pages.get(f"{LIST}?order={order}"), "last")
+    last = link(pages.get(f"{LIST}?order={order}{selected}"), "last")
     backward = walk(pages, last, "prev")
     assert backward[0] == expected[-5:]
     seen = [reference for page in backward for reference in page]
