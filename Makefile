@@ -55,4 +55,4 @@ lint: ## check style and types
 screenshots: ## run the browser tests and keep their pictures in screenshots/, those of the console in docs/screenshots/
 	$(call setup,example test)
 	@$(VENV_PYTHON) -m pytest tests/browser --screenshots screenshots $(ARGS)
-	@mkdir -p docs/screenshots && cp screenshots/console-*.png screenshots/dashboard-desktop-*.png docs/screenshots/
+	@$(VENV_PYTHON) scripts/keep_pictures.py docs/screenshots screenshots/console-*.png screenshots/dashboard-desktop-*.png
