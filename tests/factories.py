@@ -93,18 +93,15 @@ def make_many_passed(count: int, *kinds: str, **values: Any) -> list[Verificatio
     Copies of one, each with ciphers of its own: in seconds, however many.
     """
     one = make_passed_session(**values)
-    copies = []
-    for number in range(1, count):
-        twin = VerificationSession(
-            **{
-                field.attname: getattr(one, field.attname)
-                for field in VerificationSession._meta.concrete_fields
-                if field.name not in ("id", "public_id")
-            }
-        )
-        twin.verify_token_index = None
-        twin.created_at -= timedelta(seconds=number)
-        copies.append(twin)
+    columns = {
+        field.attname: getattr(one, field.attname)
+        for field in VerificationSession._meta.concrete_fields
+        if field.name not in ("id", "public_id", "verify_token_index", "created_at")
+    }
+    copies = [
+        VerificationSession(**columns, created_at=one.created_at - timedelta(seconds=number))
+        for number in range(1, count)
+    ]
     rows = [one, *VerificationSession.objects.bulk_create(copies, batch_size=500)]
     MediaAsset.objects.bulk_create(
         (MediaAsset(session=row, kind=kind, source=_source(kind)) for row in rows for kind in kinds),

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime, timedelta
 from typing import Any
 from urllib.parse import urlencode
@@ -39,16 +39,18 @@ class Order:
     leaves_out: Promise | None = None
     #: The filter that says the same.
     has: str = ""
+    #: Sorted by the database itself, not by walking the index of the column.
+    by_hand: bool = False
 
     @property
     def condition(self) -> Q:
         """What a record needs to be listed at all."""
         return Q(**{f"{self.column}__isnull": False}) if self.leaves_out else Q()
 
-    def sort(self, rows: QuerySet, *, backwards: bool = False, by_hand: bool = False) -> QuerySet:
-        """*rows* in this order, or in the opposite one. *by_hand*: not by an index of the order."""
+    def sort(self, rows: QuerySet, *, backwards: bool = False) -> QuerySet:
+        """*rows* in this order, or in the opposite one."""
         # An index does not serve for what is computed, be it the same.
-        column = Coalesce(self.column, self.column) if by_hand else F(self.column)
+        column = Coalesce(self.column, self.column) if self.by_hand else F(self.column)
         columns = (column, F("pk"))
         if self.descending != backwards:
             return rows.order_by(*(column.desc() for column in columns))
@@ -156,8 +158,8 @@ class Asked:
 
     @property
     def order(self) -> Order:
-        """The order itself."""
-        return ORDERS[self.order_name]
+        """The order itself, as it suits these records."""
+        return replace(ORDERS[self.order_name], by_hand=self.selection.is_found_apart)
 
     @property
     def whole(self) -> Selection:
@@ -175,10 +177,7 @@ class RecordChangeList(ChangeList):
         self.selection, self.order = self.asked.selection, self.asked.order
         self.problems = self.asked.problems
         rows = self.root_queryset.filter(self.selection.condition).filter(self.order.condition)
-        return self._sorted(rows)
-
-    def _sorted(self, rows: QuerySet, *, backwards: bool = False) -> QuerySet:
-        return self.order.sort(rows, backwards=backwards, by_hand=self.selection.is_found_apart)
+        return self.order.sort(rows)
 
     def get_results(self, request: HttpRequest) -> None:
         """Reads one page, and whether there is one on either side of it."""
@@ -203,11 +202,11 @@ class RecordChangeList(ChangeList):
         """Rows, and whether there are some on either side."""
         size, order, side = self.list_per_page, self.order, self.asked.side
         if side == LAST:
-            rows = list(self._sorted(self.queryset, backwards=True)[: size + 1])
+            rows = list(order.sort(self.queryset, backwards=True)[: size + 1])
             return rows[:size][::-1], len(rows) > size, False
         if side == BEFORE:
             nearer = self.queryset.filter(order.beyond(self.asked.cursor, backwards=True))
-            rows = list(self._sorted(nearer, backwards=True)[: size + 1])
+            rows = list(order.sort(nearer, backwards=True)[: size + 1])
             if len(rows) > size:
                 return rows[:size][::-1], True, True
             # Less than a page is left: show the first one whole.

@@ -6,6 +6,8 @@ from collections.abc import Iterable
 from typing import Any
 
 from django.contrib import admin
+from django.contrib.admin.utils import get_fields_from_path
+from django.db import models
 from django.http import HttpRequest
 
 
@@ -16,8 +18,9 @@ class OnlyListedFilters(admin.ModelAdmin):
     regular expressions that keep a database busy for as long as their author likes.
     """
 
-    # Exactly these are what the filters of a field put into addresses.
-    _OPERATIONS = frozenset({"exact", "isnull", "isempty", "gte", "lt"})
+    # Exactly these are what the filters of a field put into addresses; Django's own of a time puts others.
+    _OPERATIONS = frozenset({"exact", "isnull", "isempty"})
+    _OPERATIONS_OF_TIMES = frozenset({"gte", "lt"})
 
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
         """Whether a filter of the list asks so; anything else is answered with 400."""
@@ -30,9 +33,18 @@ class OnlyListedFilters(admin.ModelAdmin):
                 continue
             fields.add(item if isinstance(item, str) else item[0])
         path, _, operation = lookup.rpartition("__")
-        if operation in self._OPERATIONS:
+        if operation in self._OPERATIONS or (
+            operation in self._OPERATIONS_OF_TIMES and path in self._times_filtered()
+        ):
             lookup = path
         return not fields.isdisjoint({lookup, lookup.removesuffix("__id")})
+
+    def _times_filtered(self) -> set[str]:
+        """Moments in the list's filters, but for those that have a filter of another kind."""
+        names = [item for item in self.list_filter if isinstance(item, str)]
+        return {
+            name for name in names if isinstance(get_fields_from_path(self.model, name)[-1], models.DateField)
+        }
 
 
 class ReadOnlyAdmin(OnlyListedFilters):

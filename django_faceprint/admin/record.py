@@ -793,7 +793,7 @@ def neighbours(
 ) -> Neighbours:
     """Where one gets from *session* in the list of *rows*, which need not hold it (any more).
 
-    Two queries, each answered by the index of *order*, however long the list is.
+    Two queries, each answered by an index, however long the list is.
     """
     if getattr(session, order.column) is None:
         return Neighbours(None, None)

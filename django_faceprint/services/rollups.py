@@ -28,7 +28,6 @@ from django.db.models import (
     Max,
     Min,
     Q,
-    QuerySet,
     Sum,
     Value,
     When,
@@ -154,9 +153,9 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
     For rows that were written past the services, as by an import. Calls that are no longer kept stay as they
     were counted. *progress* is told how many hours of how many are done.
     """
+    recount_all()
     moment = now()
-    everything = _all_due(moment)
-    hours = list(everything.order_by("-hour"))
+    hours = list(RollupHour.objects.order_by("-hour"))
     for done, row in enumerate(hours, start=1):
         _count(row, moment)
         if progress is not None:
@@ -169,16 +168,11 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
 def recount_all() -> None:
     """Rows came or went past the services: let the runs of :func:`roll_up` count all hours anew, the newest
     first. :func:`rebuild` does it at once."""
-    _all_due(now())
-
-
-def _all_due(moment: datetime) -> QuerySet[RollupHour]:
-    """All hours there are to count, or were when there were older rows; due now."""
+    moment = now()
     _make_hours(_first_hour(moment), moment)
-    everything = RollupHour.objects.all()
-    everything.update(due_at=moment, calls_counted=False)
+    # Also those before the first row that is there now.
+    RollupHour.objects.update(due_at=moment, calls_counted=False)
     StorageBlock.objects.all().delete()
-    return everything
 
 
 def recount(session: VerificationSession) -> None:

@@ -244,6 +244,21 @@ def test_the_logs_are_read_by_time(login: Callable[..., Client], clock: Any) -> 
         assert "Past 7 days" in text_of(client.get(f"{BASE}{log}/"))
 
 
+@pytest.mark.parametrize(
+    "address",
+    [
+        "accesslog/?action__gte=a",
+        "accesslog/?at__year=2026",
+        "alert/?resolved_at__gte=2026-01-01",
+        "plan/?liveness__lt=b",
+    ],
+)
+def test_only_times_are_filtered_by_range_and_only_where_the_list_offers_it(
+    admin_client: Client, address: str
+) -> None:
+    assert admin_client.get(f"{BASE}{address}").status_code == 400
+
+
 def test_an_entry_shows_why_and_whether_it_is_chained(login: Callable[..., Client]) -> None:
     session = factories.make_session()
     entry = AccessLog(

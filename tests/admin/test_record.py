@@ -178,6 +178,19 @@ def test_neighbours_take_two_queries_and_no_record_with_no_place() -> None:
     assert record.neighbours(session, rows, ORDERS["score"]) == record.Neighbours(None, None)
 
 
+def test_neighbours_among_what_retention_takes_next() -> None:
+    due = [
+        factories.make_passed_session(age=timedelta(minutes=age), retain_until=now() + timedelta(days=3))
+        for age in (5, 15, 25)
+    ]
+    factories.make_passed_session(age=timedelta(minutes=10), retain_until=now() + timedelta(days=90))
+    rows = VerificationSession.objects.all()
+    for session, expected in zip(due, [(None, 1), (0, 2), (1, None)], strict=True):
+        keys = [None if place is None else due[place].pk for place in expected]
+        found = record.neighbours_in_list(session, rows, "created=all&retention=7d")
+        assert [found.previous, found.next] == keys
+
+
 def test_a_record_that_left_its_list_still_has_its_place_in_it() -> None:
     older = factories.make_session(verdict="failed", age=timedelta(minutes=20))
     session = factories.make_passed_session(age=timedelta(minutes=10))
