@@ -1,7 +1,8 @@
 # Works on a fresh machine with nothing but make and Python 3.11 or newer: the first use makes .venv
 # and installs into it with pip and pip's own configuration; scripts/setup_env.py explains what is
 # missing when it cannot. PYTHON=/path/to/python chooses the interpreter, ARGS=... is passed on, and
-# DATABASE=postgres://... or mysql://... is where the tests make their database instead of in a file.
+# DATABASE=postgres://... or mysql://... is where the tests make their database instead of in a file. The
+# demo takes the same, an empty database of its own, and BROKER=redis://... for Celery.
 
 .DEFAULT_GOAL := help
 .PHONY: help .venv demo test chaos bench lint screenshots
@@ -10,6 +11,7 @@ PYTHON ?=
 ARGS ?=
 EXTRAS ?= example
 DATABASE ?=
+BROKER ?=
 DRIVER = $(if $(filter mysql%,$(DATABASE)),mysql)$(if $(filter postgres% pgsql%,$(DATABASE)),postgres)
 VENV_PYTHON := .venv/bin/python
 
@@ -31,8 +33,9 @@ help: ## list the targets
 	$(call setup,$(EXTRAS))
 
 demo: ## run the whole life of face verifications on this machine (ARGS=--once: end by itself)
-	$(call setup,example)
-	@$(VENV_PYTHON) manage.py faceprint_demo $(ARGS)
+	$(call setup,example $(DRIVER) $(if $(BROKER),redis))
+	@$(VENV_PYTHON) manage.py faceprint_demo $(if $(DATABASE),--database '$(DATABASE)') \
+		$(if $(BROKER),--broker '$(BROKER)') $(ARGS)
 
 test: ## run the tests with what is on this machine
 	$(call setup,example test $(DRIVER))

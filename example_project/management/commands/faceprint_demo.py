@@ -19,6 +19,7 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
+from django.db import connection
 from rest_framework.authtoken.models import Token
 
 from django_faceprint.exceptions import FaceprintError
@@ -55,6 +56,15 @@ class Command(BaseCommand):
             action="store_true",
             help="kill -9 the worker in the middle of its downloads, and start it again",
         )
+        parser.add_argument(
+            "--database",
+            default="",
+            metavar="URL",
+            help="an empty database for the demo alone (postgres://…, mysql://…) instead of a file",
+        )
+        parser.add_argument(
+            "--broker", default="", metavar="URL", help="Celery's broker (redis://…) instead of a folder"
+        )
         # Set when the command starts itself again with the settings of the demo.
         parser.add_argument("--prepared", action="store_true", help=SUPPRESS)
 
@@ -84,6 +94,9 @@ class Command(BaseCommand):
             "FACEPRINT_API_URL": f"http://127.0.0.1:{options['sandbox_port']}",
             "FACEPRINT_PUBLIC_URL": f"http://127.0.0.1:{options['web_port']}",
         }
+        for name, option in (("DATABASE_URL", "database"), ("CELERY_BROKER_URL", "broker")):
+            if options[option]:
+                environment[name] = options[option]
         command = [sys.executable, *sys.argv, "--prepared"]
         sys.stdout.flush()
         os.execve(sys.executable, command, environment)  # noqa: S606  (our own command again)
@@ -93,6 +106,8 @@ class Command(BaseCommand):
             signal.signal(number, _interrupt)
         started = time.monotonic()
         self.stdout.write("Setting up the demo …")
+        if connection.introspection.table_names():
+            raise DemoFailed("The database holds tables already: the demo needs an empty one of its own.")
         call_command("migrate", verbosity=0)
         password = _create_account("admin", superuser=True)
         _create_account("demo-host", superuser=False)
