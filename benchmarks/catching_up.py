@@ -254,7 +254,9 @@ class MemoryTable(_Replaced):
             woken += 1
         return woken
 
-    def claim(self, moment: datetime, *, limit: int = 1, session_pk: int | None = None) -> list[Lease]:
+    def claim(
+        self, moment: datetime, *, term: timedelta, limit: int = 1, session_pk: int | None = None
+    ) -> list[Lease]:
         rows: list[Any] = []
         if session_pk is not None:
             rows = [row for row in [self._rows[session_pk]] if row.ready_deadline is not None]
@@ -264,17 +266,21 @@ class MemoryTable(_Replaced):
             while len(rows) < limit and (row := self._first(self._ready)):
                 heapq.heappop(self._ready)
                 rows.append(row)
-        ours = self._order is None
-        until = schedule._lease_columns(rows, moment)["lease_until"] if ours else moment + schedule.LEASE
         for row in rows:
             row.lease_epoch += 1
-            row.lease_until = row.wake_at = until
+            row.lease_until = row.wake_at = moment + term
             row.ready_deadline = None
             row.poked = False
             self._sleep(row)
         # What a worker has read does not change under it.
-        since = moment if ours else None
-        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), since) for row in rows]
+        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), moment) for row in rows]
+
+    def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
+        for lease in leases:
+            row = self._rows[lease.session_pk]
+            if row.lease_epoch == lease.epoch and row.lease_until is not None and row.ready_deadline is None:
+                row.lease_until = row.wake_at = moment + term
+                self._sleep(row)
 
     def is_stale(self, lease: Lease, moment: datetime) -> bool:
         return self._order is None and schedule.is_stale(lease, moment)
@@ -391,6 +397,7 @@ class _Worker:
         self.hand_out()
 
     def hand_out(self) -> None:
+        self.run._hold()
         while self.active < self.simulation.setting.concurrency and (lease := self.run._next()):
             self.active += 1
             self.simulation.ask(_Place(self, Visit(lease, lease.row, None), self.simulation.seconds))

@@ -22,7 +22,14 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import IntegrityError, transaction
+from django.db import (
+    DEFAULT_DB_ALIAS,
+    IntegrityError,
+    InterfaceError,
+    OperationalError,
+    connections,
+    transaction,
+)
 from django.db.models import F, Q, prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
@@ -150,6 +157,10 @@ class _Run:
     claimed: deque[Lease] = field(default_factory=deque)
     #: Names of uploads that are reserved for claimed sessions, by the session's key.
     names: dict[int, list[str]] = field(default_factory=dict)
+    #: Leases of the sessions that are visited or whose visit has not been written yet, by the session's key.
+    held: dict[int, Lease] = field(default_factory=dict)
+    renewed_at: datetime = field(default_factory=now)
+    look_at_leases_at: float = 0.0
     finished: list[Changes] = field(default_factory=list)
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
@@ -177,9 +188,13 @@ class _Run:
     def _work_alone(self) -> None:
         while lease := self._next():
             visit = self._start(lease)
-            # Nothing that is finished waits for a visit that takes long.
-            visit.on_checkpoint = self._commit_if_due
+            visit.on_checkpoint = self._between
             self._take(self._look(visit))
+
+    def _between(self) -> None:
+        """Within a visit that takes long: nothing that is finished waits for it, and no lease ends."""
+        self._hold()
+        self._commit_if_due()
 
     def _work_together(self) -> None:
         pool = ThreadPoolExecutor(self.concurrency, thread_name_prefix="faceprint")
@@ -195,6 +210,7 @@ class _Run:
                     break
                 self.parallelism.adjust(is_full=self.active >= self.parallelism.width)
                 self.active -= self._handle_event()
+                self._hold()
                 self._commit_if_due()
         finally:
             # Reached early only by an error: the visits that are under way write nothing any more.
@@ -261,7 +277,9 @@ class _Run:
             self.report.baidu_down = False
             return None
         self.report.sessions += 1
-        return self.claimed.popleft()
+        lease = self.claimed.popleft()
+        self.held[lease.session_pk] = lease
+        return lease
 
     def _give_back_stale(self) -> None:
         """What was claimed for a deadline that went by meanwhile yields to work that can keep its own, and
@@ -277,23 +295,43 @@ class _Run:
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
         if hint is not None:
-            self.claimed.extend(schedule.claim(now(), session_pk=hint))
+            self.claimed.extend(schedule.claim(now(), session_pk=hint, term=self._term))
         if not self.claimed:
             most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.parallelism.width)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             # What has woken meanwhile may be more urgent than all that is ready.
             woken = schedule.promote(now())
-            self.claimed.extend(schedule.claim(now(), limit=most))
+            self.claimed.extend(schedule.claim(now(), limit=most, term=self._term))
             if not self.claimed and (woken or self.finished):
                 # Others may have taken what was woken, and whoever poked a session during its visit finds it
                 # due again.
                 self._commit()
                 if self._promote():
-                    self.claimed.extend(schedule.claim(now(), limit=most))
+                    self.claimed.extend(schedule.claim(now(), limit=most, term=self._term))
         rows = [lease.row for lease in self.claimed if lease.row]
         prefetch_related_objects(rows, "plan", "assets")
         self._reserve_names(rows)
+
+    @property
+    def _term(self) -> timedelta:
+        return schedule.TERM_OF_ONE_AT_ONCE if self.concurrency == 1 else schedule.TERM
+
+    def _hold(self) -> None:
+        """Renew the leases of all that this run has in hand, when it is time for that."""
+        if self.monotonic() < self.look_at_leases_at:
+            return
+        self.look_at_leases_at = self.monotonic() + LOOK_AGAIN
+        moment = now()
+        if moment - self.renewed_at < schedule.RENEWED_AFTER:
+            return
+        self.renewed_at = moment
+        try:
+            schedule.renew([*self.held.values(), *self.claimed], moment, self._term)
+        except (OperationalError, InterfaceError):
+            # Another try comes before the term is over; a database that stays away is the commit's affair.
+            connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()
+            logger.warning("faceprint: leases could not be renewed; trying again in a while")
 
     def _reserve_names(self, rows: Sequence[VerificationSession]) -> None:
         """Names for what is likely to be stored, in one statement; a visit that needs more asks for them."""
@@ -372,6 +410,8 @@ class _Run:
         if finished:
             for _ in commit(finished):
                 logger.info("faceprint: session was taken over by another worker")
+            for changes in finished:
+                self.held.pop(changes.lease.session_pk, None)
             if self.progress is not None:
                 self.progress(self.report)
 

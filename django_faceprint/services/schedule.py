@@ -31,18 +31,21 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 
 from .deadlines import NO_DEADLINES, Ladder, window_closes_at
 
-#: Celery's soft and hard limits of one task, the lease of one session, all in seconds. A task must be
-#: dead before its lease ends, and the lease must end before a broker delivers the message again.
+#: Celery's soft and hard limits of one task, and how long a session may be held from its claim on, all in
+#: seconds. A task must be dead before that is over, and it must be over before a broker delivers the message
+#: again.
 SOFT_TIME_LIMIT = 240
 HARD_TIME_LIMIT = 300
 LEASE_SECONDS = 420
 #: Seconds from a run's start after which no further download begins, so that the soft limit finds none.
 DOWNLOADS_BEGIN_WITHIN = 120
 LEASE = timedelta(seconds=LEASE_SECONDS)
-#: Where a deadline is near, a worker that dies must not keep a session from the others until it is over: a
-#: lease takes no more than this part of the time that is left, but is long enough for the longest download.
-LEASE_PART = 4
-SHORTEST_LEASE = timedelta(seconds=150)
+#: A run takes its leases for a term and renews them long before it is over: a worker that dies keeps its
+#: sessions from the others no longer than that, however little time they have left. One that visits a single
+#: session at once renews between downloads only, so that its term is longer than the longest of them.
+TERM = timedelta(seconds=60)
+TERM_OF_ONE_AT_ONCE = timedelta(seconds=150)
+RENEWED_AFTER = timedelta(seconds=15)
 LONGEST_VISIT = timedelta(seconds=120)
 
 PROMOTE_BATCH = 500
@@ -96,9 +99,10 @@ class Release:
 
 @dataclass(frozen=True)
 class Lease:
-    """The right to work on one session until ``until``, as long as ``epoch`` is still the row's.
+    """The right to work on one session, as long as ``epoch`` is still the row's.
 
-    ``row`` is the session as it was claimed, where the claim has read it, and ``since`` when that was.
+    Others take it over after ``until`` unless it is renewed. ``row`` is the session as it was claimed, where
+    the claim has read it, and ``since`` when that was.
     """
 
     session_pk: int
@@ -220,17 +224,19 @@ def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> 
         return VerificationSession.objects.filter(pk__in=pks).update(**values) if pks else 0
 
 
-def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) -> list[Lease]:
-    """Take the most urgent ready sessions, at most *limit*, or the named one when it is ready."""
+def claim(
+    moment: datetime, *, limit: int = 1, session_pk: int | None = None, term: timedelta = LEASE
+) -> list[Lease]:
+    """Take the most urgent ready sessions, at most *limit*, or the named one if it is ready, for a *term*."""
     ready = VerificationSession.objects.ready()
     if session_pk is None:
         _aim_anew(moment)
     else:
         ready = ready.filter(pk=session_pk)
-    taken: dict[str, Any] = {"ready_deadline": None, "poked": False}
+    until = moment + term
+    taken: dict[str, Any] = {"ready_deadline": None, "poked": False, "lease_until": until, "wake_at": until}
     if not _can_skip_locked():
         rows = list(ready[:limit])
-        taken |= _lease_columns(rows, moment)
         # Compare and set: of several workers that read the same rows each wins a different one.
         rows = [
             row
@@ -245,7 +251,6 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
     else:
         with transaction.atomic():
             rows = list(ready.select_for_update(skip_locked=True)[:limit])
-            taken |= _lease_columns(rows, moment)
             VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
                 lease_epoch=F("lease_epoch") + 1, **taken
             )
@@ -253,23 +258,32 @@ def claim(moment: datetime, *, limit: int = 1, session_pk: int | None = None) ->
         row.lease_epoch += 1
         for name, value in taken.items():
             setattr(row, name, value)
-    return [Lease(row.pk, row.lease_epoch, taken["lease_until"], row, moment) for row in rows]
+    return [Lease(row.pk, row.lease_epoch, until, row, moment) for row in rows]
 
 
-def _lease_columns(rows: Sequence[VerificationSession], moment: datetime) -> dict[str, datetime]:
-    """How long *rows*, which are claimed together, are ours: as the most urgent of them needs it."""
-    left = [row.ready_deadline - moment for row in rows if row.ready_deadline is not None]
-    ahead = min((time for time in left if time > REACH), default=LEASE * LEASE_PART)
-    until = moment + min(LEASE, max(ahead / LEASE_PART, SHORTEST_LEASE))
-    return {"lease_until": until, "wake_at": until}
+def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
+    """Hold *leases* for a further *term* from *moment* on, none of them longer than :data:`LEASE` in all.
+
+    One that has been lost stays lost: whoever holds it learns so when it writes.
+    """
+    ours = Q()
+    for lease in leases:
+        if lease.since is not None and moment + term <= lease.since + LEASE:
+            ours |= Q(pk=lease.session_pk, lease_epoch=lease.epoch)
+    if ours:
+        # Those that are ready again, because they were renewed too late, are anybody's.
+        held = VerificationSession.objects.filter(ours, ready_deadline=None, lease_until__isnull=False)
+        _change_due(held.order_by("pk"), len(leases), lease_until=moment + term, wake_at=moment + term)
 
 
 def is_stale(lease: Lease, moment: datetime) -> bool:
     """Whether a session that nobody has come to yet should be claimed anew: the deadline for which it was
-    claimed went by, or too little of the lease is left for a visit."""
+    claimed went by, or it may not be held long enough for a visit."""
     row, since = lease.row, lease.since
-    return lease.until - moment < LONGEST_VISIT or (
-        row is not None and since is not None and aim_of(row, moment) != aim_of(row, since)
+    if since is None:
+        return False
+    return since + LEASE - moment < LONGEST_VISIT or (
+        row is not None and aim_of(row, moment) != aim_of(row, since)
     )
 
 

@@ -17,7 +17,7 @@ from django.test.utils import CaptureQueriesContext
 
 from django_faceprint import signals
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
-from django_faceprint.services import collect, commit, sessions
+from django_faceprint.services import collect, commit, schedule, sessions
 from django_faceprint.services.collect import WorkReport, collect_due
 
 from .conftest import Story
@@ -260,6 +260,134 @@ def test_what_is_known_is_written_before_all_files_are_there(
     finally:
         signals.asset_archived.disconnect(dispatch_uid="t")
     assert seen[0] == ("passed", "collecting")
+    assert story.fresh(session).archive_state == "complete"
+
+
+class LingeringStorage(FileSystemStorage):
+    """A storage in which something happens before each file is written."""
+
+    before: Callable[[], None]
+
+    def _save(self, name: str, content: Any) -> str:
+        type(self).before()
+        return str(super()._save(name, content))
+
+
+@pytest.fixture
+def linger(settings: Any, tmp_path: Path) -> Callable[[Callable[[], None]], None]:
+    """Sets what happens before each file is written."""
+    options = {"location": str(tmp_path / "archive")}
+    settings.STORAGES = {
+        **settings.STORAGES,
+        "faceprint": {"BACKEND": f"{__name__}.LingeringStorage", "OPTIONS": options},
+    }
+
+    def set_before(action: Callable[[], None]) -> None:
+        LingeringStorage.before = staticmethod(action)  # type: ignore[assignment]
+
+    return set_before
+
+
+def test_sessions_stay_with_a_worker_that_is_slow(
+    story: Story, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = [story.fresh(session) for session in returned(story, 3)]
+    renewed = threading.Semaphore(0)
+    really_renew = schedule.renew
+    turns = iter(range(6))
+    waiting = threading.Lock()
+
+    def renew(*about: Any) -> None:
+        really_renew(*about)
+        # Other workers look for work.
+        assert (schedule.promote(clock()), schedule.claim(clock())) == (0, [])
+        renewed.release()
+
+    def wait() -> None:
+        with waiting:
+            for _ in turns:
+                clock.advance(schedule.RENEWED_AFTER)
+                assert renewed.acquire(timeout=60)
+
+    monkeypatch.setattr(schedule, "renew", renew)
+    linger(wait)
+    began = clock()
+    together()
+    assert clock() - began > schedule.TERM
+    for session in made:
+        fresh = story.fresh(session)
+        assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+        assert_archived(fresh)
+
+
+def test_a_session_stays_with_a_worker_that_visits_one_at_once(
+    story: Story, clock: Any, linger: Any, assert_archived: Archived
+) -> None:
+    session = story.fresh(returned(story, 1, "25003")[0])
+    files: list[int] = []
+
+    def wait() -> None:
+        assert (schedule.promote(clock()), schedule.claim(clock())) == (0, [])
+        files.append(1)
+        if len(files) < 4:
+            # As long as a download may take.
+            clock.advance(collect.schedule.LONGEST_VISIT)
+
+    linger(wait)
+    collect_due(budget=timedelta(seconds=60), monotonic=lambda: float(len(files)))
+    assert len(files) >= 4
+    fresh = story.fresh(session)
+    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+    assert_archived(fresh)
+
+
+def test_the_sessions_of_a_dead_worker_are_free_when_its_term_is_over(
+    story: Story, clock: Any, linger: Any, assert_archived: Archived
+) -> None:
+    made = returned(story, 4)
+
+    def die() -> None:
+        raise SystemExit
+
+    linger(die)
+    with pytest.raises(SystemExit):
+        together()
+    assert VerificationSession.objects.filter(lease_until__isnull=False).exists()
+    linger(lambda: None)
+    clock.advance(schedule.TERM)
+    together()
+    for session in made:
+        fresh = story.fresh(session)
+        assert fresh.archive_state == "complete"
+        assert_archived(fresh)
+
+
+def test_a_lease_that_could_not_be_renewed_is_tried_again(
+    story: Story, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session,) = returned(story, 1)
+    tried = threading.Semaphore(0)
+    failures = iter([True])
+    really_renew = schedule.renew
+
+    def renew(*about: Any) -> None:
+        try:
+            if next(failures, False):
+                raise OperationalError("the server closed the connection")
+            really_renew(*about)
+        finally:
+            tried.release()
+
+    turns = iter(range(2))
+
+    def wait() -> None:
+        for _ in turns:
+            clock.advance(schedule.RENEWED_AFTER)
+            assert tried.acquire(timeout=60)
+
+    monkeypatch.setattr(schedule, "renew", renew)
+    linger(wait)
+    assert together().failures == 0
     assert story.fresh(session).archive_state == "complete"
 
 

@@ -45,23 +45,57 @@ def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
     assert (second.session_pk, second.epoch) == (session.pk, lease.epoch + 1)
 
 
-@pytest.mark.parametrize(
-    ("minutes_left", "seconds"),
-    [(60, 420), (28, 420), (20, 300), (10, 150), (2, 150), (0, 420), (-5, 420)],
-)
-def test_a_dead_worker_never_keeps_a_session_until_its_deadline_is_over(
-    clock: Any, minutes_left: int, seconds: int
-) -> None:
-    deadline = clock() + timedelta(minutes=minutes_left)
-    urgent = make_session(ready_deadline=deadline, next_deadline=deadline)
-    # Claimed together with it, and needed as soon.
-    make_session(ready_deadline=deadline + timedelta(hours=9), next_deadline=deadline + timedelta(hours=9))
-    leases = schedule.claim(clock(), limit=2)
-    urgent.refresh_from_db()
-    assert [lease.until for lease in leases] == [clock() + timedelta(seconds=seconds)] * 2
-    assert urgent.lease_until == urgent.wake_at == leases[0].until
-    assert schedule.promote(leases[0].until - timedelta(seconds=1)) == 0
-    assert schedule.promote(leases[0].until) == 2
+def test_a_lease_is_taken_for_a_term(clock: Any) -> None:
+    session = make_session(ready_deadline=clock(), next_deadline=clock())
+    (lease,) = schedule.claim(clock(), term=schedule.TERM)
+    session.refresh_from_db()
+    assert lease.until == session.lease_until == session.wake_at == clock() + schedule.TERM
+    assert schedule.promote(lease.until - timedelta(seconds=1)) == 0
+    assert schedule.promote(lease.until) == 1
+
+
+def test_a_renewed_lease_lasts_for_another_term(clock: Any) -> None:
+    sessions = [make_session(ready_deadline=clock(), next_deadline=clock()) for _ in range(3)]
+    leases = schedule.claim(clock(), limit=2, term=schedule.TERM)
+    (other,) = schedule.claim(clock(), term=schedule.TERM)
+    clock.advance(schedule.TERM - timedelta(seconds=1))
+    schedule.renew(leases, clock(), schedule.TERM)
+    clock.advance(seconds=1)
+    assert schedule.promote(clock()) == 1
+    assert [lease.session_pk for lease in schedule.claim(clock(), limit=3)] == [other.session_pk]
+    for session in sessions:
+        session.refresh_from_db()
+        if session.pk != other.session_pk:
+            assert session.lease_until == session.wake_at == clock() + schedule.TERM - timedelta(seconds=1)
+    for lease in leases:
+        lease.update(poll_count=1)
+
+
+def test_no_lease_is_renewed_for_ever(clock: Any) -> None:
+    """A visit that hangs where nothing can end it must not keep its session for good."""
+    session = make_session(ready_deadline=clock(), next_deadline=clock())
+    (lease,) = schedule.claim(clock(), term=schedule.TERM)
+    claimed_at = clock()
+    while schedule.promote(clock()) == 0:
+        schedule.renew([lease], clock(), schedule.TERM)
+        clock.advance(schedule.RENEWED_AFTER)
+    assert schedule.LEASE - schedule.RENEWED_AFTER <= clock() - claimed_at <= schedule.LEASE
+    session.refresh_from_db()
+    assert session.ready_deadline is not None
+
+
+@pytest.mark.parametrize("taken", [False, True])
+def test_a_lost_lease_is_not_won_back(clock: Any, taken: bool) -> None:
+    session = make_session(ready_deadline=clock(), next_deadline=clock())
+    (lease,) = schedule.claim(clock(), term=schedule.TERM)
+    clock.advance(schedule.TERM)
+    assert schedule.promote(clock()) == 1
+    if taken:
+        (second,) = schedule.claim(clock(), term=timedelta(seconds=1))
+        assert second.epoch == lease.epoch + 1
+    before = VerificationSession.objects.filter(pk=session.pk).values()[0]
+    schedule.renew([lease], clock(), schedule.TERM)
+    assert VerificationSession.objects.filter(pk=session.pk).values()[0] == before
 
 
 def test_many_workers_never_share_a_session(clock: Any) -> None:
