@@ -82,6 +82,13 @@ STEPS = {
     "stat": results.ask_stat,
 }
 
+#: Which interface names the URL of a file.
+NAMED_BY = {
+    Source.GETALL: results.ask_all,
+    Source.SIMPLE: results.ask_simple,
+    Source.MEDIA: results.ask_media,
+}
+
 
 @dataclass
 class WorkReport:
@@ -526,7 +533,8 @@ def _archive_wanted(visit: Visit) -> None:
 def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, Any]:
     if asset.public_id in visit.data:
         return archive.save(asset, name, [visit.data[asset.public_id]])
-    with upstream.downloader().download(visit.urls[asset.public_id]) as body:
+    url = visit.urls[asset.public_id]
+    with upstream.downloader().download(url, renew=lambda: _fresh_url(visit, asset)) as body:
         if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
             # What is known so far must not wait for it.
             visit.checkpoint()
@@ -537,6 +545,20 @@ def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, An
             plain_http=body.plain_http,
             with_thumbnail=asset is thumbnails.portrait_of(visit.assets.values()),
         )
+
+
+def _fresh_url(visit: Visit, asset: MediaAsset) -> str | None:
+    """Another URL of *asset*, whose present one is not served any more; None if upstream names none.
+
+    Each interface is asked anew once in a visit: what is not served then either is a matter for the next.
+    """
+    source = Source(asset.source)
+    if source in visit.asked_anew:
+        return None
+    visit.asked_anew.add(source)
+    del visit.urls[asset.public_id]
+    visit.attempt(NAMED_BY[source])
+    return visit.urls.get(asset.public_id)
 
 
 def _archive_one(visit: Visit, asset: MediaAsset) -> None:

@@ -64,6 +64,8 @@ class Visit:
     urls: dict[UUID, str] = field(default_factory=dict)
     data: dict[UUID, bytes] = field(default_factory=dict)
     pictures: dict[str, str] = field(default_factory=dict)
+    #: Sources of files whose URLs have been asked for a second time.
+    asked_anew: set[str] = field(default_factory=set)
     failed: bool = False
     cut_short: bool = False
     #: Seconds after which we may ask again, when our own rate limit or an outage of Baidu held us back.

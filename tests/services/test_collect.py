@@ -10,7 +10,14 @@ from typing import Any
 import pytest
 
 from django_faceprint import signals
-from django_faceprint.models import MediaAsset, UploadIntent, UpstreamAnswer, VerificationSession
+from django_faceprint.models import (
+    MediaAsset,
+    UploadIntent,
+    UpstreamAnswer,
+    UpstreamCall,
+    VerificationSession,
+)
+from django_faceprint.sandbox import core
 from django_faceprint.services import collect, schedule, sessions
 from django_faceprint.services.visit import Visit
 from tests.factories import NUMBER, make_session
@@ -174,7 +181,6 @@ def test_one_fault_anywhere_costs_nothing_but_time(
 MEDIA_FAULTS: list[dict[str, Any]] = [
     {"kind": "http_500"},
     {"kind": "reset"},
-    {"kind": "expired_url"},
     {"kind": "not_image"},
     {"kind": "truncated_image"},
 ]
@@ -194,6 +200,77 @@ def test_a_broken_download_leaves_nothing_and_is_repeated(
     assert broken.error
     assert (broken.tries, broken.stored_name, broken.sha256) == (1, "", "")
     assert UploadIntent.objects.count() == 0
+    clock.advance(minutes=1)
+    story.work()
+    assert story.fresh(session).archive_state == "complete"
+    assert_archived(story.fresh(session))
+
+
+@pytest.mark.parametrize("endpoint", ["media", "simple_image"])
+def test_a_url_that_has_expired_is_asked_for_anew(
+    story: Story, assert_archived: Archived, endpoint: str
+) -> None:
+    """Within the same visit: it has cost one question more."""
+    session = story.start("25001")
+    story.finish(session)
+    story.fault(endpoint, "expired_url", count=1)
+    session = story.back(session)
+    assert (session.archive_state, session.poll_count) == ("complete", 1)
+    assert set(session.assets.values_list("tries", flat=True)) == {0}
+    assert_archived(session)
+    asked = [UpstreamCall.objects.filter(endpoint=name).count() for name in RESULT_ENDPOINTS]
+    assert sorted(asked) == [1] * (len(asked) - 1) + [2]
+
+
+def test_many_urls_that_have_expired_cost_one_question_of_each_interface(
+    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    really_archive = collect._archive_wanted
+
+    def archive_later(visit: Visit) -> None:
+        story.control("POST", "clock", {"advance": 60})
+        really_archive(visit)
+
+    monkeypatch.setattr(core, "SIGNED_SECONDS", 60)
+    monkeypatch.setattr(collect, "_archive_wanted", archive_later)
+    session = story.back(session)
+    assert (session.archive_state, session.poll_count) == ("complete", 1)
+    assert_archived(session)
+    assert session.assets.stored().filter(source="result_media_query").count() > 2
+    # That of the face itself is not signed.
+    for interface in ("result_getall", "result_media_query"):
+        assert UpstreamCall.objects.filter(endpoint=interface).count() == 2
+
+
+@pytest.mark.parametrize("endpoint", ["media", "simple_image"])
+def test_a_fresh_url_that_is_not_served_either_waits_for_the_next_visit(
+    story: Story, clock: Any, assert_archived: Archived, endpoint: str
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    story.fault(endpoint, "expired_url", count=2)
+    session = story.back(session)
+    (broken,) = session.assets.wanted()
+    assert (broken.tries, broken.error) == (1, "url_expired")
+    assert UpstreamCall.objects.filter(endpoint=broken.source).count() == 2
+    clock.advance(minutes=1)
+    story.work()
+    assert story.fresh(session).archive_state == "complete"
+    assert_archived(story.fresh(session))
+
+
+@pytest.mark.parametrize("fault", [{"kind": "http_500"}, {"kind": "gateway", "code": 18}])
+def test_a_fresh_url_that_cannot_be_had_waits_for_the_next_visit(
+    story: Story, clock: Any, assert_archived: Archived, fault: dict[str, Any]
+) -> None:
+    session = story.start("25001")
+    story.finish(session)
+    story.fault("media", "expired_url", count=1)
+    story.fault("result_media_query", skip=1, count=1, **fault)
+    session = story.back(session)
+    assert session.archive_state == "collecting"
     clock.advance(minutes=1)
     story.work()
     assert story.fresh(session).archive_state == "complete"
