@@ -40,7 +40,7 @@ from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintEr
 from django_faceprint.models import MediaAsset, VerificationSession
 
 from . import archive, deadlines, events, evidence, results, rollups, schedule, thumbnails, upstream
-from .commit import Changes, commit
+from .commit import Changes, commit, patiently
 from .desk import desk, on_desk
 from .parallelism import Parallelism
 from .problems import NO_ERROR, error_columns
@@ -302,23 +302,26 @@ class _Run:
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
         if hint is not None:
-            self.claimed.extend(schedule.claim(now(), session_pk=hint, term=self._term))
+            self._take_ready(session_pk=hint)
         if not self.claimed:
             most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.parallelism.width)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             # What has woken meanwhile may be more urgent than all that is ready.
-            woken = schedule.promote(now())
-            self.claimed.extend(schedule.claim(now(), limit=most, term=self._term))
+            woken = patiently(lambda: schedule.promote(now()))
+            self._take_ready(limit=most)
             if not self.claimed and (woken or self.finished):
                 # Others may have taken what was woken, and whoever poked a session during its visit finds it
                 # due again.
                 self._commit()
                 if self._promote():
-                    self.claimed.extend(schedule.claim(now(), limit=most, term=self._term))
+                    self._take_ready(limit=most)
         rows = [lease.row for lease in self.claimed if lease.row]
-        prefetch_related_objects(rows, "plan", "assets")
-        self._reserve_names(rows)
+        patiently(lambda: prefetch_related_objects(rows, "plan", "assets"))
+        patiently(lambda: self._reserve_names(rows))
+
+    def _take_ready(self, **which: int) -> None:
+        self.claimed.extend(patiently(lambda: schedule.claim(now(), term=self._term, **which)))
 
     @property
     def _term(self) -> timedelta:
@@ -352,7 +355,7 @@ class _Run:
         """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
         until = self.monotonic() + PROMOTE_SECONDS
         promoted = 0
-        while woken := schedule.promote(now()):
+        while woken := patiently(lambda: schedule.promote(now())):
             promoted += woken
             if woken < schedule.PROMOTE_BATCH or self.monotonic() >= until:
                 break
@@ -432,7 +435,7 @@ class _Request:
 
     def answer(self) -> None:
         try:
-            outcome = self.work()
+            outcome = patiently(self.work)
         except SoftTimeLimitExceeded:
             self.refuse()
             raise

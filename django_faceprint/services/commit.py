@@ -13,7 +13,7 @@ from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any
+from typing import Any, TypeVar
 
 from django.db import (
     DEFAULT_DB_ALIAS,
@@ -39,6 +39,8 @@ from .schedule import Lease, LeaseLost, Release
 
 logger = logging.getLogger(__name__)
 
+T = TypeVar("T")
+
 #: Seconds to wait before each further try when the database is gone, as while it restarts.
 PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
@@ -62,7 +64,7 @@ class Changes:
     """What one visit wants to be written about its session, all of it or nothing.
 
     ``names`` are those of the visit's uploads that are settled: committed by this change, or deleted again.
-    ``after`` is called after the commit.
+    ``after`` is called after the commit. ``uncertain``: they may have been written without our knowing.
     """
 
     lease: Lease
@@ -76,6 +78,7 @@ class Changes:
     names: list[str] = field(default_factory=list)
     stored: list[MediaAsset] = field(default_factory=list)
     after: list[Callable[[], None]] = field(default_factory=list)
+    uncertain: bool = False
 
     def __bool__(self) -> bool:
         return bool(
@@ -86,27 +89,47 @@ class Changes:
 def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sleep) -> list[Changes]:
     """Write *batch*; returns those of it whose lease was lost, of which nothing was written.
 
-    A database that is gone is asked again for some 15 seconds; then its error passes through, and what was
-    not written will be done anew when the leases end.
+    Waits for a database that is gone as :func:`patiently` does; what was not written will be done anew when
+    the leases end.
     """
-    lost: list[Changes] = []
-    uncertain = False
-    for pause in (*PATIENCE, None):
-        try:
-            lost = _commit_together(batch)
-            break
-        except (OperationalError, InterfaceError):
-            if pause is None or connections[DEFAULT_DB_ALIAS].in_atomic_block:
-                raise
-            # A commit may have gone through without our knowing: what it refers to must not be deleted.
-            uncertain = True
-            logger.warning("faceprint: the database is gone; trying again in %s s", pause)
-            connections[DEFAULT_DB_ALIAS].close()
-            sleep(pause)
-    if not uncertain:
-        for changes in lost:
+
+    def interrupted() -> None:
+        # A commit may have gone through without our knowing: what it refers to must not be deleted.
+        for changes in batch:
+            changes.uncertain = True
+
+    lost = patiently(partial(_commit_together, batch), sleep=sleep, interrupted=interrupted)
+    for changes in lost:
+        if not changes.uncertain:
             archive.discard(changes.names)
     return lost
+
+
+def patiently(
+    work: Callable[[], T],
+    *,
+    sleep: Callable[[float], None] = time.sleep,
+    interrupted: Callable[[], None] | None = None,
+) -> T:
+    """Do *work*, which may be repeated, in the database, and again when that is gone, as while it restarts.
+
+    It is tried for some 15 seconds; then its error passes through, as any other does at once. *interrupted*
+    is called before each further try. Within *work* others may be patient, too: all of it takes no longer.
+    """
+    give_up_at = time.monotonic() + sum(PATIENCE)
+    for pause in PATIENCE:
+        try:
+            return work()
+        except (OperationalError, InterfaceError):
+            connection = connections[DEFAULT_DB_ALIAS]
+            if time.monotonic() >= give_up_at or connection.in_atomic_block or _is_connected():
+                raise
+        if interrupted is not None:
+            interrupted()
+        logger.warning("faceprint: the database is gone; trying again in %s s", pause)
+        connection.close()
+        sleep(pause)
+    return work()
 
 
 def commit_one(changes: Changes) -> None:

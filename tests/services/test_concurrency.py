@@ -17,8 +17,9 @@ from django.test.utils import CaptureQueriesContext
 
 from django_faceprint import signals
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
-from django_faceprint.services import collect, commit, schedule, sessions
+from django_faceprint.services import archive, budget, collect, commit, schedule, sessions, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
+from django_faceprint.services.token_store import DatabaseTokenStore
 
 from .conftest import Story
 
@@ -180,6 +181,48 @@ def test_a_database_that_restarts_costs_nothing(
     assert waits == list(commit.PATIENCE[:2])
     for session in made:
         assert_archived(story.fresh(session))
+
+
+@pytest.mark.parametrize("where", ["promote", "claim", "prefetch", "reserve", "turn", "name", "token"])
+def test_a_database_that_restarts_costs_no_visit(
+    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived, where: str
+) -> None:
+    """Wherever it strikes: nothing is asked or fetched a second time for it."""
+    made = returned(story, 3)
+    owner, name = {
+        "promote": (schedule, "promote"),
+        "claim": (schedule, "claim"),
+        "prefetch": (collect, "prefetch_related_objects"),
+        "reserve": (archive, "reserve_names_of_many"),
+        "turn": (budget, "_row"),
+        "name": (archive, "reserve_names"),
+        "token": (DatabaseTokenStore, "_read"),
+    }[where]
+    really = getattr(owner, name)
+    failures = iter([True])
+    struck: list[str] = []
+
+    def strike(*about: Any, **more: Any) -> Any:
+        if next(failures, False):
+            struck.append(where)
+            connection.close()
+            raise OperationalError("the server closed the connection")
+        return really(*about, **more)
+
+    monkeypatch.setattr(owner, name, strike)
+    monkeypatch.setattr(commit, "_is_connected", lambda: False)
+    monkeypatch.setattr(commit.patiently, "__kwdefaults__", {"sleep": lambda _: None, "interrupted": None})
+    monkeypatch.setattr(upstream, "_budget", budget.Budget())
+    monkeypatch.setattr(upstream, "_clients", {})
+    if where == "name":
+        monkeypatch.setattr(collect, "LIKELY_FILES", 1)
+    report = together()
+    assert struck == [where]
+    assert report.failures == 0
+    for session in made:
+        fresh = story.fresh(session)
+        assert (fresh.archive_state, fresh.poll_count) == ("complete", 1)
+        assert_archived(fresh)
 
 
 def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
