@@ -266,14 +266,16 @@ class MemoryTable(_Replaced):
             while len(rows) < limit and (row := self._first(self._ready)):
                 heapq.heappop(self._ready)
                 rows.append(row)
+        leases = []
         for row in rows:
+            aimed_at, row.ready_deadline = row.ready_deadline, None
             row.lease_epoch += 1
             row.lease_until = row.wake_at = moment + term
-            row.ready_deadline = None
             row.poked = False
             self._sleep(row)
-        # What a worker has read does not change under it.
-        return [Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), moment) for row in rows]
+            # What a worker has read does not change under it.
+            leases.append(Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), moment, aimed_at))
+        return leases
 
     def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
         for lease in leases:

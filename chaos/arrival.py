@@ -10,12 +10,18 @@ from typing import Any
 
 from django.db.models import DateTimeField, ExpressionWrapper, F, Value
 
+from django_faceprint.models import VerificationSession
 from django_faceprint.services import schedule
 
 
 def aim(moment: datetime, **_: datetime | None) -> datetime:
     """In place of :func:`schedule.aim`, which is for sessions that are collected anew: they come now."""
     return moment + schedule.BEHIND
+
+
+def aim_of(session: VerificationSession, moment: datetime) -> datetime:
+    """In place of :func:`schedule.aim_of`: the twin of the expression below."""
+    return session.created_at + schedule.BEHIND
 
 
 def aim_expression(moment: datetime) -> Any:
@@ -29,4 +35,5 @@ def aim_expression(moment: datetime) -> Any:
 def work_by_arrival() -> None:
     """From now on, in this process."""
     schedule.aim = aim
+    schedule.aim_of = aim_of
     schedule.aim_expression = aim_expression

@@ -47,7 +47,7 @@ URGENT = timedelta(minutes=30)
 RECORDINGS_LIFE = timedelta(hours=24)
 #: Part of the time that is left which fetching all that is urgent takes, if nothing else is fetched. What
 #: lives longer came first and takes more than that: whoever begins with it is late for everything.
-TIGHTNESS = 0.55
+TIGHTNESS = 0.75
 #: Seconds of the run's clock that go by with each answer on the ordinary day, and in a step without work.
 DAY_PER_ANSWER = 0.05
 IDLE_STEP = 30.0

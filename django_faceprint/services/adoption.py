@@ -156,7 +156,12 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         token_answered_at=answered_at,
         **dates.columns(),
         ready_deadline=schedule.aim(
-            moment, **ladder.columns(), results_latest=dates.results_latest, wake_at=moment
+            moment,
+            **ladder.columns(),
+            media_deadline=dates.media_deadline,
+            media_latest=dates.media_latest,
+            results_latest=dates.results_latest,
+            wake_at=moment,
         ),
         **ladder.columns(),
     )

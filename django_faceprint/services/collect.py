@@ -776,7 +776,12 @@ def collect_anew(session: VerificationSession) -> bool:
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
             ready_deadline=schedule.aim(
-                moment, **ladder.columns(), results_latest=session.results_latest, wake_at=moment
+                moment,
+                **ladder.columns(),
+                media_deadline=session.media_deadline,
+                media_latest=session.media_latest,
+                results_latest=session.results_latest,
+                wake_at=moment,
             ),
             **ladder.columns(),
             wake_at=None,

@@ -7,7 +7,8 @@ so that a worker that dies needs no cleaner: its session simply wakes up. Every 
 writes nothing.
 
 ``ready_deadline`` is the first of the session's safe deadlines that can still be kept. When none can, the
-session goes behind everything that has one: work that can no longer make it yields to work that can.
+session goes behind everything that has one: work that can no longer make it yields to work that can. So does
+work that perhaps makes it, but only to what has less than a day.
 Deadlines go by while sessions wait, those of the first in the queue above all: when there is too little time
 for all, a queue that is not put right before each claim spends its turns on what is lost anyway.
 """
@@ -29,7 +30,7 @@ from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 
-from .deadlines import NO_DEADLINES, Ladder, window_closes_at
+from .deadlines import MEDIA_LIFE, NO_DEADLINES, Ladder, window_closes_at
 
 #: Celery's soft and hard limits of one task, and how long a session may be held from its claim on, all in
 #: seconds. A task must be dead before that is over, and it must be over before a broker delivers the message
@@ -102,7 +103,7 @@ class Lease:
     """The right to work on one session, as long as ``epoch`` is still the row's.
 
     Others take it over after ``until`` unless it is renewed. ``row`` is the session as it was claimed, where
-    the claim has read it, and ``since`` when that was.
+    the claim has read it, ``since`` when that was, and ``aimed_at`` what it was ordered by.
     """
 
     session_pk: int
@@ -110,6 +111,7 @@ class Lease:
     until: datetime
     row: VerificationSession | None = field(default=None, compare=False, repr=False)
     since: datetime | None = field(default=None, compare=False, repr=False)
+    aimed_at: datetime | None = field(default=None, compare=False, repr=False)
 
     def session(self) -> VerificationSession:
         """The session as it is in the database. Raises :class:`LeaseLost`."""
@@ -145,13 +147,22 @@ def aim(
     next_deadline: datetime | None,
     later_deadline: datetime | None,
     last_deadline: datetime | None,
+    media_deadline: datetime | None,
+    media_latest: datetime | None,
     results_latest: datetime | None,
     wake_at: datetime | None,
 ) -> datetime | None:
     """What a session is ordered by at *moment*, smaller first: the Python twin of :func:`aim_expression`."""
-    for deadline in (next_deadline, later_deadline, last_deadline):
-        if deadline is not None and deadline > moment + REACH:
+    soon, day = moment + REACH, moment + MEDIA_LIFE
+    rungs = (next_deadline, later_deadline, last_deadline)
+    ahead = [deadline for deadline in rungs if deadline is not None and deadline > soon]
+    for deadline in ahead:
+        if deadline <= day:
             return deadline
+    if media_deadline is not None and media_latest is not None and media_deadline <= soon < media_latest:
+        return day
+    if ahead:
+        return ahead[0]
     if results_latest is not None:
         return results_latest + BEHIND
     return next_deadline or wake_at
@@ -164,6 +175,8 @@ def aim_of(session: VerificationSession, moment: datetime) -> datetime | None:
         next_deadline=session.next_deadline,
         later_deadline=session.later_deadline,
         last_deadline=session.last_deadline,
+        media_deadline=session.media_deadline,
+        media_latest=session.media_latest,
         results_latest=session.results_latest,
         wake_at=session.wake_at,
     )
@@ -172,10 +185,20 @@ def aim_of(session: VerificationSession, moment: datetime) -> datetime | None:
 def aim_expression(moment: datetime) -> Any:
     """What a session is ordered by at *moment*, as an expression for its ``ready_deadline``.
 
-    A session without a verify_token has no deadline; closing it costs nothing, so that it comes first.
+    Recordings whose safe deadline is over may be there for some hours yet: they yield to what may go within a
+    day, and go before what has more time. A session without a verify_token has no deadline; closing it costs
+    nothing, so that it comes first.
     """
-    soon = moment + REACH
+    soon, day = moment + REACH, moment + MEDIA_LIFE
     return Case(
+        When(next_deadline__gt=soon, next_deadline__lte=day, then=F("next_deadline")),
+        When(later_deadline__gt=soon, later_deadline__lte=day, then=F("later_deadline")),
+        When(last_deadline__gt=soon, last_deadline__lte=day, then=F("last_deadline")),
+        When(
+            media_deadline__lte=soon,
+            media_latest__gt=soon,
+            then=Value(day, output_field=DateTimeField()),
+        ),
         When(next_deadline__gt=soon, then=F("next_deadline")),
         When(later_deadline__gt=soon, then=F("later_deadline")),
         When(last_deadline__gt=soon, then=F("last_deadline")),
@@ -254,11 +277,12 @@ def claim(
             VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
                 lease_epoch=F("lease_epoch") + 1, **taken
             )
+    leases = [Lease(row.pk, row.lease_epoch + 1, until, row, moment, row.ready_deadline) for row in rows]
     for row in rows:
         row.lease_epoch += 1
         for name, value in taken.items():
             setattr(row, name, value)
-    return [Lease(row.pk, row.lease_epoch, until, row, moment) for row in rows]
+    return leases
 
 
 def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
@@ -277,14 +301,19 @@ def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
 
 
 def is_stale(lease: Lease, moment: datetime) -> bool:
-    """Whether a session that nobody has come to yet should be claimed anew: the deadline for which it was
-    claimed went by, or it may not be held long enough for a visit."""
-    row, since = lease.row, lease.since
-    if since is None:
+    """Whether a session that nobody has come to yet should be claimed anew.
+
+    Because what it was claimed for went by, so that it is less urgent than it was, or because it may not be
+    held long enough for a visit.
+    """
+    row, aimed_at = lease.row, lease.aimed_at
+    if lease.since is not None and lease.since + LEASE - moment < LONGEST_VISIT:
+        return True
+    if row is None or aimed_at is None or row.results_latest is None:
         return False
-    return since + LEASE - moment < LONGEST_VISIT or (
-        row is not None and aim_of(row, moment) != aim_of(row, since)
-    )
+    aim_now = aim_of(row, moment) or aimed_at
+    # The day that doubtful recordings have begins anew at each moment.
+    return aimed_at < aim_now and (aimed_at <= moment + REACH or aim_now != moment + MEDIA_LIFE)
 
 
 def give_back(leases: Sequence[Lease]) -> None:

@@ -20,6 +20,7 @@ from tests.factories import make_session
 def by_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set and set back by monkeypatch, whatever work_by_arrival() does to them.
     monkeypatch.setattr(schedule, "aim", schedule.aim)
+    monkeypatch.setattr(schedule, "aim_of", schedule.aim_of)
     monkeypatch.setattr(schedule, "aim_expression", schedule.aim_expression)
     arrival.work_by_arrival()
 
@@ -31,7 +32,10 @@ def test_first_come_first_served(clock: Any, by_arrival: None) -> None:
         wake_at=clock(), next_deadline=clock() + timedelta(hours=50), created_at=clock() - timedelta(hours=1)
     )
     assert schedule.promote(clock()) == 2
-    assert [lease.session_pk for lease in schedule.claim(clock(), limit=2)] == [first.pk, last.pk]
+    leases = schedule.claim(clock(), limit=2)
+    assert [lease.session_pk for lease in leases] == [first.pk, last.pk]
+    # They keep their places as time goes by.
+    assert not any(schedule.is_stale(lease, clock() + timedelta(minutes=2)) for lease in leases)
 
 
 @pytest.mark.django_db(transaction=True)

@@ -165,6 +165,68 @@ def test_it_keeps_its_place_until_then(clock: Any) -> None:
     assert claim_all(clock) == [first, second]
 
 
+def test_recordings_that_may_be_there_yet_go_before_what_has_more_than_a_day(clock: Any) -> None:
+    """Their safe deadline is over, and only the latest one is sure: there is no harm in trying while there is
+    time, and none in waiting for what may go sooner."""
+    plan = make_plan()
+
+    def ready(*, hours: float, **more: Any) -> int:
+        deadline = clock() + timedelta(hours=hours)
+        results = {"results_latest": deadline, "next_deadline": deadline}
+        return make_session(plan=plan, verify_token=None, wake_at=clock(), **results, **more).pk
+
+    def recorded(safe: float, latest: float) -> dict[str, Any]:
+        return {
+            "media_deadline": clock() + timedelta(hours=safe),
+            "media_latest": clock() + timedelta(hours=latest),
+        }
+
+    over = ready(hours=46, **recorded(-3, -0.1))
+    later = ready(hours=47)
+    doubtful = ready(hours=48, **recorded(-1, 1.5))
+    sooner = ready(hours=23)
+    assert schedule.promote(clock()) == 4
+    assert claim_all(clock) == [sooner, doubtful, over, later]
+
+
+def test_a_claim_of_such_recordings_does_not_go_stale(clock: Any) -> None:
+    make_session(
+        plan=make_plan(),
+        verify_token=None,
+        wake_at=clock(),
+        next_deadline=clock() + timedelta(hours=48),
+        media_deadline=clock() - timedelta(hours=1),
+        media_latest=clock() + timedelta(hours=1),
+        results_latest=clock() + timedelta(hours=50),
+    )
+    assert schedule.promote(clock()) == 1
+    (lease,) = schedule.claim(clock())
+    clock.advance(minutes=2)
+    assert not schedule.is_stale(lease, clock())
+
+
+def test_it_does_when_their_latest_deadline_is_over(clock: Any) -> None:
+    """What was ordered as if it had a day has two again, with its results."""
+    session = make_session(
+        plan=make_plan(),
+        verify_token=None,
+        wake_at=clock(),
+        next_deadline=clock() + timedelta(hours=48),
+        media_deadline=clock() - timedelta(hours=1),
+        media_latest=clock() + timedelta(hours=1),
+        results_latest=clock() + timedelta(hours=50),
+    )
+    assert schedule.promote(clock()) == 1
+    clock.advance(hours=2)
+    (lease,) = schedule.claim(clock())
+    assert schedule.is_stale(lease, clock())
+    schedule.give_back([lease])
+    session.refresh_from_db()
+    assert session.ready_deadline == session.next_deadline
+    (lease,) = schedule.claim(clock())
+    assert not schedule.is_stale(lease, clock())
+
+
 def test_however_many_deadlines_have_gone_by(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(schedule, "PROMOTE_BATCH", 2)
     *passed, last = queue(clock, 1, 1.1, 1.2, 1.3, 1.4, 9)
@@ -260,36 +322,33 @@ def test_a_near_deadline_shortens_the_wait(clock: Any) -> None:
 
 def test_the_order_in_the_database_is_the_one_in_python(clock: Any) -> None:
     """What simulations and tools compute with ``aim`` is what workers are given."""
-    offsets = [
-        None,
-        timedelta(hours=-1),
-        timedelta(0),
-        schedule.REACH,
-        schedule.REACH + timedelta(seconds=1),
-        timedelta(hours=9),
-    ]
+    near = [timedelta(0), schedule.REACH, schedule.REACH + timedelta(seconds=1)]
+    offsets = [None, timedelta(hours=-1), *near, timedelta(hours=24), timedelta(hours=25)]
+    media = [(None, None), (-1, 1), (-2, -1), (1, 2), (None, 1)]
     plan = make_plan()
-    for rungs in itertools.product(offsets, repeat=3):
-        for latest in (None, timedelta(hours=-2), timedelta(hours=40)):
-            columns = {
-                name: None if offset is None else clock() + offset
-                for name, offset in zip(
-                    ("next_deadline", "later_deadline", "last_deadline", "results_latest"),
-                    (*rungs, latest),
-                    strict=True,
-                )
-            }
-            make_session(wake_at=clock(), plan=plan, verify_token=None, **columns)
+    results = [None, timedelta(hours=-2), timedelta(hours=40)]
+    for number, (*rungs, over) in enumerate(itertools.product(offsets, offsets, offsets, results)):
+        safe, latest = media[number % len(media)]
+        moments = {
+            **dict(zip(("next_deadline", "later_deadline", "last_deadline"), rungs, strict=True)),
+            "results_latest": over,
+            "media_deadline": None if safe is None else timedelta(hours=safe),
+            "media_latest": None if latest is None else timedelta(hours=latest),
+        }
+        columns = {name: None if after is None else clock() + after for name, after in moments.items()}
+        make_session(wake_at=clock(), plan=plan, verify_token=None, **columns)
     expected = {
         row.pk: schedule.aim(
             clock(),
             next_deadline=row.next_deadline,
             later_deadline=row.later_deadline,
             last_deadline=row.last_deadline,
+            media_deadline=row.media_deadline,
+            media_latest=row.media_latest,
             results_latest=row.results_latest,
             wake_at=row.wake_at,
         )
         for row in VerificationSession.objects.all()
     }
-    assert schedule.promote(clock(), limit=10_000) == len(expected) == 6**3 * 3
+    assert schedule.promote(clock(), limit=10_000) == len(expected) == 7**3 * 3
     assert dict(VerificationSession.objects.values_list("pk", "ready_deadline")) == expected
