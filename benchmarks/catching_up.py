@@ -277,12 +277,15 @@ class MemoryTable(_Replaced):
             leases.append(Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), moment, aimed_at))
         return leases
 
-    def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
+    def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> set[int]:
+        ours = set()
         for lease in leases:
             row = self._rows[lease.session_pk]
             if row.lease_epoch == lease.epoch and row.lease_until is not None and row.ready_deadline is None:
                 row.lease_until = row.wake_at = moment + term
                 self._sleep(row)
+                ours.add(row.pk)
+        return ours
 
     def is_stale(self, lease: Lease, moment: datetime) -> bool:
         return self._order is None and schedule.is_stale(lease, moment)

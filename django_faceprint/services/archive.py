@@ -17,6 +17,7 @@ from datetime import timedelta
 from typing import IO, Any, Protocol, TypeVar, cast
 from uuid import UUID
 
+from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files import File
 from django.core.files.storage import Storage, storages
 from django.db import transaction
@@ -35,7 +36,7 @@ from django_faceprint.privacy.files import (
 )
 
 from . import events, upstream
-from .desk import on_desk
+from .desk import RunOver, on_desk
 from .schedule import LEASE_SECONDS, Lease, LeaseLost
 from .thumbnails import make_thumbnail
 
@@ -325,7 +326,8 @@ def _write(name: str, stream: EncryptingStream) -> str:
     written = name
     try:
         written = storage().save(name, _Encrypted(cast(IO[bytes], stream)))
-    except FaceprintError:
+    except (FaceprintError, LeaseLost, RunOver, SoftTimeLimitExceeded):
+        # Raised by what is read, not by the storage.
         raise
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
         failure = type(error).__name__

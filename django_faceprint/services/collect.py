@@ -9,6 +9,7 @@ kept, and what has been stored is not fetched twice.
 from __future__ import annotations
 
 import logging
+import threading
 import traceback
 from collections import deque
 from collections.abc import Callable, Iterable, Sequence
@@ -22,14 +23,7 @@ from queue import Empty, SimpleQueue
 from typing import Any
 
 from celery.exceptions import SoftTimeLimitExceeded
-from django.db import (
-    DEFAULT_DB_ALIAS,
-    IntegrityError,
-    InterfaceError,
-    OperationalError,
-    connections,
-    transaction,
-)
+from django.db import IntegrityError, transaction
 from django.db.models import F, Q, prefetch_related_objects
 from django.views.decorators.debug import sensitive_variables
 
@@ -41,7 +35,7 @@ from django_faceprint.models import MediaAsset, VerificationSession
 
 from . import archive, deadlines, events, evidence, results, rollups, schedule, thumbnails, upstream
 from .commit import Changes, commit, patiently
-from .desk import desk, on_desk
+from .desk import RunOver, desk, on_desk
 from .parallelism import Parallelism
 from .problems import NO_ERROR, error_columns
 from .schedule import Lease, LeaseLost
@@ -144,10 +138,6 @@ def collect_due(
     ).work()
 
 
-class _RunOver(Exception):
-    """The run has ended while a visit of it was still under way."""
-
-
 @dataclass
 class _Run:
     """One run: claims, hands out, commits. Only its own thread uses the database."""
@@ -193,10 +183,11 @@ class _Run:
         return self.report
 
     def _work_alone(self) -> None:
-        while lease := self._next():
-            visit = self._start(lease)
-            visit.on_checkpoint = self._between
-            self._take(self._look(visit))
+        with desk(patiently):
+            while lease := self._next():
+                visit = self._start(lease)
+                visit.on_checkpoint = self._between
+                self._take(self._look(visit))
 
     def _between(self) -> None:
         """Within a visit that takes long: nothing that is finished waits for it, and no lease ends."""
@@ -217,7 +208,9 @@ class _Run:
                     break
                 self.parallelism.adjust(is_full=self.active >= self.parallelism.width)
                 self.active -= self._handle_event()
-                self._hold()
+                if self.monotonic() >= self.look_at_leases_at:
+                    self.look_at_leases_at = self.monotonic() + LOOK_AGAIN
+                    self._hold()
                 self._commit_if_due()
         finally:
             # Reached early only by an error: the visits that are under way write nothing any more.
@@ -252,14 +245,14 @@ class _Run:
         """Called by a visit's thread: have *work* done by the run's own."""
         request = _Request(work)
         if self.over:
-            raise _RunOver
+            raise RunOver
         self.events.put(request)
         while True:
             try:
                 return request.result.result(timeout=1.0)
             except TimeoutError:
                 if self.over:
-                    raise _RunOver from None
+                    raise RunOver from None
 
     # --- claiming -----------------------------------------------------------------------------------
 
@@ -274,6 +267,7 @@ class _Run:
         if rests is not None and (rests or self.active):
             # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
             return None
+        self._hold()
         self._give_back_stale()
         if not self.claimed and (not self.active or self.monotonic() >= self.look_again_at):
             self._claim()
@@ -295,9 +289,9 @@ class _Run:
             self._give_back([self.claimed.popleft()])
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
-        schedule.give_back(leases)
+        patiently(lambda: schedule.give_back(leases))
         if names := [name for lease in leases for name in self.names.pop(lease.session_pk, ())]:
-            archive.settle_names(names)
+            patiently(lambda: archive.settle_names(names))
 
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
@@ -328,20 +322,19 @@ class _Run:
         return schedule.TERM_OF_ONE_AT_ONCE if self.concurrency == 1 else schedule.TERM
 
     def _hold(self) -> None:
-        """Renew the leases of all that this run has in hand, when it is time for that."""
-        if self.monotonic() < self.look_at_leases_at:
-            return
-        self.look_at_leases_at = self.monotonic() + LOOK_AGAIN
+        """Renew the leases of all that this run has in hand, when it is time for that.
+
+        What others have taken meanwhile, because this process stood still for long, is not begun.
+        """
         moment = now()
         if moment - self.renewed_at < schedule.RENEWED_AFTER:
             return
+        leases = [*self.held.values(), *self.claimed]
+        ours = patiently(lambda: schedule.renew(leases, moment, self._term), also_alive=True)
         self.renewed_at = moment
-        try:
-            schedule.renew([*self.held.values(), *self.claimed], moment, self._term)
-        except (OperationalError, InterfaceError):
-            # Another try comes before the term is over; a database that stays away is the commit's affair.
-            connections[DEFAULT_DB_ALIAS].close_if_unusable_or_obsolete()
-            logger.warning("faceprint: leases could not be renewed; trying again in a while")
+        lost = [lease for lease in self.claimed if lease.session_pk not in ours]
+        self.claimed = deque(lease for lease in self.claimed if lease.session_pk in ours)
+        self._give_back(lost)
 
     def _reserve_names(self, rows: Sequence[VerificationSession]) -> None:
         """Names for what is likely to be stored, in one statement; a visit that needs more asks for them."""
@@ -385,7 +378,7 @@ class _Run:
             visit.abandon()
         except FaceprintConfigurationError as error:
             problem = error_columns(error)
-        except (SoftTimeLimitExceeded, _RunOver):
+        except (SoftTimeLimitExceeded, RunOver):
             raise
         except Exception as error:  # noqa: BLE001  (reported below, with its place)
             # One session that trips over a mistake of ours must not keep the others from their turn.
@@ -421,7 +414,11 @@ class _Run:
             for _ in commit(finished):
                 logger.info("faceprint: session was taken over by another worker")
             for changes in finished:
-                self.held.pop(changes.lease.session_pk, None)
+                # Not the lease of a later claim.
+                if self.held.get(changes.lease.session_pk) == changes.lease:
+                    del self.held[changes.lease.session_pk]
+            # Receivers of signals may have taken their time.
+            self._hold()
             if self.progress is not None:
                 self.progress(self.report)
 
@@ -445,7 +442,7 @@ class _Request:
             self.result.set_result(outcome)
 
     def refuse(self) -> None:
-        self.result.set_exception(_RunOver())
+        self.result.set_exception(RunOver())
 
 
 def _visit(visit: Visit) -> None:
@@ -536,8 +533,13 @@ def _archive_wanted(visit: Visit) -> None:
 def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, Any]:
     if asset.public_id in visit.data:
         return archive.save(asset, name, [visit.data[asset.public_id]])
-    url = visit.urls[asset.public_id]
-    with upstream.downloader().download(url, renew=lambda: _fresh_url(visit, asset)) as body:
+    own_thread = threading.get_ident()
+
+    def renew() -> str | None:
+        # Some storages read in threads of their own, where nobody may ask Baidu or a database.
+        return _fresh_url(visit, asset) if threading.get_ident() == own_thread else None
+
+    with upstream.downloader().download(visit.urls[asset.public_id], renew=renew) as body:
         if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
             # What is known so far must not wait for it.
             visit.checkpoint()
@@ -580,7 +582,7 @@ def _archive_one(visit: Visit, asset: MediaAsset) -> None:
         problem = str(error)
     except archive.StorageFailed as error:
         problem = f"storage: {error}"
-    except (LeaseLost, SoftTimeLimitExceeded, _RunOver):
+    except (LeaseLost, SoftTimeLimitExceeded, RunOver):
         visit.drop_upload(name)
         raise
     except Exception as error:  # noqa: BLE001  (reported, with its place)

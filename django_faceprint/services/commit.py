@@ -98,7 +98,7 @@ def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sl
         for changes in batch:
             changes.uncertain = True
 
-    lost = patiently(partial(_commit_together, batch), sleep=sleep, interrupted=interrupted)
+    lost = patiently(partial(_commit_together, batch), sleep=sleep, interrupted=interrupted, also_alive=True)
     for changes in lost:
         if not changes.uncertain:
             archive.discard(changes.names)
@@ -110,11 +110,13 @@ def patiently(
     *,
     sleep: Callable[[float], None] = time.sleep,
     interrupted: Callable[[], None] | None = None,
+    also_alive: bool = False,
 ) -> T:
     """Do *work*, which may be repeated, in the database, and again when that is gone, as while it restarts.
 
     It is tried for some 15 seconds; then its error passes through, as any other does at once. *interrupted*
-    is called before each further try. Within *work* others may be patient, too: all of it takes no longer.
+    is called before each further try; *also_alive*: the same after a deadlock or a time-out of a lock. Within
+    *work* others may be patient, too: all of it takes no longer.
     """
     give_up_at = time.monotonic() + sum(PATIENCE)
     for pause in PATIENCE:
@@ -122,11 +124,13 @@ def patiently(
             return work()
         except (OperationalError, InterfaceError):
             connection = connections[DEFAULT_DB_ALIAS]
-            if time.monotonic() >= give_up_at or connection.in_atomic_block or _is_connected():
+            if time.monotonic() >= give_up_at or connection.in_atomic_block:
+                raise
+            if not also_alive and _is_connected():
                 raise
         if interrupted is not None:
             interrupted()
-        logger.warning("faceprint: the database is gone; trying again in %s s", pause)
+        logger.warning("faceprint: the database is gone or busy; trying again in %s s", pause)
         connection.close()
         sleep(pause)
     return work()

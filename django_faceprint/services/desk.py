@@ -13,6 +13,11 @@ from typing import Any, TypeVar
 
 T = TypeVar("T")
 
+
+class RunOver(Exception):
+    """The run for which something was to be done has ended."""
+
+
 _run: ContextVar[Callable[[Callable[[], Any]], Any] | None] = ContextVar("faceprint_desk", default=None)
 
 

@@ -285,19 +285,25 @@ def claim(
     return leases
 
 
-def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> None:
+def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> set[int]:
     """Hold *leases* for a further *term* from *moment* on, none of them longer than :data:`LEASE` in all.
 
-    One that has been lost stays lost: whoever holds it learns so when it writes.
+    Returns the keys of the sessions that are ours for that term. One that has been lost stays lost.
     """
     ours = Q()
+    asked: set[int] = set()
     for lease in leases:
         if lease.since is not None and moment + term <= lease.since + LEASE:
             ours |= Q(pk=lease.session_pk, lease_epoch=lease.epoch)
-    if ours:
-        # Those that are ready again, because they were renewed too late, are anybody's.
-        held = VerificationSession.objects.filter(ours, ready_deadline=None, lease_until__isnull=False)
-        _change_due(held.order_by("pk"), len(leases), lease_until=moment + term, wake_at=moment + term)
+            asked.add(lease.session_pk)
+    if not asked:
+        return asked
+    # Those that are ready again, because they were renewed too late, are anybody's.
+    held = VerificationSession.objects.filter(ours, ready_deadline=None, lease_until__isnull=False)
+    until = moment + term
+    if _change_due(held.order_by("pk"), len(leases), lease_until=until, wake_at=until) == len(asked):
+        return asked
+    return set(held.filter(lease_until__gte=until).values_list("pk", flat=True))
 
 
 def is_stale(lease: Lease, moment: datetime) -> bool:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
+from django.core.files.base import ContentFile
 from django.core.files.storage import FileSystemStorage
 from django.db import OperationalError, connection
 from django.test.utils import CaptureQueriesContext
@@ -20,6 +22,7 @@ from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSess
 from django_faceprint.services import archive, budget, collect, commit, schedule, sessions, upstream
 from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.services.token_store import DatabaseTokenStore
+from django_faceprint.services.visit import Visit
 
 from .conftest import Story
 
@@ -183,9 +186,18 @@ def test_a_database_that_restarts_costs_nothing(
         assert_archived(story.fresh(session))
 
 
+def be_patient_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(commit.patiently.__kwdefaults__, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
 @pytest.mark.parametrize("where", ["promote", "claim", "prefetch", "reserve", "turn", "name", "token"])
 def test_a_database_that_restarts_costs_no_visit(
-    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived, where: str
+    story: Story,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_archived: Archived,
+    where: str,
+    concurrency: int,
 ) -> None:
     """Wherever it strikes: nothing is asked or fetched a second time for it."""
     made = returned(story, 3)
@@ -211,14 +223,38 @@ def test_a_database_that_restarts_costs_no_visit(
 
     monkeypatch.setattr(owner, name, strike)
     monkeypatch.setattr(commit, "_is_connected", lambda: False)
-    monkeypatch.setattr(commit.patiently, "__kwdefaults__", {"sleep": lambda _: None, "interrupted": None})
+    be_patient_without_waiting(monkeypatch)
     monkeypatch.setattr(upstream, "_budget", budget.Budget())
     monkeypatch.setattr(upstream, "_clients", {})
     if where == "name":
         monkeypatch.setattr(collect, "LIKELY_FILES", 1)
-    report = together()
+    report = collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
     assert struck == [where]
     assert report.failures == 0
+    for session in made:
+        fresh = story.fresh(session)
+        assert (fresh.archive_state, fresh.poll_count) == ("complete", 1)
+        assert_archived(fresh)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_deadlocks_in_a_row_cost_nothing(
+    story: Story, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived, concurrency: int
+) -> None:
+    made = returned(story, 3)
+    really_write = commit._write
+    failures = iter([True, True, True])
+    waits: list[float] = []
+
+    def write(batch: Any) -> Any:
+        if next(failures, False):
+            raise OperationalError("deadlock detected")
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
+    collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+    assert waits
     for session in made:
         fresh = story.fresh(session)
         assert (fresh.archive_state, fresh.poll_count) == ("complete", 1)
@@ -340,11 +376,12 @@ def test_sessions_stay_with_a_worker_that_is_slow(
     turns = iter(range(6))
     waiting = threading.Lock()
 
-    def renew(*about: Any) -> None:
-        really_renew(*about)
+    def renew(*about: Any) -> set[int]:
+        ours = really_renew(*about)
         # Other workers look for work.
         assert (schedule.promote(clock()), schedule.claim(clock())) == (0, [])
         renewed.release()
+        return ours
 
     def wait() -> None:
         with waiting:
@@ -405,33 +442,163 @@ def test_the_sessions_of_a_dead_worker_are_free_when_its_term_is_over(
         assert_archived(fresh)
 
 
+@pytest.mark.parametrize("concurrency", [1, 8])
 def test_a_lease_that_could_not_be_renewed_is_tried_again(
-    story: Story, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch
+    story: Story, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
-    (session,) = returned(story, 1)
-    tried = threading.Semaphore(0)
+    session = story.fresh(returned(story, 1, "25003")[0])
     failures = iter([True])
     really_renew = schedule.renew
+    files: list[int] = []
 
-    def renew(*about: Any) -> None:
-        try:
-            if next(failures, False):
-                raise OperationalError("the server closed the connection")
-            really_renew(*about)
-        finally:
-            tried.release()
-
-    turns = iter(range(2))
+    def renew(*about: Any) -> set[int]:
+        if next(failures, False):
+            raise OperationalError("terminating connection due to administrator command")
+        return really_renew(*about)
 
     def wait() -> None:
-        for _ in turns:
-            clock.advance(schedule.RENEWED_AFTER)
-            assert tried.acquire(timeout=60)
+        files.append(1)
+        if len(files) <= 2:
+            clock.advance(schedule.LONGEST_VISIT if concurrency == 1 else schedule.RENEWED_AFTER)
 
     monkeypatch.setattr(schedule, "renew", renew)
+    be_patient_without_waiting(monkeypatch)
     linger(wait)
-    assert together().failures == 0
-    assert story.fresh(session).archive_state == "complete"
+    collect_due(budget=timedelta(seconds=60), monotonic=lambda: float(len(files)), concurrency=concurrency)
+    fresh = story.fresh(session)
+    assert next(failures, None) is None
+    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+
+
+def test_a_receiver_that_takes_long_costs_no_visit(story: Story, clock: Any, linger: Any) -> None:
+    """Leases that ran out while the run's thread stood still are its own until others have taken them."""
+    made = [story.fresh(session) for session in returned(story, 2)]
+    released = threading.Event()
+    waiting: set[int] = set()
+    guard = threading.Lock()
+
+    def wait() -> None:
+        with guard:
+            waiting.add(threading.get_ident())
+            waits = next(iter(waiting)) == threading.get_ident() and len(waiting) == 1
+        if waits:
+            assert released.wait(timeout=60)
+
+    def take_long(**about: Any) -> None:
+        if not released.is_set():
+            clock.advance(schedule.TERM)
+            released.set()
+
+    linger(wait)
+    signals.session_archived.connect(take_long, weak=False, dispatch_uid="t")
+    try:
+        together()
+    finally:
+        signals.session_archived.disconnect(dispatch_uid="t")
+    for session in made:
+        fresh = story.fresh(session)
+        assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_what_others_have_taken_is_not_begun(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    returned(story, 12)
+    taken: dict[int, int] = {}
+    begun: list[int] = []
+    really_visit = collect._visit
+
+    def stand_still(**about: Any) -> None:
+        if not taken:
+            clock.advance(schedule.TERM_OF_ONE_AT_ONCE)
+            schedule.promote(clock())
+            taken.update((lease.session_pk, lease.epoch) for lease in schedule.claim(clock(), limit=50))
+
+    def note(visit: Visit) -> None:
+        if visit.lease.epoch < taken.get(visit.lease.session_pk, 0):
+            begun.append(visit.lease.session_pk)
+        really_visit(visit)
+
+    monkeypatch.setattr(collect, "COMMIT_WITHIN", 0.0)
+    monkeypatch.setattr(collect, "_visit", note)
+    signals.session_archived.connect(stand_still, weak=False, dispatch_uid="t")
+    try:
+        collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+    finally:
+        signals.session_archived.disconnect(dispatch_uid="t")
+    assert taken
+    assert not begun
+
+
+class ThreadedStorage(FileSystemStorage):
+    """A storage that reads what it stores in a thread of its own, as that of S3 does."""
+
+    def _save(self, name: str, content: Any) -> str:
+        with ThreadPoolExecutor(1) as pool:
+            data = pool.submit(lambda: b"".join(content.chunks())).result()
+        return str(super()._save(name, ContentFile(data)))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_url_that_expires_in_the_middle_of_a_file(
+    story: Story,
+    clock: Any,
+    settings: Any,
+    tmp_path: Path,
+    assert_archived: Archived,
+    threaded: bool,
+    concurrency: int,
+) -> None:
+    """Asked for anew at once, or, where a storage reads in its own thread, at the next visit."""
+    if threaded:
+        options = {"location": str(tmp_path / "archive")}
+        settings.STORAGES = {
+            **settings.STORAGES,
+            "faceprint": {"BACKEND": f"{__name__}.ThreadedStorage", "OPTIONS": options},
+        }
+    (session,) = returned(story, 1)
+    story.fault("media", "reset", after_bytes=5000, count=1)
+    story.fault("media", "expired_url", count=1)
+
+    def run() -> None:
+        collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+
+    run()
+    assert story.fresh(session).archive_state == ("collecting" if threaded else "complete")
+    clock.advance(minutes=1)
+    run()
+    fresh = story.fresh(session)
+    assert (fresh.archive_state, fresh.poll_count) == ("complete", 2 if threaded else 1)
+    assert_archived(fresh)
+    # Each question is recorded, with its turn.
+    assert UpstreamCall.objects.filter(endpoint="result_media_query").count() == 2
+
+
+def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
+    story: Story, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session,) = returned(story, 1)
+    story.fault("media", "reset", after_bytes=5000, count=1)
+    story.fault("media", "expired_url", count=1)
+    fetched: list[str] = []
+    really_fetch = collect._fetch_and_store
+
+    def lose(*about: Any) -> None:
+        fetched.clear()
+        raise schedule.LeaseLost
+
+    def note(visit: Visit, asset: Any, name: str) -> Any:
+        fetched.append(asset.kind)
+        return really_fetch(visit, asset, name)
+
+    monkeypatch.setattr(collect, "_fresh_url", lose)
+    monkeypatch.setattr(collect, "_fetch_and_store", note)
+    together()
+    assert fetched == []
+    assert not story.fresh(session).assets.stored().exists()
+    assert UploadIntent.objects.count() == 0
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])

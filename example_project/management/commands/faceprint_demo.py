@@ -19,7 +19,9 @@ from django.conf import settings
 from django.contrib.auth import get_user_model
 from django.core.management import call_command
 from django.core.management.base import BaseCommand, CommandError
-from django.db import connection
+from django.db import DEFAULT_DB_ALIAS, DatabaseError
+from django.db.utils import ConnectionHandler
+from environ import Env
 from rest_framework.authtoken.models import Token
 
 from django_faceprint.exceptions import FaceprintError
@@ -63,7 +65,10 @@ class Command(BaseCommand):
             help="an empty database for the demo alone (postgres://…, mysql://…) instead of a file",
         )
         parser.add_argument(
-            "--broker", default="", metavar="URL", help="Celery's broker (redis://…) instead of a folder"
+            "--broker",
+            default="",
+            metavar="URL",
+            help="Celery's broker for the demo alone (redis://…) instead of a folder",
         )
         # Set when the command starts itself again with the settings of the demo.
         parser.add_argument("--prepared", action="store_true", help=SUPPRESS)
@@ -83,6 +88,8 @@ class Command(BaseCommand):
         """Replace this process by one whose settings point at a folder, ports and keys of the demo alone."""
         require_free_port(options["web_port"], "web site", "--web-port")
         require_free_port(options["sandbox_port"], "sandbox", "--sandbox-port")
+        if options["database"]:
+            _require_empty(options["database"])
         _empty(folder)
         kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
         environment = kept | {
@@ -106,8 +113,6 @@ class Command(BaseCommand):
             signal.signal(number, _interrupt)
         started = time.monotonic()
         self.stdout.write("Setting up the demo …")
-        if connection.introspection.table_names():
-            raise DemoFailed("The database holds tables already: the demo needs an empty one of its own.")
         call_command("migrate", verbosity=0)
         password = _create_account("admin", superuser=True)
         _create_account("demo-host", superuser=False)
@@ -317,6 +322,24 @@ _MARK = ".faceprint-demo"
 def _bar(done: int, total: int) -> str:
     full = BAR_WIDTH * done // max(total, 1)
     return "[" + "█" * full + "·" * (BAR_WIDTH - full) + "]"
+
+
+def _require_empty(url: str) -> None:
+    """Raise :class:`DemoFailed` unless there is a database without tables at *url*."""
+    problem = ""
+    try:
+        database = ConnectionHandler({DEFAULT_DB_ALIAS: Env.db_url_config(url)})[DEFAULT_DB_ALIAS]
+        try:
+            if database.introspection.table_names():
+                problem = "The database holds tables already: the demo needs an empty one of its own."
+        finally:
+            database.close()
+    except DatabaseError as error:
+        problem = f"The database cannot be reached: {str(error).strip()}"
+    except Exception as error:  # noqa: BLE001  (its text may quote the URL, which may hold a password)
+        problem = f"The database's URL is not understood ({type(error).__name__})."
+    if problem:
+        raise DemoFailed(problem)
 
 
 def _in_the_middle(rows: Any) -> bool:
