@@ -135,7 +135,7 @@ class Command(BaseCommand):
                 _("Workers may be down for"),
                 _("%s hours before the first loss") % report["may_be_down_hours"],
             ),
-            (_("At risk"), report["at_risk"]),
+            (_("Deadline within %s minutes") % report["risk_window_minutes"], report["at_risk"]),
             (_("Not archived in time"), f"{report['lost_unacknowledged']} / {report['lost']}"),
             (
                 _("Retention deletes within a day"),
