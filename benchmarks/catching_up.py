@@ -196,6 +196,7 @@ class MemoryTable(_Replaced):
                 ready_deadline=None,
                 lease_epoch=0,
                 lease_until=None,
+                last_polled_at=None,
                 poked=False,
                 poll_count=0,
                 moved=0,

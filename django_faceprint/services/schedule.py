@@ -383,7 +383,8 @@ def next_poll_at(session: VerificationSession, moment: datetime) -> datetime | N
 
     Seconds after the browser returned, then on intervals that widen with the session's age, once
     right after the token's end and, because a person may be in mid-flow there, a last time when the
-    window has certainly closed. None when the token was never obtained.
+    window has certainly closed: at once if that went by while the last answer was on its way. None when
+    the token was never obtained.
     """
     closes_at = window_closes_at(session)
     if closes_at is None or session.token_answered_at is None or session.expires_at is None:
@@ -394,11 +395,10 @@ def next_poll_at(session: VerificationSession, moment: datetime) -> datetime | N
         since = max(moment - session.returned_at, timedelta(0))
         wait = min(wait, max(BACKOFF_FIRST, since / 2))
     candidate = moment + wait
-    just_after_end = session.expires_at + LAST_POLL_MARGIN
-    if moment < just_after_end < candidate:
-        return just_after_end
-    if moment < closes_at < candidate:
-        return closes_at
+    asked_at = min(session.last_polled_at or moment, moment)
+    for milestone in (session.expires_at + LAST_POLL_MARGIN, closes_at):
+        if asked_at < milestone < candidate:
+            return max(milestone, moment)
     return candidate
 
 

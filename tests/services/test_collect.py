@@ -146,6 +146,33 @@ def test_collecting_twice_changes_nothing(story: Story) -> None:
 
 # --- Baidu unwell -------------------------------------------------------------------------------
 
+
+@pytest.mark.parametrize("over", [timedelta(hours=2, minutes=1), timedelta(hours=4)])
+def test_a_window_that_closes_while_the_answer_is_on_its_way(
+    story: Story, clock: Any, monkeypatch: pytest.MonkeyPatch, over: timedelta
+) -> None:
+    """The worker was frozen, say: what was answered before says nothing about now, and is asked again."""
+    session = story.start("25001")
+    really_ask = collect.ask_verdict
+    asked: list[str] = []
+
+    def ask(visit: Visit) -> None:
+        really_ask(visit)
+        if not asked:
+            clock.advance(over)
+        asked.append(visit.session.verdict)
+
+    monkeypatch.setattr(collect, "ask_verdict", ask)
+    # Written before anybody finds that the lease has run out.
+    monkeypatch.setattr(collect, "COMMIT_WITHIN", 0.0)
+    clock.advance(minutes=1)
+    story.work()
+    assert len(asked) == 2
+    fresh = story.fresh(session)
+    assert fresh.last_polled_at == clock()
+    assert fresh.verdict == ("expired" if over > timedelta(hours=3) else "pending")
+
+
 RESULT_ENDPOINTS = ["result_detail", "result_getall", "result_simple", "result_media_query", "result_stat"]
 FAULTS: list[dict[str, Any]] = [
     {"kind": "http_500"},
