@@ -114,9 +114,11 @@ def _drop_indexes() -> list[str]:
                     restore.append(definition)
             return restore
         cursor.execute(f"SHOW CREATE TABLE {TABLE}")
-        keys = dict(re.findall(r"^  KEY `(\w+)` (\(.*\)),?$", cursor.fetchone()[1], re.MULTILINE))
-        # Foreign keys do not let theirs go.
-        dropped = [name for name in keys if "_fk_" not in name and not name.endswith("_owner")]
+        table = cursor.fetchone()[1]
+        keys = dict(re.findall(r"^  KEY `(\w+)` (\(.*\)),?$", table, re.MULTILINE))
+        # Foreign keys do not let go what begins with their column.
+        foreign = tuple(f"(`{name}`" for name in re.findall(r"FOREIGN KEY \(`(\w+)`\)", table))
+        dropped = [name for name, columns in keys.items() if not columns.startswith(foreign)]
         cursor.execute(f"ALTER TABLE {TABLE} " + ", ".join(f"DROP KEY `{name}`" for name in dropped))
         added = ", ".join(f"ADD KEY `{name}` {keys[name]}" for name in QUEUE)
         return [f"ALTER TABLE {TABLE} {added}"]
