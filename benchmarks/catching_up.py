@@ -275,7 +275,7 @@ class MemoryTable(_Replaced):
             row.poked = False
             self._sleep(row)
             # What a worker has read does not change under it.
-            leases.append(Lease(row.pk, row.lease_epoch, row.lease_until, copy(row), moment, aimed_at))
+            leases.append(Lease(row.pk, row.lease_epoch, copy(row), moment, aimed_at))
         return leases
 
     def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> set[int]:

@@ -157,7 +157,6 @@ class _Run:
     #: Leases of the sessions that are visited or whose visit has not been written yet, by the session's key.
     held: dict[int, Lease] = field(default_factory=dict)
     renewed_at: datetime = field(default_factory=now)
-    look_at_leases_at: float = 0.0
     finished: list[Changes] = field(default_factory=list)
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
@@ -190,7 +189,7 @@ class _Run:
                 self._take(self._look(visit))
 
     def _between(self) -> None:
-        """Within a visit that takes long: nothing that is finished waits for it, and no lease ends."""
+        """Whatever takes long: nothing that is finished waits for it, and no lease ends."""
         self._hold()
         self._commit_if_due()
 
@@ -208,10 +207,7 @@ class _Run:
                     break
                 self.parallelism.adjust(is_full=self.active >= self.parallelism.width)
                 self.active -= self._handle_event()
-                if self.monotonic() >= self.look_at_leases_at:
-                    self.look_at_leases_at = self.monotonic() + LOOK_AGAIN
-                    self._hold()
-                self._commit_if_due()
+                self._between()
         finally:
             # Reached early only by an error: the visits that are under way write nothing any more.
             self.over = True

@@ -102,13 +102,12 @@ class Release:
 class Lease:
     """The right to work on one session, as long as ``epoch`` is still the row's.
 
-    Others take it over after ``until`` unless it is renewed. ``row`` is the session as it was claimed, where
-    the claim has read it, ``since`` when that was, and ``aimed_at`` what it was ordered by.
+    Until when it is good stands in the row. ``row`` is the session as it was claimed, where the claim has
+    read it, ``since`` when that was, and ``aimed_at`` what it was ordered by.
     """
 
     session_pk: int
     epoch: int
-    until: datetime
     row: VerificationSession | None = field(default=None, compare=False, repr=False)
     since: datetime | None = field(default=None, compare=False, repr=False)
     aimed_at: datetime | None = field(default=None, compare=False, repr=False)
@@ -277,7 +276,7 @@ def claim(
             VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
                 lease_epoch=F("lease_epoch") + 1, **taken
             )
-    leases = [Lease(row.pk, row.lease_epoch + 1, until, row, moment, row.ready_deadline) for row in rows]
+    leases = [Lease(row.pk, row.lease_epoch + 1, row, moment, row.ready_deadline) for row in rows]
     for row in rows:
         row.lease_epoch += 1
         for name, value in taken.items():

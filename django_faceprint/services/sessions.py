@@ -314,7 +314,7 @@ def _new_match_image(session: VerificationSession) -> MediaAsset:
 def _current_lease(session: VerificationSession) -> schedule.Lease:
     """Write under the row's present epoch, as nothing else of the session's work is touched."""
     epoch = VerificationSession.objects.values_list("lease_epoch", flat=True).get(pk=session.pk)
-    return schedule.Lease(session.pk, epoch, now() + schedule.LEASE)
+    return schedule.Lease(session.pk, epoch)
 
 
 @contextmanager

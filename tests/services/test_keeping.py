@@ -19,7 +19,7 @@ from django_faceprint.services import archive, collect, keeping, retention, sess
 from django_faceprint.services.archive import INTENT_LIFE
 from django_faceprint.services.erasure import Purged, purge_files
 from django_faceprint.services.retention import Forecast, ForecastLine, RetentionReport, forecast, retain
-from django_faceprint.services.schedule import LEASE, Lease, LeaseLost
+from django_faceprint.services.schedule import Lease, LeaseLost
 from django_faceprint.services.visit import Visit
 from tests.factories import (
     image_bytes,
@@ -302,7 +302,7 @@ class TestFilesThatGoBeforeTheirRecord:
     ) -> None:
         session = make_passed_session(retain_until=now() + 180 * DAY)
         film = make_stored_asset(session, Kind.VIDEO)
-        lease = Lease(session.pk, session.lease_epoch, now() + LEASE)
+        lease = Lease(session.pk, session.lease_epoch)
         visit = Visit(lease, session, None)
         visit.take_assets(session.assets.all())
         with transaction.atomic():

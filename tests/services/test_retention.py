@@ -21,7 +21,7 @@ from django_faceprint.services import archive, retention, statistics
 from django_faceprint.services.answers import make_answer
 from django_faceprint.services.archive import INTENT_LIFE
 from django_faceprint.services.retention import CALLS_KEPT, RetentionReport, retain
-from django_faceprint.services.schedule import LEASE, Lease, LeaseLost
+from django_faceprint.services.schedule import Lease, LeaseLost
 from tests.factories import (
     NAME,
     NUMBER,
@@ -93,7 +93,7 @@ class TestUncommittedUploads:
         """A worker that slept over its upload must not refer to a file that retention deleted."""
         session = make_session()
         asset = make_asset(session, Kind.FACE)
-        lease = Lease(session.pk, session.lease_epoch, now() + LEASE)
+        lease = Lease(session.pk, session.lease_epoch)
         really_write = archive._write
 
         def write_and_sleep(*args: Any) -> str:
@@ -125,7 +125,7 @@ class TestUncommittedUploads:
 
         monkeypatch.setattr(archive, "_write", write_and_sleep)
         with pytest.raises(LeaseLost):
-            archive.store(Lease(session.pk, session.lease_epoch, now() + LEASE), asset, [image_bytes()])
+            archive.store(Lease(session.pk, session.lease_epoch), asset, [image_bytes()])
         asset.refresh_from_db()
         assert asset.state == State.WANTED
 
@@ -226,7 +226,7 @@ class TestPurge:
     def test_a_worker_that_holds_the_session_writes_nothing_any_more(
         self, session: VerificationSession, clock: Any
     ) -> None:
-        lease = Lease(session.pk, session.lease_epoch, now() + LEASE)
+        lease = Lease(session.pk, session.lease_epoch)
         clock.advance(days=181)
         retain()
         with pytest.raises(LeaseLost):

@@ -47,11 +47,11 @@ def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
 
 def test_a_lease_is_taken_for_a_term(clock: Any) -> None:
     session = make_session(ready_deadline=clock(), next_deadline=clock())
-    (lease,) = schedule.claim(clock(), term=schedule.TERM)
+    assert len(schedule.claim(clock(), term=schedule.TERM)) == 1
     session.refresh_from_db()
-    assert lease.until == session.lease_until == session.wake_at == clock() + schedule.TERM
-    assert schedule.promote(lease.until - timedelta(seconds=1)) == 0
-    assert schedule.promote(lease.until) == 1
+    assert session.lease_until == session.wake_at == clock() + schedule.TERM
+    assert schedule.promote(session.lease_until - timedelta(seconds=1)) == 0
+    assert schedule.promote(session.lease_until) == 1
 
 
 def test_a_renewed_lease_lasts_for_another_term(clock: Any) -> None:
@@ -189,24 +189,9 @@ def test_recordings_that_may_be_there_yet_go_before_what_has_more_than_a_day(clo
     assert claim_all(clock) == [sooner, doubtful, over, later]
 
 
-def test_a_claim_of_such_recordings_does_not_go_stale(clock: Any) -> None:
-    make_session(
-        plan=make_plan(),
-        verify_token=None,
-        wake_at=clock(),
-        next_deadline=clock() + timedelta(hours=48),
-        media_deadline=clock() - timedelta(hours=1),
-        media_latest=clock() + timedelta(hours=1),
-        results_latest=clock() + timedelta(hours=50),
-    )
-    assert schedule.promote(clock()) == 1
-    (lease,) = schedule.claim(clock())
-    clock.advance(minutes=2)
-    assert not schedule.is_stale(lease, clock())
-
-
-def test_it_does_when_their_latest_deadline_is_over(clock: Any) -> None:
-    """What was ordered as if it had a day has two again, with its results."""
+@pytest.fixture
+def doubtful(clock: Any) -> VerificationSession:
+    """A ready session whose recordings may be there for another hour."""
     session = make_session(
         plan=make_plan(),
         verify_token=None,
@@ -217,12 +202,23 @@ def test_it_does_when_their_latest_deadline_is_over(clock: Any) -> None:
         results_latest=clock() + timedelta(hours=50),
     )
     assert schedule.promote(clock()) == 1
+    return session
+
+
+def test_a_claim_of_such_recordings_does_not_go_stale(clock: Any, doubtful: VerificationSession) -> None:
+    (lease,) = schedule.claim(clock())
+    clock.advance(minutes=2)
+    assert not schedule.is_stale(lease, clock())
+
+
+def test_it_does_when_their_latest_deadline_is_over(clock: Any, doubtful: VerificationSession) -> None:
+    """What was ordered as if it had a day has two again, with its results."""
     clock.advance(hours=2)
     (lease,) = schedule.claim(clock())
     assert schedule.is_stale(lease, clock())
     schedule.give_back([lease])
-    session.refresh_from_db()
-    assert session.ready_deadline == session.next_deadline
+    doubtful.refresh_from_db()
+    assert doubtful.ready_deadline == doubtful.next_deadline
     (lease,) = schedule.claim(clock())
     assert not schedule.is_stale(lease, clock())
 
