@@ -4,41 +4,25 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import re
 import sqlite3
 import subprocess
-import sys
 import uuid
 from pathlib import Path
 from urllib.parse import quote
 
 import pytest
 
-from example_project.demo.processes import free_port
+from tests.demo import run_demo
 from tests.privacy import reference
-
-ROOT = Path(__file__).resolve().parents[2]
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, str]:
     """The folder and the output of a demo whose worker was killed in the middle of its downloads."""
     folder = tmp_path_factory.mktemp("demo") / "work"
-    done = subprocess.run(
-        [
-            *(sys.executable, "manage.py", "faceprint_demo", "--once", "--kill-worker"),
-            *("--folder", str(folder), "--web-port", str(free_port()), "--sandbox-port", str(free_port())),
-        ],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
-        capture_output=True,
-        text=True,
-        timeout=400,
-        check=False,
-    )
-    output = done.stdout + done.stderr
-    assert done.returncode == 0, output[-5000:]
+    code, output = run_demo(folder, "--kill-worker", timeout=400)
+    assert code == 0, output[-5000:]
     return folder, output
 
 

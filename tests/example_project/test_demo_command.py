@@ -2,15 +2,10 @@
 
 from __future__ import annotations
 
-import os
 import sqlite3
-import subprocess
-import sys
 from pathlib import Path
 
-from example_project.demo.processes import free_port
-
-ROOT = Path(__file__).resolve().parents[2]
+from tests.demo import run_demo
 
 
 def refusal(folder: Path, database: str) -> str:
@@ -18,22 +13,10 @@ def refusal(folder: Path, database: str) -> str:
     folder.mkdir()
     (folder / ".faceprint-demo").touch()
     (folder / "key").write_text("of the demo before")
-    done = subprocess.run(
-        [
-            *(sys.executable, "manage.py", "faceprint_demo", "--once", "--folder", str(folder)),
-            *("--database", database),
-            *("--web-port", str(free_port()), "--sandbox-port", str(free_port())),
-        ],
-        cwd=ROOT,
-        env={name: value for name, value in os.environ.items() if name != "DJANGO_SETTINGS_MODULE"},
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert done.returncode == 1
+    code, output = run_demo(folder, "--database", database, timeout=60)
+    assert code == 1
     assert (folder / "key").read_text() == "of the demo before"
-    return done.stdout + done.stderr
+    return output
 
 
 def test_a_database_that_is_not_empty(tmp_path: Path) -> None:

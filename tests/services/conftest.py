@@ -7,6 +7,7 @@ import os
 import time
 from collections.abc import Callable
 from datetime import timedelta
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -113,6 +114,13 @@ def assert_archived(story: Story) -> Callable[[VerificationSession], None]:
     return check
 
 
+def store_in(settings: Any, folder: Path, storage: type[FileSystemStorage]) -> None:
+    """Archive in *folder* through *storage*."""
+    backend = f"{storage.__module__}.{storage.__qualname__}"
+    options = {"location": str(folder / "archive")}
+    settings.STORAGES = {**settings.STORAGES, "faceprint": {"BACKEND": backend, "OPTIONS": options}}
+
+
 class FailingStorage(FileSystemStorage):
     """A storage that cannot delete while ``broken`` says so."""
 
@@ -130,9 +138,7 @@ class FailingStorage(FileSystemStorage):
 def failing(settings: Any, tmp_path: Any, clock: Any) -> Any:
     """``failing.broken = True`` makes the archive's storage refuse to delete."""
     FailingStorage.broken, FailingStorage.asked = False, []
-    backend = f"{__name__}.FailingStorage"
-    options = {"location": str(tmp_path / "archive")}
-    settings.STORAGES = {**settings.STORAGES, "faceprint": {"BACKEND": backend, "OPTIONS": options}}
+    store_in(settings, tmp_path, FailingStorage)
     return FailingStorage
 
 

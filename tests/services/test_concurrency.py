@@ -8,7 +8,7 @@ from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from celery.exceptions import SoftTimeLimitExceeded
@@ -24,16 +24,22 @@ from django_faceprint.services.collect import WorkReport, collect_due
 from django_faceprint.services.token_store import DatabaseTokenStore
 from django_faceprint.services.visit import Visit
 
-from .conftest import Story
+from .conftest import Story, store_in
 
 Archived = Callable[[VerificationSession], None]
 
 
 def together(**more: Any) -> WorkReport:
-    """One run with eight sessions at once."""
-    return collect_due(
-        budget=timedelta(seconds=60), monotonic=more.pop("monotonic", time.monotonic), concurrency=8, **more
-    )
+    """One run with eight sessions at once, if not otherwise said."""
+    options = {"monotonic": time.monotonic, "concurrency": 8, **more}
+    return collect_due(budget=timedelta(seconds=60), **options)
+
+
+def visited_once(before: VerificationSession, story: Story) -> VerificationSession:
+    """*before* as it is now: archived whole under the one lease that was taken since."""
+    fresh = story.fresh(before)
+    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", before.lease_epoch + 1)
+    return fresh
 
 
 def returned(story: Story, count: int, plan_id: str = "25001") -> list[VerificationSession]:
@@ -93,11 +99,7 @@ def test_they_really_are_looked_at_at_once_and_only_one_thread_has_a_connection(
     # All eight: that is more than a run begins with.
     made = returned(story, 8, "25005")
     MeetingStorage.meeting = threading.Barrier(8)
-    options = {"location": str(tmp_path / "archive")}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {"BACKEND": f"{__name__}.MeetingStorage", "OPTIONS": options},
-    }
+    store_in(settings, tmp_path, MeetingStorage)
     connected: list[int] = []
     original = type(connection._connections["default"]).connect
 
@@ -228,7 +230,7 @@ def test_a_database_that_restarts_costs_no_visit(
     monkeypatch.setattr(upstream, "_clients", {})
     if where == "name":
         monkeypatch.setattr(collect, "LIKELY_FILES", 1)
-    report = collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+    report = together(concurrency=concurrency)
     assert struck == [where]
     assert report.failures == 0
     for session in made:
@@ -253,7 +255,7 @@ def test_deadlocks_in_a_row_cost_nothing(
 
     monkeypatch.setattr(commit, "_write", write)
     monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
-    collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+    together(concurrency=concurrency)
     assert waits
     for session in made:
         fresh = story.fresh(session)
@@ -319,13 +321,7 @@ def test_what_is_known_is_written_before_all_files_are_there(
     """The page that waits for the result must not wait for the video."""
     (session,) = returned(story, 1)
     seen: list[tuple[str, str]] = []
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {
-            "BACKEND": f"{__name__}.SlowStorage",
-            "OPTIONS": {"location": str(tmp_path / "archive")},
-        },
-    }
+    store_in(settings, tmp_path, SlowStorage)
 
     def note(**about: Any) -> None:
         row = VerificationSession.objects.get(pk=session.pk)
@@ -333,9 +329,7 @@ def test_what_is_known_is_written_before_all_files_are_there(
 
     signals.asset_archived.connect(note, weak=False, dispatch_uid="t")
     try:
-        collect_due(
-            budget=timedelta(seconds=60), monotonic=lambda: SlowStorage.seconds, concurrency=concurrency
-        )
+        together(monotonic=lambda: SlowStorage.seconds, concurrency=concurrency)
     finally:
         signals.asset_archived.disconnect(dispatch_uid="t")
     assert seen[0] == ("passed", "collecting")
@@ -345,7 +339,7 @@ def test_what_is_known_is_written_before_all_files_are_there(
 class LingeringStorage(FileSystemStorage):
     """A storage in which something happens before each file is written."""
 
-    before: Callable[[], None]
+    before: ClassVar[Callable[[], None]]
 
     def _save(self, name: str, content: Any) -> str:
         type(self).before()
@@ -355,14 +349,10 @@ class LingeringStorage(FileSystemStorage):
 @pytest.fixture
 def linger(settings: Any, tmp_path: Path) -> Callable[[Callable[[], None]], None]:
     """Sets what happens before each file is written."""
-    options = {"location": str(tmp_path / "archive")}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {"BACKEND": f"{__name__}.LingeringStorage", "OPTIONS": options},
-    }
+    store_in(settings, tmp_path, LingeringStorage)
 
     def set_before(action: Callable[[], None]) -> None:
-        LingeringStorage.before = staticmethod(action)  # type: ignore[assignment]
+        LingeringStorage.before = action
 
     return set_before
 
@@ -395,9 +385,7 @@ def test_sessions_stay_with_a_worker_that_is_slow(
     together()
     assert clock() - began > schedule.TERM
     for session in made:
-        fresh = story.fresh(session)
-        assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
-        assert_archived(fresh)
+        assert_archived(visited_once(session, story))
 
 
 def test_a_session_stays_with_a_worker_that_visits_one_at_once(
@@ -414,11 +402,9 @@ def test_a_session_stays_with_a_worker_that_visits_one_at_once(
             clock.advance(collect.schedule.LONGEST_VISIT)
 
     linger(wait)
-    collect_due(budget=timedelta(seconds=60), monotonic=lambda: float(len(files)))
+    together(monotonic=lambda: float(len(files)), concurrency=1)
     assert len(files) >= 4
-    fresh = story.fresh(session)
-    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
-    assert_archived(fresh)
+    assert_archived(visited_once(session, story))
 
 
 def test_the_sessions_of_a_dead_worker_are_free_when_its_term_is_over(
@@ -464,10 +450,9 @@ def test_a_lease_that_could_not_be_renewed_is_tried_again(
     monkeypatch.setattr(schedule, "renew", renew)
     be_patient_without_waiting(monkeypatch)
     linger(wait)
-    collect_due(budget=timedelta(seconds=60), monotonic=lambda: float(len(files)), concurrency=concurrency)
-    fresh = story.fresh(session)
+    together(monotonic=lambda: float(len(files)), concurrency=concurrency)
     assert next(failures, None) is None
-    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+    visited_once(session, story)
 
 
 def test_a_receiver_that_takes_long_costs_no_visit(story: Story, clock: Any, linger: Any) -> None:
@@ -496,8 +481,7 @@ def test_a_receiver_that_takes_long_costs_no_visit(story: Story, clock: Any, lin
     finally:
         signals.session_archived.disconnect(dispatch_uid="t")
     for session in made:
-        fresh = story.fresh(session)
-        assert (fresh.archive_state, fresh.lease_epoch) == ("complete", session.lease_epoch + 1)
+        visited_once(session, story)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -524,7 +508,7 @@ def test_what_others_have_taken_is_not_begun(
     monkeypatch.setattr(collect, "_visit", note)
     signals.session_archived.connect(stand_still, weak=False, dispatch_uid="t")
     try:
-        collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
+        together(concurrency=concurrency)
     finally:
         signals.session_archived.disconnect(dispatch_uid="t")
     assert taken
@@ -553,22 +537,15 @@ def test_a_url_that_expires_in_the_middle_of_a_file(
 ) -> None:
     """Asked for anew at once, or, where a storage reads in its own thread, at the next visit."""
     if threaded:
-        options = {"location": str(tmp_path / "archive")}
-        settings.STORAGES = {
-            **settings.STORAGES,
-            "faceprint": {"BACKEND": f"{__name__}.ThreadedStorage", "OPTIONS": options},
-        }
+        store_in(settings, tmp_path, ThreadedStorage)
     (session,) = returned(story, 1)
     story.fault("media", "reset", after_bytes=5000, count=1)
     story.fault("media", "expired_url", count=1)
 
-    def run() -> None:
-        collect_due(budget=timedelta(seconds=60), monotonic=time.monotonic, concurrency=concurrency)
-
-    run()
+    together(concurrency=concurrency)
     assert story.fresh(session).archive_state == ("collecting" if threaded else "complete")
     clock.advance(minutes=1)
-    run()
+    together(concurrency=concurrency)
     fresh = story.fresh(session)
     assert (fresh.archive_state, fresh.poll_count) == ("complete", 2 if threaded else 1)
     assert_archived(fresh)
@@ -615,7 +592,7 @@ def test_what_was_finished_is_written_when_a_run_is_broken_off(
 
     with pytest.raises(SoftTimeLimitExceeded):
         # Time stands still, so that nothing is written merely because it is due.
-        collect_due(budget=timedelta(seconds=60), monotonic=lambda: 0.0, concurrency=concurrency, stop=stop)
+        together(monotonic=lambda: 0.0, concurrency=concurrency, stop=stop)
     done = [session for session in made if story.fresh(session).archive_state == "complete"]
     assert done
     for session in done:

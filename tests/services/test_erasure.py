@@ -23,7 +23,7 @@ from django_faceprint.services.erasure import certificate, erase, preview, sessi
 from django_faceprint.services.schedule import LeaseLost
 from tests.factories import NAME, NUMBER, make_passed_session, make_session, make_stored_asset
 
-from .conftest import Story, stored_files
+from .conftest import Story, store_in, stored_files
 
 ACTOR = Actor("auditor", "command", id="7", address="10.0.0.1")
 OTHER = "110105194912310010"
@@ -42,13 +42,7 @@ class Hoarder(FileSystemStorage):
 @pytest.fixture
 def hoarder(settings: Any, tmp_path: Any) -> type[Hoarder]:
     Hoarder.obeys = False
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {
-            "BACKEND": f"{__name__}.Hoarder",
-            "OPTIONS": {"location": str(tmp_path / "archive")},
-        },
-    }
+    store_in(settings, tmp_path, Hoarder)
     return Hoarder
 
 

@@ -22,7 +22,7 @@ from django_faceprint.services import archive, collect, lookup, results, schedul
 from django_faceprint.services.access import record_access
 from tests.factories import NUMBER, image_bytes, make_session
 
-from .conftest import Story
+from .conftest import Story, store_in
 
 State = MediaAsset.State
 Archived = Callable[[VerificationSession], None]
@@ -57,11 +57,7 @@ class TellingStorage(FileSystemStorage):
 def storing(settings: Any, folder: Path, tell: Callable[[], object]) -> Iterator[None]:
     """Call *tell* after every file that is written inside the block."""
     TellingStorage.tell = staticmethod(tell)
-    options = {"location": str(folder / "archive")}
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {"BACKEND": f"{__name__}.TellingStorage", "OPTIONS": options},
-    }
+    store_in(settings, folder, TellingStorage)
     try:
         yield
     finally:
@@ -346,13 +342,7 @@ def test_a_picture_that_two_answers_bring_is_stored_once(
 ) -> None:
     """result/detail brings the card while storage is full, and result/getall only when it is not any more."""
     RefusingStorage.refusals = 2
-    settings.STORAGES = {
-        **settings.STORAGES,
-        "faceprint": {
-            "BACKEND": f"{__name__}.RefusingStorage",
-            "OPTIONS": {"location": str(tmp_path / "archive")},
-        },
-    }
+    store_in(settings, tmp_path, RefusingStorage)
     story.fault("result_getall", "http_500", count=1)
     story.fault("result_simple", "http_500", count=1)
     story.fault("result_media_query", "http_500", count=1)
