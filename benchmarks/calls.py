@@ -77,7 +77,7 @@ class Bench:
     def start(self, plan_id: str) -> VerificationSession:
         """A host starts a session with all that the plan requires."""
         from django_faceprint.client import Identity, MatchImage
-        from django_faceprint.services import sessions
+        from django_faceprint.verification import sessions
         from tests.factories import NUMBER, image_bytes
 
         plan = self.plans[plan_id]
@@ -95,13 +95,13 @@ class Bench:
 
     def back(self, session: VerificationSession) -> None:
         """The person's browser returns."""
-        from django_faceprint.services import sessions
+        from django_faceprint.verification import sessions
 
         sessions.record_return(session)
 
     def work(self, session: VerificationSession, until: timedelta | None = None) -> None:
         """The engine looks whenever it wants to: for so long, or until it is done with the session."""
-        from django_faceprint.services.collect import collect_due
+        from django_faceprint.engine.runner import collect_due
 
         end = None if until is None else self.clock() + until
         while True:
@@ -208,10 +208,10 @@ def outcomes_of(plan: Plan) -> list[str]:
 
 def measure(bench: Bench, plan_id: str, outcome: str) -> Cell:
     """Let one session of this plan end like that; what it cost until nothing was outstanding."""
-    from django_faceprint.services import schedule
+    from django_faceprint.engine import polling
 
     # Waits after a failure are drawn by lot: the same each time.
-    schedule._jitter.seed(plan_id)
+    polling._jitter.seed(plan_id)
     before = bench.counts()
     session = bench.start(plan_id)
     OUTCOMES[outcome](bench, session)
@@ -252,9 +252,9 @@ def bench_of_our_own() -> Iterator[Bench]:
     from django.conf import settings
     from django.db import connection
 
+    from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
     from django_faceprint.sandbox.clock import SandboxClock
     from django_faceprint.sandbox.server import SandboxServer
-    from django_faceprint.services.plans import copy_sandbox_plans
     from tests.clock import clock
 
     name = connection.settings_dict["NAME"]

@@ -1,12 +1,12 @@
 """The engine after an outage, in simulated time: only time and network are replaced.
 
-Sessions are claimed, given back and written by the runs of ``services.collect`` themselves, on the real
+Sessions are claimed, given back and written by the runs of ``engine.runner`` themselves, on the real
 tables (:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
 ``schedule.aim`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
 
 - *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come
   evenly spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who
-  has waited for ten seconds gives up, as in ``services.budget``.
+  has waited for ten seconds gives up, as in ``upstream.rate_limit``.
 - *Time.* A run lasts as long as in a Celery worker and is followed by the next one at once when its time was
   up, else by the next tick. Waking 500 sessions takes a fixed time.
 """
@@ -28,13 +28,15 @@ from types import SimpleNamespace
 from typing import Any, Protocol
 from unittest.mock import patch
 
+from django_faceprint.base import deadlines
+from django_faceprint.base.lease import Lease
 from django_faceprint.clock import now
+from django_faceprint.engine import polling, queue, runner, steps
+from django_faceprint.engine.commit import Changes, commit
+from django_faceprint.engine.visit import Visit
 from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.services import budget, collect, deadlines, schedule
-from django_faceprint.services.commit import Changes, commit
-from django_faceprint.services.schedule import Lease
-from django_faceprint.services.visit import Visit
 from django_faceprint.tasks import RUN_BUDGET, TICK_SECONDS
+from django_faceprint.upstream import rate_limit
 from tests.clock import START, clock
 
 from .outage import Story
@@ -81,7 +83,7 @@ class Table(Protocol):
 
 
 def _columns(story: Story) -> dict[str, Any]:
-    """The row as :func:`~django_faceprint.services.sessions.start_session` leaves it."""
+    """The row as :func:`~django_faceprint.verification.sessions.start_session` leaves it."""
     issued = START + timedelta(seconds=story.started_at)
     dates = deadlines.session_deadlines(issued, issued)
     ladder = deadlines.pending_ladder(
@@ -100,7 +102,7 @@ def _columns(story: Story) -> dict[str, Any]:
         "token_requested_at": issued,
         "token_answered_at": issued,
         **dates.columns(),
-        "wake_at": wake_at or schedule.first_poll_at(issued),
+        "wake_at": wake_at or polling.first_poll_at(issued),
         "returned_at": returned,
         **ladder.columns(),
     }
@@ -115,7 +117,7 @@ class _Replaced:
         self.spent: float = 0.0
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(schedule, name)
+        return getattr(queue, name)
 
     def promote(self, moment: datetime, **more: Any) -> int:
         with self.cost.of("promote"):
@@ -151,22 +153,22 @@ class DatabaseTable(_Replaced):
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(patch.object(collect, "schedule", self))
-        stack.enter_context(patch.object(collect, "commit", self.commit))
+        stack.enter_context(patch.object(runner, "schedule", self))
+        stack.enter_context(patch.object(runner, "commit", self.commit))
         # Nothing is stored here.
-        stack.enter_context(patch.object(collect, "_likely_files", lambda _: 0))
+        stack.enter_context(patch.object(runner, "_likely_files", lambda _: 0))
         return stack
 
     def _promote(self, moment: datetime, **more: Any) -> int:
-        return schedule.promote(moment, **more)
+        return queue.promote(moment, **more)
 
     def claim(self, moment: datetime, **more: Any) -> list[Lease]:
         with self.cost.of("claim"):
-            return schedule.claim(moment, **more)
+            return queue.claim(moment, **more)
 
     def give_back(self, leases: Sequence[Lease]) -> None:
         with self.cost.of("give_back"):
-            schedule.give_back(leases)
+            queue.give_back(leases)
 
     def commit(self, batch: Sequence[Changes]) -> list[Changes]:
         with self.cost.of("commit"):
@@ -174,7 +176,7 @@ class DatabaseTable(_Replaced):
 
     def poke(self, pk: int) -> None:
         VerificationSession.objects.filter(pk=pk).update(returned_at=now())
-        schedule.poke(pk)
+        queue.poke(pk)
 
 
 class MemoryTable(_Replaced):
@@ -207,17 +209,17 @@ class MemoryTable(_Replaced):
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(patch.object(collect, "schedule", self))
-        stack.enter_context(patch.object(collect, "commit", self.commit))
+        stack.enter_context(patch.object(runner, "schedule", self))
+        stack.enter_context(patch.object(runner, "commit", self.commit))
         # Nothing is stored here.
-        stack.enter_context(patch.object(collect, "_likely_files", lambda _: 0))
-        stack.enter_context(patch.object(collect, "prefetch_related_objects", lambda *_: None))
+        stack.enter_context(patch.object(runner, "_likely_files", lambda _: 0))
+        stack.enter_context(patch.object(runner, "prefetch_related_objects", lambda *_: None))
         return stack
 
     def _aim(self, row: Any, moment: datetime) -> Any:
         if self._order is not None:
             return self._order(row, moment)
-        return schedule.aim_of(row, moment)
+        return queue.aim_of(row, moment)
 
     def _make_ready(self, row: Any, moment: datetime) -> None:
         if row.ready_deadline is None:
@@ -241,13 +243,13 @@ class MemoryTable(_Replaced):
         return None
 
     def _aim_anew(self, moment: datetime) -> None:
-        soon = moment + schedule.REACH
+        soon = moment + queue.REACH
         while (row := self._first(self._ready)) and row.ready_deadline <= soon:
             heapq.heappop(self._ready)
             self._make_ready(row, moment)
 
     def _promote(self, moment: datetime, **more: Any) -> int:
-        limit = more.get("limit", schedule.PROMOTE_BATCH)
+        limit = more.get("limit", queue.PROMOTE_BATCH)
         woken = 0
         while woken < limit and (row := self._first(self._asleep)) and row.wake_at <= moment:
             heapq.heappop(self._asleep)
@@ -289,7 +291,7 @@ class MemoryTable(_Replaced):
         return ours
 
     def is_stale(self, lease: Lease, moment: datetime) -> bool:
-        return self._order is None and schedule.is_stale(lease, moment)
+        return self._order is None and queue.is_stale(lease, moment)
 
     def give_back(self, leases: Sequence[Lease]) -> None:
         for lease in leases:
@@ -389,9 +391,9 @@ class _Worker:
     def begin(self, hint: int | None = None) -> None:
         monotonic = self.simulation.monotonic
         started = monotonic()
-        self.run = collect._Run(
+        self.run = runner._Run(
             stop_at=started + RUN_BUDGET.total_seconds(),
-            downloads_until=started + schedule.DOWNLOADS_BEGIN_WITHIN,
+            downloads_until=started + queue.DOWNLOADS_BEGIN_WITHIN,
             monotonic=monotonic,
             hint=hint,
             limit=None,
@@ -449,7 +451,7 @@ class CatchingUp:
     def run(self) -> Outcome:
         """Simulate; returns what was kept."""
         # Settings are read before, not at each of millions of looks at the clock.
-        with self.table.replaced(), patch.object(schedule._jitter, "uniform", self._chance.uniform):
+        with self.table.replaced(), patch.object(polling._jitter, "uniform", self._chance.uniform):
             for pk, story in self._stories.items():
                 if story.returned_at is not None and story.returned_at > 0:
                     self._at(story.returned_at, partial(self._come_back, pk))
@@ -487,9 +489,9 @@ class CatchingUp:
         if self._booked is None:
             self._book(place)
             return
-        urgent = collect._is_urgent(place.visit.session)
+        urgent = steps._is_urgent(place.visit.session)
         (self._urgent if urgent else self._waiting).append(place)
-        self._at(self.seconds + budget.LONGEST_WAIT, lambda: self._give_up(place))
+        self._at(self.seconds + rate_limit.LONGEST_WAIT, lambda: self._give_up(place))
 
     def _book(self, place: _Place) -> None:
         place.waiting = False
@@ -513,7 +515,7 @@ class CatchingUp:
         self.outcome.gave_up += 1
         row = place.visit.session
         ladder = deadlines.Ladder(row.next_deadline, row.later_deadline, row.last_deadline)
-        place.visit.release(schedule.turn_at(now(), 0.5 / self.setting.rate), ladder)
+        place.visit.release(polling.turn_at(now(), 0.5 / self.setting.rate), ladder)
         place.worker.end(place)
 
     # --- visits -------------------------------------------------------------------------------------
@@ -544,7 +546,7 @@ class CatchingUp:
                 records_video=story.records,
                 moment=moment,
             )
-            place.visit.release(schedule.next_poll_at(row, moment), ladder)
+            place.visit.release(polling.next_poll_at(row, moment), ladder)
         place.worker.end(place)
 
     def _end_visit(self, place: _Place, kept: list[str]) -> None:

@@ -1,6 +1,6 @@
 """``claims``: the engine's queue at millions of sessions, asked by the production code.
 
-Plans are those of the statements that :mod:`django_faceprint.services.schedule` sends, taken at the moment
+Plans are those of the statements that :mod:`django_faceprint.engine.queue` sends, taken at the moment
 when it sends them; one that reads the table or sorts it ends the benchmark with an error.
 """
 
@@ -73,25 +73,25 @@ _SERVERS: dict[str, Callable[[], Any]] = {
 
 def _measure(server: DatabaseServer, rows: int, times: int, report: Report) -> None:
     from django_faceprint.clock import now
-    from django_faceprint.services import schedule
+    from django_faceprint.engine import queue
 
     kind = server.version.partition(" ")[0]
     _make(server, "waiting", rows, State.WAITING)
     with plans() as found:
-        tick = _median(lambda: schedule.promote(now()))
-        schedule.claim(now(), limit=LIMIT)
+        tick = _median(lambda: queue.promote(now()))
+        queue.claim(now(), limit=LIMIT)
     _check(found)
     _list_plans(report, f"{server.version}: {rows:,} waiting, none due", found)
     with plans() as found:
         # The day after tomorrow all of them have woken up.
-        assert schedule.promote(now() + timedelta(days=2)) == schedule.PROMOTE_BATCH
+        assert queue.promote(now() + timedelta(days=2)) == queue.PROMOTE_BATCH
     _check(found)
     _list_plans(report, f"{server.version}: {rows:,} waiting, all due", found)
 
     _make(server, "due", rows, State.DUE)
     with plans() as found:
         _claim()
-        schedule.promote(now())
+        queue.promote(now())
     _check(found)
     _list_plans(report, f"{server.version}: {rows:,} ready", found)
     with_index, without_index = _without_index()
@@ -120,12 +120,12 @@ def _measure(server: DatabaseServer, rows: int, times: int, report: Report) -> N
 def _compare(server: DatabaseServer, rows: int, times: int, report: Report) -> None:
     """The same calls on few and on many rows, half of which wait and half of which are due."""
     from django_faceprint.clock import now
-    from django_faceprint.services import schedule
+    from django_faceprint.engine import queue
 
     sizes = {"few": rows, "many": rows * times}
     calls: dict[str, Callable[[], Any]] = {
         f"claim of {LIMIT}": _claim,
-        "due query of a tick": lambda: schedule.promote(now()),
+        "due query of a tick": lambda: queue.promote(now()),
     }
     entries = {name: _make(server, name, count, State.MIXED) for name, count in sizes.items()}
     measured: dict[tuple[str, str], list[float]] = {(call, name): [] for call in calls for name in sizes}
@@ -161,9 +161,9 @@ def _compare(server: DatabaseServer, rows: int, times: int, report: Report) -> N
 
 def _claim() -> None:
     from django_faceprint.clock import now
-    from django_faceprint.services import schedule
+    from django_faceprint.engine import queue
 
-    assert len(schedule.claim(now(), limit=LIMIT)) == LIMIT
+    assert len(queue.claim(now(), limit=LIMIT)) == LIMIT
 
 
 def _without_index() -> tuple[list[float], list[float]]:

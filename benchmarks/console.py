@@ -190,13 +190,13 @@ def _make(server: DatabaseServer, name: str, entry: dict[str, Any], count: int, 
     from django.db import DEFAULT_DB_ALIAS, connections
     from django.test import Client
 
-    from django_faceprint.services import filling
+    from django_faceprint.devtools import sample_data
 
     use_database(entry)
     sessions.migrate()
     began = time.monotonic()
     # Every face has its thumbnail, as in production: a page of faces is what takes longest.
-    filling.fill(
+    sample_data.fill(
         count,
         years=years,
         thumbnails=count,
@@ -214,10 +214,10 @@ def _make(server: DatabaseServer, name: str, entry: dict[str, Any], count: int, 
 
 def _addresses(client: Any) -> list[Address]:
     """What is asked of the database that is in use."""
+    from django_faceprint.devtools import sample_data
     from django_faceprint.models import Plan
-    from django_faceprint.services import filling
 
-    rows = filling.made().order_by("-pk")
+    rows = sample_data.made().order_by("-pk")
     known = {
         "plan": str(Plan.objects.order_by("plan_id").values_list("pk", flat=True)[0]),
         "reference": rows.values_list("reference", flat=True)[0],
@@ -257,10 +257,10 @@ def _lookups() -> list[Address]:
     """Posted texts that find one record each, and many that find many."""
     from django.db.models import Count
 
+    from django_faceprint.devtools import sample_data
     from django_faceprint.models import UpstreamCall
-    from django_faceprint.services import filling
 
-    rows = filling.made().filter(erased_at=None, plan__plan_id="99250001").exclude(number_index="")
+    rows = sample_data.made().filter(erased_at=None, plan__plan_id="99250001").exclude(number_index="")
     newest = rows.order_by("-pk")
     once = rows.values("number_index").annotate(count=Count("pk")).filter(count=1)
     indexes = set(newest.values_list("number_index", flat=True)[:50])
@@ -288,9 +288,9 @@ def _asking(text: str) -> Callable[[Any], Any]:
 def _records() -> list[Address]:
     """Pages of records whose files and calls are alike in both databases."""
     from django_faceprint.clock import now
-    from django_faceprint.services import filling
+    from django_faceprint.devtools import sample_data
 
-    recent = filling.made().filter(
+    recent = sample_data.made().filter(
         plan__plan_id="99250001",
         erased_at=None,
         created_at__range=(now() - timedelta(days=6), now() - timedelta(days=1)),
@@ -457,10 +457,10 @@ def _compare_exports(report: Report, many: Side) -> None:
     if peak_memory() is None:
         report.notes.append("Only Linux tells the peak of a process's memory: exports are not measured.")
         return
-    from django_faceprint.services import filling
+    from django_faceprint.devtools import sample_data
 
     many.use()
-    keys = filling.made().order_by("pk").values_list("pk", flat=True)
+    keys = sample_data.made().order_by("pk").values_list("pk", flat=True)
     sizes = {"few": min(EXPORTED, many.count // 2), "all": many.count}
     table = []
     for kind in ("export_csv", "export_xlsx"):

@@ -21,10 +21,10 @@ def main() -> None:
     set_up()
     from django.db import connection
 
+    from django_faceprint.audit.access import Actor
+    from django_faceprint.jobs import jobs
     from django_faceprint.models import Job
-    from django_faceprint.services import jobs
-    from django_faceprint.services.access import Actor
-    from django_faceprint.services.selection import Selection
+    from django_faceprint.records.filters import Selection
 
     connection.ensure_connection()
     sys.stdout.write("ready\n")

@@ -37,7 +37,7 @@ def main() -> None:
     from django.db import connection
 
     from django_faceprint.conf import conf
-    from django_faceprint.services.collect import collect_due
+    from django_faceprint.engine.runner import collect_due
 
     connection.ensure_connection()
     profile = cProfile.Profile() if len(sys.argv) > 1 else None

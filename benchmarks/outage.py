@@ -11,8 +11,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 
-from django_faceprint.services import schedule
-from django_faceprint.services.deadlines import FACE_LIFE_WORST_CASE, MEDIA_LIFE, RESULTS_LIFE
+from django_faceprint.base.deadlines import FACE_LIFE_WORST_CASE, MEDIA_LIFE, RESULTS_LIFE
+from django_faceprint.engine import polling
 from tests.clock import START
 
 from .optimum import least_rate, most_in_turns, no_more_than
@@ -74,13 +74,13 @@ def asked_in_vain(
     chance = random.Random(seed)
     stories = []
     # The waits between the tries are drawn by lot: the same each time.
-    schedule._jitter.seed(seed)
+    polling._jitter.seed(seed)
     for start in sorted(chance.uniform(left[0] - DAY, left[1] - DAY) for _ in range(count)):
         story = _story(chance, start, verify_within=0.0)
         deadline = START + timedelta(seconds=min(at for at in story.gone.values() if at > 0))
         moment = START - timedelta(minutes=20)
         while moment < START:
-            moment = schedule.retry_at(moment, 20, deadline)
+            moment = polling.retry_at(moment, 20, deadline)
         stories.append(replace(story, wakes_at=(moment - START).total_seconds()))
     return stories
 

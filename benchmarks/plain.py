@@ -41,7 +41,7 @@ def files(*, encrypted: bool) -> AbstractContextManager[None]:
 
 @contextmanager
 def _plain() -> Iterator[None]:
-    from django_faceprint.services import archive
+    from django_faceprint.evidence import files as evidence_files
 
-    with mock.patch.multiple(archive, EncryptingStream=PlainStream, DecryptingReader=PlainReader):
+    with mock.patch.multiple(evidence_files, EncryptingStream=PlainStream, DecryptingReader=PlainReader):
         yield

@@ -105,10 +105,10 @@ def _rotate(project: Project, number: int) -> dict[str, float]:
 
 def _fill(rows: int) -> None:
     """So many rows, a fifth of them records, sealed and indexed by the product."""
+    from django_faceprint.evidence.answers import content_index
     from django_faceprint.models import MediaAsset, UpstreamAnswer, VerificationSession
     from django_faceprint.privacy.blind_index import blind_index
     from django_faceprint.privacy.files import new_file_key, wrap_file_key
-    from django_faceprint.services.answers import content_index
 
     plan = sessions.plan()
     kinds = (MediaAsset.Kind.FACE, MediaAsset.Kind.VIDEO, MediaAsset.Kind.FRAME)
@@ -155,7 +155,7 @@ def main() -> None:
     set_up()
     from django.db import connection
 
-    from django_faceprint.services.rotation import rotate_keys
+    from django_faceprint.maintenance.rotation import rotate_keys
 
     connection.ensure_connection()
     sys.stdout.write("ready\n")

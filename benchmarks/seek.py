@@ -98,8 +98,8 @@ def _film(viewer: Any, size: int, *, encrypted: bool) -> Any:
     """An archived film of *size* bytes, written by the product."""
     from importlib.resources import files
 
+    from django_faceprint.evidence import files as evidence_files
     from django_faceprint.models import MediaAsset, VerificationSession
-    from django_faceprint.services import archive
 
     session = VerificationSession.objects.create(
         environment="sandbox", plan=sessions.plan(), application="default", created_by=viewer
@@ -115,9 +115,9 @@ def _film(viewer: Any, size: int, *, encrypted: bool) -> Any:
             yield bytes(min(left, _PIECE))
             left -= min(left, _PIECE)
 
-    (name,) = archive.reserve_names(session.pk, 1)
+    (name,) = evidence_files.reserve_names(session.pk, 1)
     with plain.files(encrypted=encrypted):
-        for column, value in archive.save(asset, name, content()).items():
+        for column, value in evidence_files.save(asset, name, content()).items():
             setattr(asset, column, value)
     asset.save()
     return asset

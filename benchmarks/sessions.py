@@ -24,10 +24,10 @@ def migrate() -> None:
 
 def start(count: int) -> None:
     """Sessions whose person has just passed and come back: all of it is still to be asked and fetched."""
+    from django_faceprint.base.deadlines import pending_ladder, session_deadlines
     from django_faceprint.clock import now
     from django_faceprint.models import VerificationSession
     from django_faceprint.privacy.blind_index import blind_index
-    from django_faceprint.services.deadlines import pending_ladder, session_deadlines
 
     moment = now()
     issued_at = moment - AGE
@@ -84,8 +84,8 @@ def verify(count: int, hashes: Sequence[str], archive: str) -> None:
 
     Every file is read back. Nothing else may lie in the folder of the archive.
     """
+    from django_faceprint.evidence.files import open_stored
     from django_faceprint.models import MediaAsset, UploadIntent, VerificationSession
-    from django_faceprint.services.archive import open_stored
 
     complete = VerificationSession.objects.filter(archive_state=VerificationSession.ArchiveState.COMPLETE)
     _require(complete.count() == count, f"{complete.count()} of {count} sessions are complete")

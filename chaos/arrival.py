@@ -10,18 +10,18 @@ from typing import Any
 
 from django.db.models import DateTimeField, ExpressionWrapper, F, Value
 
+from django_faceprint.engine import queue
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import schedule
 
 
 def aim(moment: datetime, **_: datetime | None) -> datetime:
     """In place of :func:`schedule.aim`, which is for sessions that are collected anew: they come now."""
-    return moment + schedule.BEHIND
+    return moment + queue.BEHIND
 
 
 def aim_of(session: VerificationSession, moment: datetime) -> datetime:
     """In place of :func:`schedule.aim_of`: the twin of the expression below."""
-    return session.created_at + schedule.BEHIND
+    return session.created_at + queue.BEHIND
 
 
 def aim_expression(moment: datetime) -> Any:
@@ -29,11 +29,11 @@ def aim_expression(moment: datetime) -> Any:
 
     Far in the future, so that no deadline ever seems to have gone by in the queue.
     """
-    return ExpressionWrapper(F("created_at") + Value(schedule.BEHIND), output_field=DateTimeField())
+    return ExpressionWrapper(F("created_at") + Value(queue.BEHIND), output_field=DateTimeField())
 
 
 def work_by_arrival() -> None:
     """From now on, in this process."""
-    schedule.aim = aim
-    schedule.aim_of = aim_of
-    schedule.aim_expression = aim_expression
+    queue.aim = aim
+    queue.aim_of = aim_of
+    queue.aim_expression = aim_expression

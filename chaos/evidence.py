@@ -7,9 +7,9 @@ from collections import defaultdict
 from datetime import datetime
 from pathlib import Path
 
+from django_faceprint.evidence.files import StorageFailed, open_stored
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
-from django_faceprint.services.archive import StorageFailed, open_stored
 
 from .verdict import Kept, StoredFile
 

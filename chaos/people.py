@@ -14,12 +14,12 @@ from typing import TypeVar
 from django.db import InterfaceError, OperationalError, connection
 
 from django_faceprint.client import Identity, MatchImage
+from django_faceprint.evidence.files import StorageFailed
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import VerificationSession
-from django_faceprint.services.archive import StorageFailed
-from django_faceprint.services.consent import Consent
-from django_faceprint.services.sessions import StartRequest, record_return, start_session
 from django_faceprint.tasks import wake_up
+from django_faceprint.verification.consent import Consent
+from django_faceprint.verification.sessions import StartRequest, record_return, start_session
 from example_project.demo.people import MATCH_PLANS, RETRY_PLANS, SPECIFIED_PLANS, Person, match_image
 
 from .upstream import Sandbox

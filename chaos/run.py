@@ -16,10 +16,10 @@ from django.core.management import call_command
 from django.db import InterfaceError, OperationalError, connection
 from django.db.models import Min
 
+from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
+from django_faceprint.evidence.files import INTENT_LIFE
+from django_faceprint.maintenance.retention import retain
 from django_faceprint.models import UploadIntent, VerificationSession
-from django_faceprint.services.archive import INTENT_LIFE
-from django_faceprint.services.plans import copy_sandbox_plans
-from django_faceprint.services.retention import retain
 from example_project.demo.people import RETRY_PLANS, Person
 
 from . import storage

@@ -21,13 +21,15 @@ from django.core.files.storage import FileSystemStorage
 from django.db import DatabaseError
 from django.utils.module_loading import import_string
 
+from django_faceprint.base import lease as leases
+from django_faceprint.maintenance.diagnosis import HEARTBEAT_MAX_AGE
+from django_faceprint.records import statistics
+
 from .clock import FileClock, now, system_clock
 from .conf import APPLICATION_KEYS, KEYS, conf
 from .exceptions import FaceprintConfigurationError
 from .hosts import unsafe_settings
 from .models.append_only import KEPT_AT_LEAST
-from .services import schedule, statistics
-from .services.diagnosis import HEARTBEAT_MAX_AGE
 from .tasks import FACEPRINT_BEAT_SCHEDULE
 
 STORAGE_ALIAS = "faceprint"
@@ -227,7 +229,7 @@ def check_return_hosts(**kwargs: Any) -> list[CheckMessage]:
 def check_time_limits(**kwargs: Any) -> list[CheckMessage]:
     """E013, E014: soft limit < hard limit < lease < the broker's visibility timeout."""
     return time_limit_messages(
-        schedule.SOFT_TIME_LIMIT, schedule.HARD_TIME_LIMIT, schedule.LEASE_SECONDS, _visibility_timeout()
+        leases.SOFT_TIME_LIMIT, leases.HARD_TIME_LIMIT, leases.LEASE_SECONDS, _visibility_timeout()
     )
 
 

@@ -10,14 +10,14 @@ This module imports no Django.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from .client.codes import UpstreamError
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Any
 
 __all__ = [
     "AuthenticationFailed",
     "BudgetExhausted",
+    "ErrorClass",
     "FaceprintConfigurationError",
     "FaceprintError",
     "HostDown",
@@ -27,8 +27,39 @@ __all__ = [
     "Throttled",
     "Unreachable",
     "UnsafeMedia",
+    "UpstreamError",
     "UrlExpired",
 ]
+
+
+class ErrorClass(StrEnum):
+    """What to do about an error."""
+
+    RETRY = "retry"
+    SLOW_DOWN = "slow_down"
+    REAUTHENTICATE = "reauthenticate"
+    NOT_STARTED = "not_started"
+    GONE = "gone"
+    CALLER = "caller"
+    VERIFICATION_FAILED = "verification_failed"
+    CONFIGURATION = "configuration"
+    UNKNOWN = "unknown"
+
+
+@dataclass(frozen=True)
+class UpstreamError:
+    """An error that Baidu answered.
+
+    ``message`` is Baidu's own text without control characters, long numbers, tokens and URLs, at most
+    200 characters; it is left out of ``repr``. ``log_id`` is "" when Baidu gave none.
+    """
+
+    endpoint: str
+    code: str
+    message: str = field(repr=False)
+    log_id: str
+    error_class: ErrorClass
+    http_status: int
 
 
 def _rebuild(kind: type[BaseException], args: tuple[object, ...], state: dict[str, Any]) -> BaseException:

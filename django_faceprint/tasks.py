@@ -14,12 +14,16 @@ from typing import Any
 from celery import shared_task
 from django.db import transaction
 
+from django_faceprint.audit import chain
+from django_faceprint.base import lease
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
+from django_faceprint.engine import queue
+from django_faceprint.engine import runner as collecting
+from django_faceprint.jobs import jobs as working
+from django_faceprint.maintenance import retention
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import access_chain, retention, rollups, schedule, statistics
-from django_faceprint.services import collect as collecting
-from django_faceprint.services import jobs as working
+from django_faceprint.records import rollups, statistics
 
 logger = logging.getLogger(__name__)
 
@@ -51,8 +55,8 @@ FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
 
 _limits: dict[str, Any] = {
     "ignore_result": True,
-    "soft_time_limit": schedule.SOFT_TIME_LIMIT,
-    "time_limit": schedule.HARD_TIME_LIMIT,
+    "soft_time_limit": lease.SOFT_TIME_LIMIT,
+    "time_limit": lease.HARD_TIME_LIMIT,
 }
 
 
@@ -60,7 +64,7 @@ _limits: dict[str, Any] = {
 def tick() -> None:
     """Wake what is due and work on it, when there is anything."""
     statistics.beat("tick")
-    if schedule.promote(now()) or schedule.is_anything_ready():
+    if queue.promote(now()) or queue.is_anything_ready():
         _work()
 
 
@@ -101,7 +105,7 @@ def rollup() -> None:
 @shared_task(name="faceprint.seal", **_limits)
 def seal() -> None:
     """Chain what has been added to the access log."""
-    access_chain.seal()
+    chain.seal()
 
 
 @shared_task(name="faceprint.alerts", **_limits)

@@ -16,9 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 if TYPE_CHECKING:
+    from django_faceprint.engine.runner import WorkReport
+
     from .models import VerificationSession
     from .sandbox.core import Sandbox
-    from .services.collect import WorkReport
 
 # The application's credentials that the sandbox knows.
 API_KEY = "sandbox-api-key"
@@ -53,7 +54,7 @@ class FaceprintSandbox:
 
         *outcome* is ``pass``, ``fail`` (with a *code* of API reference 4.3) or ``giveup``.
         """
-        from .services.sessions import record_return
+        from django_faceprint.verification.sessions import record_return
 
         self.sandbox.finish(session.verify_token or "", outcome, code)
         if outcome != "giveup":
@@ -64,7 +65,7 @@ class FaceprintSandbox:
     @staticmethod
     def work() -> WorkReport:
         """Do all that is due, as a Celery worker would."""
-        from .services.collect import collect_due
+        from django_faceprint.engine.runner import collect_due
 
         return collect_due(budget=WORK_BUDGET, monotonic=time.monotonic)
 
@@ -72,8 +73,9 @@ class FaceprintSandbox:
 @pytest.fixture
 def faceprint_sandbox(settings: Any, db: None, tmp_path: Path) -> Iterator[FaceprintSandbox]:
     """A running sandbox; settings, plans and the evidence storage of this test belong to it alone."""
+    from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
+
     from .sandbox.server import SandboxServer
-    from .services.plans import copy_sandbox_plans
 
     # A sandbox on loopback is refused in production, and pytest-django turns DEBUG off.
     settings.DEBUG = True

@@ -25,8 +25,8 @@ from django.views.decorators.http import require_safe
 
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import sessions
 from django_faceprint.tasks import wake_up
+from django_faceprint.verification import sessions
 
 #: What is added to the host's return URL, so that it knows which session has come back.
 SESSION_PARAMETER = "faceprint_session"

@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 from django_faceprint.testing import _faceprint_log_may_be_emptied  # noqa: F401  (a fixture)
+from tests.scenario import assert_archived, failing, scenario  # noqa: F401  (fixtures)
 
 # .ci/run sets it after it has installed what the tests can use: a skip is then a failure.
 NO_SKIPS = os.environ.get("FACEPRINT_NO_SKIPS", "") not in ("", "0")
@@ -160,6 +161,6 @@ def sandbox(settings: Any, clock: Any) -> Iterator[Any]:
 @pytest.fixture
 def plans(transactional_db: None, sandbox: Any) -> dict[str, Any]:
     """The sandbox's plans as rows, by plan ID. Real transactions: the engine refuses to work inside one."""
-    from django_faceprint.services.plans import copy_sandbox_plans
+    from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
 
     return {plan.plan_id: plan for plan in copy_sandbox_plans()}

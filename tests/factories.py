@@ -12,11 +12,12 @@ from typing import Any
 
 from PIL import Image
 
+from django_faceprint.base import deadlines
+from django_faceprint.base.lease import Lease
 from django_faceprint.clock import now
+from django_faceprint.evidence import files as evidence_files
 from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
-from django_faceprint.services import archive, deadlines
-from django_faceprint.services.schedule import Lease
 
 NAME = "张三丰"
 NUMBER = "11010519491231002X"
@@ -138,7 +139,7 @@ def make_stored_asset(
         data = video_bytes() if asset.is_video else image_bytes()
     session.refresh_from_db(fields=["lease_epoch"])
     lease = Lease(session.pk, session.lease_epoch)
-    archive.store(lease, asset, [data] if isinstance(data, bytes) else data)
+    evidence_files.store(lease, asset, [data] if isinstance(data, bytes) else data)
     return asset
 
 

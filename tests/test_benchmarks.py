@@ -12,9 +12,9 @@ import pytest
 
 from benchmarks import claims, plain, statements, upstream
 from benchmarks.report import Goal, Report, Spread
-from django_faceprint.media_types import MP4, describe_image, describe_video
+from django_faceprint.evidence import files
+from django_faceprint.evidence.media_types import MP4, describe_image, describe_video
 from django_faceprint.privacy.files import EncryptingStream
-from django_faceprint.services import archive
 from tests.factories import image_bytes, make_asset, make_passed_session
 
 
@@ -59,16 +59,16 @@ def test_only_the_cipher_of_files_is_exchanged(encrypted: bool) -> None:
     asset = make_asset(make_passed_session(), "face")
     data = image_bytes()
     with plain.files(encrypted=encrypted):
-        columns = archive.save(asset, f"benchmark/{asset.public_id}", [data])
+        columns = files.save(asset, f"benchmark/{asset.public_id}", [data])
         for name, value in columns.items():
             setattr(asset, name, value)
-        with archive.open_stored(asset) as reader:
+        with files.open_stored(asset) as reader:
             assert reader.read_all() == data
             assert b"".join(reader.iter_range(10, 99)) == data[10:99]
-    with archive.storage().open(asset.stored_name) as file:
+    with files.storage().open(asset.stored_name) as file:
         assert (file.read() == data) != encrypted
     assert (asset.sha256, asset.size) == (hashlib.sha256(data).hexdigest(), len(data))
-    assert archive.EncryptingStream is EncryptingStream
+    assert files.EncryptingStream is EncryptingStream
 
 
 def test_statements_are_counted_by_verb_and_table(tmp_path: Path) -> None:

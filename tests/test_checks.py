@@ -16,7 +16,7 @@ from django_faceprint.clock import FileClock, now
 from django_faceprint.conf import conf
 from django_faceprint.models import Heartbeat
 from django_faceprint.privacy.keys import generate_key
-from django_faceprint.services import statistics
+from django_faceprint.records import statistics
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE
 
 ROOT = Path(__file__).parent.parent

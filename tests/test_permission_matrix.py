@@ -23,6 +23,8 @@ from django.urls import URLPattern, URLResolver, reverse
 
 from django_faceprint import urls as browser_urls
 from django_faceprint.api import urls as api_urls
+from django_faceprint.audit.access import Actor
+from django_faceprint.jobs.jobs import start, work_on_jobs
 from django_faceprint.models import (
     AccessLog,
     Alert,
@@ -32,10 +34,8 @@ from django_faceprint.models import (
     UpstreamAnswer,
     VerificationSession,
 )
-from django_faceprint.services.access import Actor
-from django_faceprint.services.jobs import start, work_on_jobs
-from django_faceprint.services.selection import Selection
-from django_faceprint.services.sessions import return_token
+from django_faceprint.records.filters import Selection
+from django_faceprint.verification.sessions import return_token
 from tests import factories
 
 pytestmark = pytest.mark.django_db

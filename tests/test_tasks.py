@@ -8,7 +8,7 @@ from datetime import timedelta
 import pytest
 
 from django_faceprint import tasks
-from django_faceprint.services.collect import WorkReport
+from django_faceprint.engine.runner import WorkReport
 
 
 @pytest.fixture

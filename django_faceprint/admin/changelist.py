@@ -17,7 +17,7 @@ from django.utils.functional import Promise
 from django.utils.text import capfirst
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.services.selection import Selection
+from django_faceprint.records.filters import Selection
 
 from .filters import FilterBar, names_of
 

@@ -11,7 +11,7 @@ from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.services.certificates import certificate_name
+from django_faceprint.models.certificates import certificate_name
 
 from . import record, words
 

@@ -31,7 +31,7 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import Alert, Dashboard, Plan, UpstreamCall, VerificationSession
-from django_faceprint.services import rollups, statistics
+from django_faceprint.records import rollups, statistics
 
 from . import record, words
 from .pages import page

@@ -22,12 +22,13 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
+from django_faceprint.audit.access import Actor, Reason
+from django_faceprint.evidence import erasure
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import Erasure, Job, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
-from django_faceprint.services import consent, erasure
-from django_faceprint.services.access import Actor, Reason
-from django_faceprint.services.selection import Selection
+from django_faceprint.records.filters import Selection
+from django_faceprint.verification import consent
 
 from . import jobs, record
 from .pages import fresh, page

@@ -12,13 +12,8 @@ from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.conf import conf
 from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.services.certificates import CERTIFICATE_TYPES
-from django_faceprint.services.selection import (
-    DEFAULT_SPAN,
-    LONGEST_TEXT,
-    MOST_ATTEMPTS,
-    Selection,
-)
+from django_faceprint.models.certificates import CERTIFICATE_TYPES
+from django_faceprint.records.filters import DEFAULT_SPAN, LONGEST_TEXT, MOST_ATTEMPTS, Selection
 
 from . import words
 

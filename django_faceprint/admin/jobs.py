@@ -28,13 +28,14 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
+from django_faceprint.audit.access import Actor, Reason, checked_reason, record_access
+from django_faceprint.evidence.serving import attachment
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.media_response import attachment
+from django_faceprint.jobs import jobs
 from django_faceprint.models import AccessLog, Job
-from django_faceprint.services import jobs, upstream
-from django_faceprint.services.access import Actor, Reason, checked_reason, record_access
-from django_faceprint.services.selection import Selection
+from django_faceprint.records.filters import Selection
 from django_faceprint.tasks import wake_up_for_jobs
+from django_faceprint.upstream import clients
 
 from . import words
 from .columns import badge
@@ -102,7 +103,7 @@ def begin(
         model_admin.message_user(request, refused, messages.ERROR)
         return None
     # Where the host has each request in a transaction, a worker does all of it.
-    if not upstream.is_inside_transaction():
+    if not clients.is_inside_transaction():
         jobs.work_on(job, until=monotonic() + AT_ONCE.total_seconds(), monotonic=monotonic)
     if job.is_unfinished:
         wake_up_for_jobs()

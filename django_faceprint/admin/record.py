@@ -16,6 +16,8 @@ from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
+from django_faceprint.evidence.expected import reason_in_words
+from django_faceprint.evidence.thumbnails import open_thumbnail_of
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
@@ -24,16 +26,14 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
+from django_faceprint.models.certificates import certificate_name
 from django_faceprint.models.session import NOT_LISTED
 from django_faceprint.privacy.blind_index import normalise
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
 from django_faceprint.privacy.redaction import redacted
-from django_faceprint.services.certificates import certificate_name
-from django_faceprint.services.consent import needs_guardian, of_session
-from django_faceprint.services.evidence import reason_in_words
-from django_faceprint.services.lookup import others_of_person
-from django_faceprint.services.thumbnails import open_thumbnail_of
+from django_faceprint.records.lookup import others_of_person
+from django_faceprint.verification.consent import needs_guardian, of_session
 
 from . import words
 from .changelist import NEWEST_FIRST, ORDERS, Asked, Order

@@ -24,20 +24,15 @@ from django.utils.translation import gettext, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from django_faceprint.media_response import media_response, record_look
+from django_faceprint.audit.access import REVEALED_FOR, Actor, Reason, earlier_reason, record_access
+from django_faceprint.engine import refresh
+from django_faceprint.evidence.erasure import sessions_of_person
+from django_faceprint.evidence.serving import media_response, record_look
 from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
 from django_faceprint.models.session import NOT_LISTED
-from django_faceprint.services import asking, lookup
-from django_faceprint.services.access import (
-    REVEALED_FOR,
-    Actor,
-    Reason,
-    earlier_reason,
-    record_access,
-)
-from django_faceprint.services.erasure import sessions_of_person
-from django_faceprint.services.lookup import MOST_TEXTS
-from django_faceprint.services.selection import MOST_ROWS, Selection
+from django_faceprint.records import lookup
+from django_faceprint.records.filters import MOST_ROWS, Selection
+from django_faceprint.records.lookup import MOST_TEXTS
 from django_faceprint.tasks import wake_up
 
 from . import columns, erasing, jobs, record, words
@@ -442,7 +437,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session = self._visible(request).filter(pk=pk).first()
         if session is None:
             raise Http404
-        problem = asking.ask(session, kind, actor=Actor.of(request, CHANNEL))
+        problem = refresh.ask(session, kind, actor=Actor.of(request, CHANNEL))
         if problem:
             self.message_user(request, _LEFT_ALONE[problem], messages.WARNING)
         else:
@@ -637,13 +632,13 @@ _FETCHED = _(
     "What is not in the archive is fetched as soon as a worker is free. Reload this page in a few seconds."
 )
 _LEFT_ALONE = {
-    asking.FINISHED: _(
+    refresh.FINISHED: _(
         "Nothing was asked: this record is finished and Baidu has nothing more to tell. "
         "To fetch files again, use “Archive again”."
     ),
-    asking.UNDECIDED: _("Nothing was fetched: there are files only after a verification passed or failed."),
-    asking.NO_TOKEN: _("Nothing was fetched: the token was erased, and without it Baidu gives nothing."),
-    asking.BUSY: _("Nothing was changed: a worker is on this record now. Try again in some minutes."),
+    refresh.UNDECIDED: _("Nothing was fetched: there are files only after a verification passed or failed."),
+    refresh.NO_TOKEN: _("Nothing was fetched: the token was erased, and without it Baidu gives nothing."),
+    refresh.BUSY: _("Nothing was changed: a worker is on this record now. Try again in some minutes."),
 }
 _ASKED_MANY = {
     Job.Kind.QUERY_NOW: ngettext_lazy(

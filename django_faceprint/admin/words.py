@@ -8,12 +8,12 @@ from django.utils.functional import Promise
 from django.utils.translation import gettext, pgettext_lazy
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.client.codes import TABLE, ErrorClass, explain
+from django_faceprint.client.codes import TABLE, explain
 from django_faceprint.conf import conf
-from django_faceprint.exceptions import InvalidInput
+from django_faceprint.evidence.expected import REASONS
+from django_faceprint.exceptions import ErrorClass, InvalidInput
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSession
-from django_faceprint.services.evidence import REASONS
-from django_faceprint.services.problems import UNSAFE_MEDIA
+from django_faceprint.upstream.errors import UNSAFE_MEDIA
 
 #: Less time than this to an archive deadline is shown in red.
 URGENT = timedelta(hours=6)

@@ -10,9 +10,9 @@ from enum import StrEnum
 from django.db.models import QuerySet
 
 from django_faceprint.models import Alert, AlertRule
-from django_faceprint.services import statistics
-from django_faceprint.services.budget import persistent_quota_problems
-from django_faceprint.services.statistics import Share
+from django_faceprint.records import statistics
+from django_faceprint.records.statistics import Share
+from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
 Condition = AlertRule.Condition
 

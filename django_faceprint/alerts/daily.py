@@ -12,10 +12,11 @@ from django.utils import timezone
 from django.utils.formats import date_format
 from django.utils.translation import gettext
 
+from django_faceprint.audit import chain
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import AccessLog, Alert, AlertRule, Heartbeat, VerificationSession
-from django_faceprint.services import access_chain, statistics
+from django_faceprint.records import statistics
 
 from .mail import Story, deliver, local_time, one_line, site_language
 
@@ -95,7 +96,7 @@ def _story(until: datetime) -> Story:
             for action in AccessLog.Action
             if action in looks
         ),
-        (gettext("Head of the access log"), access_chain.head() or "–"),
+        (gettext("Head of the access log"), chain.head() or "–"),
         (gettext("Environment"), conf.environment),
     ]
     return Story(subject=one_line(f"[faceprint] {headline}"), headline=headline, lines=lines)

@@ -7,9 +7,10 @@ from datetime import datetime
 
 from django.db import IntegrityError, transaction
 
+from django_faceprint.base import events
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule
-from django_faceprint.services import events, statistics
+from django_faceprint.records import statistics
 
 from .conditions import Finding, Outcome, examine
 from .mail import send_due_mails

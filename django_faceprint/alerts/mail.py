@@ -30,11 +30,11 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
+from django_faceprint.base.lease import LEASE
 from django_faceprint.client import ENDPOINTS
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import Alert, AlertRule
-from django_faceprint.services.schedule import LEASE
 
 logger = logging.getLogger(__name__)
 

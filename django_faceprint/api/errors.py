@@ -21,8 +21,10 @@ from rest_framework import exceptions
 from rest_framework.response import Response
 from rest_framework.settings import api_settings
 
+from django_faceprint.base.lease import LeaseLost
 from django_faceprint.client import MESSAGES, ErrorClass, UpstreamError, explain
 from django_faceprint.client.codes import SUBMIT_ENDPOINTS
+from django_faceprint.evidence.files import StorageFailed
 from django_faceprint.exceptions import (
     BudgetExhausted,
     FaceprintConfigurationError,
@@ -36,8 +38,6 @@ from django_faceprint.exceptions import (
 )
 from django_faceprint.models import VerificationSession
 from django_faceprint.privacy.keys import SealBroken
-from django_faceprint.services.archive import StorageFailed
-from django_faceprint.services.schedule import LeaseLost
 
 from .schema import PROBLEM
 

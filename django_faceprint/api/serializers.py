@@ -18,20 +18,21 @@ from rest_framework.request import Request
 from rest_framework.reverse import reverse
 from rest_framework.settings import api_settings
 
+from django_faceprint.audit.access import LONGEST_REASON
 from django_faceprint.client.inputs import CONTROLS, MAX_IMAGE_BASE64
 from django_faceprint.clock import now
+from django_faceprint.evidence.erasure import LONGEST_REASON as LONGEST_ERASURE_REASON
+from django_faceprint.evidence.expected import reason_in_words
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_card
-from django_faceprint.services import consent as consents
-from django_faceprint.services import sessions
-from django_faceprint.services.access import LONGEST_REASON
-from django_faceprint.services.consent import LONGEST_REFERENCE
-from django_faceprint.services.erasure import LONGEST_REASON as LONGEST_ERASURE_REASON
-from django_faceprint.services.evidence import reason_in_words
-from django_faceprint.services.texts import REFERENCE_MAX
+from django_faceprint.verification import consent as consents
+from django_faceprint.verification import sessions
+from django_faceprint.verification.consent import LONGEST_REFERENCE
+from django_faceprint.verification.texts import REFERENCE_MAX
 
 from .permissions import is_creator, may_view_media
+from .problems import Described
 from .schema import field_schema
 
 Status = VerificationSession.Status
@@ -47,15 +48,6 @@ UNREADABLE = "****"
 
 # A name of a field, as opposed to a value that slipped into a name's place.
 _FIELD_NAME = re.compile(r"[A-Za-z_][A-Za-z_-]{0,39}")
-
-
-class Described(serializers.Serializer):
-    """Named in an OpenAPI description so that it does not meet a ``Session`` or ``Plan`` of the host's."""
-
-    def __init_subclass__(cls, **kwargs: Any) -> None:
-        super().__init_subclass__(**kwargs)
-        name = cls.__name__.removesuffix("Serializer")
-        cls.Meta = type("Meta", (), {"ref_name": f"Faceprint{name}"})  # type: ignore[attr-defined]
 
 
 # --- what comes in ------------------------------------------------------------------------------
@@ -582,33 +574,3 @@ class PlanSerializer(Described):
     identity_entry = serializers.ChoiceField(choices=Plan.IdentityEntry.choices)
     accepts_non_mainland = serializers.BooleanField()
     requires = RequirementsSerializer(source="*")
-
-
-class FieldProblemSerializer(Described):
-    """One refused value."""
-
-    field = serializers.CharField(allow_null=True)
-    code = serializers.CharField()
-    detail = serializers.CharField()
-
-
-class UpstreamProblemSerializer(Described):
-    """What Baidu answered; give ``log_id`` to Baidu's support."""
-
-    code = serializers.CharField()
-    log_id = serializers.CharField()
-
-
-class ProblemSerializer(Described):
-    """A problem (RFC 9457). No value that the caller sent is repeated in it."""
-
-    type = serializers.CharField()
-    title = serializers.CharField()
-    status = serializers.IntegerField()
-    detail = serializers.CharField()
-    code = serializers.CharField(help_text=_("What went wrong, for programs."))
-    field = serializers.CharField(allow_null=True, help_text=_("The input that it is about, if one."))
-    session = serializers.UUIDField(required=False, help_text=_("The session that it is about, if one."))
-    errors = FieldProblemSerializer(many=True, required=False)  # type: ignore[assignment]
-    upstream = UpstreamProblemSerializer(required=False)
-    retry_after = serializers.IntegerField(required=False, help_text=_("Seconds."))

@@ -22,15 +22,17 @@ from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
+from django_faceprint.audit.access import Actor, checked_reason, record_access
 from django_faceprint.client import Identity, MatchImage
+from django_faceprint.engine import refresh
+from django_faceprint.evidence import erasure
+from django_faceprint.evidence.serving import media_response, record_look
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.media_response import media_response, record_look
 from django_faceprint.models import AccessLog, Erasure, MediaAsset, Plan, VerificationSession
-from django_faceprint.services import collect, erasure, sessions
-from django_faceprint.services import consent as consents
-from django_faceprint.services.access import Actor, checked_reason, record_access
-from django_faceprint.services.consent import Consent
 from django_faceprint.tasks import wake_up
+from django_faceprint.verification import consent as consents
+from django_faceprint.verification import sessions
+from django_faceprint.verification.consent import Consent
 
 from . import filters, serializers
 from .errors import Problem, answer_problem
@@ -278,7 +280,7 @@ class RefreshView(FaceprintView):
         session = self.find_session(request, id)
         sessions.refuse_erased(session)
         record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
-        collect.make_due(session)
+        refresh.make_due(session)
         wake_up(session)
         return Response(self.shown(request, session), 202)
 

@@ -11,10 +11,11 @@
 
 from __future__ import annotations
 
+from ..exceptions import ErrorClass, UpstreamError
 from .api import Answer, FaceprintClient, VerifyToken
 from .auth import AccessToken, AccessTokenAuth, Authentication, Authorization, MemoryTokenStore, TokenStore
 from .breaker import Breakers
-from .codes import ENDPOINTS, ErrorClass, UpstreamError, classify, explain
+from .codes import ENDPOINTS, classify, explain
 from .download import Download, Downloader, MediaBody
 from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
 from .pictures import decode_picture, remembering_pictures

@@ -9,11 +9,10 @@ from datetime import datetime
 from typing import Any, Generic, TypeVar
 from urllib.parse import quote, urlsplit
 
-from ..exceptions import AuthenticationFailed, Rejected
+from ..exceptions import AuthenticationFailed, ErrorClass, Rejected, UpstreamError
 from . import codes, results
 from .auth import AccessTokenAuth, Authentication, Authorization, TokenStore
 from .breaker import Breakers
-from .codes import ErrorClass, UpstreamError
 from .connections import ClosedOnLeaving
 from .inputs import Identity, MatchImage, checked_plan_id, invalid
 from .results import AllResult, DetailResult, MediaResult, SimpleResult, StatResult

@@ -11,8 +11,15 @@ from dataclasses import dataclass, field
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..exceptions import AuthenticationFailed, FaceprintConfigurationError, FaceprintError, Rejected
-from .codes import OAUTH_TOKEN, ErrorClass, UpstreamError
+from ..exceptions import (
+    AuthenticationFailed,
+    ErrorClass,
+    FaceprintConfigurationError,
+    FaceprintError,
+    Rejected,
+    UpstreamError,
+)
+from .codes import OAUTH_TOKEN
 
 if TYPE_CHECKING:
     from .transport import Transport

@@ -9,9 +9,10 @@ from __future__ import annotations
 import re
 import unicodedata
 from collections.abc import Iterable
-from dataclasses import dataclass, field
-from enum import StrEnum
+from dataclasses import dataclass
 from typing import Final
+
+from ..exceptions import ErrorClass
 
 OAUTH_TOKEN: Final = "oauth_token"  # noqa: S105
 VERIFY_TOKEN_GENERATE: Final = "verify_token_generate"  # noqa: S105
@@ -46,36 +47,6 @@ SUBMIT_ENDPOINTS: Final = frozenset({IDCARD_SUBMIT, UPLOAD_MATCH_IMAGE})
 NO_CODE: Final = "unknown"
 
 MAX_MESSAGE = 200
-
-
-class ErrorClass(StrEnum):
-    """What to do about an error."""
-
-    RETRY = "retry"
-    SLOW_DOWN = "slow_down"
-    REAUTHENTICATE = "reauthenticate"
-    NOT_STARTED = "not_started"
-    GONE = "gone"
-    CALLER = "caller"
-    VERIFICATION_FAILED = "verification_failed"
-    CONFIGURATION = "configuration"
-    UNKNOWN = "unknown"
-
-
-@dataclass(frozen=True)
-class UpstreamError:
-    """An error that Baidu answered.
-
-    ``message`` is Baidu's own text without control characters, long numbers, tokens and URLs, at most
-    200 characters; it is left out of ``repr``. ``log_id`` is "" when Baidu gave none.
-    """
-
-    endpoint: str
-    code: str
-    message: str = field(repr=False)
-    log_id: str
-    error_class: ErrorClass
-    http_status: int
 
 
 def gettext_noop(message: str) -> str:

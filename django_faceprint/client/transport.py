@@ -24,23 +24,16 @@ from urllib3.exceptions import HTTPError
 
 from ..exceptions import (
     AuthenticationFailed,
+    ErrorClass,
     FaceprintConfigurationError,
     Rejected,
     SessionGone,
     Throttled,
     Unreachable,
+    UpstreamError,
 )
 from .breaker import Breakers
-from .codes import (
-    NO_CODE,
-    OAUTH_TOKEN,
-    ErrorClass,
-    UpstreamError,
-    classify,
-    clean_code,
-    clean_log_id,
-    clean_message,
-)
+from .codes import NO_CODE, OAUTH_TOKEN, classify, clean_code, clean_log_id, clean_message
 from .connections import BUFFER, Limits, bound, exchange
 
 USER_AGENT = f"django-faceprint (Python {platform.python_version()})"

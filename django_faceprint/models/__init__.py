@@ -1,4 +1,4 @@
-"""Rows and questions about them. Only ``django_faceprint.services`` changes sessions and assets."""
+"""Rows and questions about them. The rooms above change them; nobody else does."""
 
 from . import lookups as lookups  # registers them
 from .access import AccessLog, AccessReason, AccessSeal

@@ -14,7 +14,7 @@ class Rollup(models.Model):
     Sessions count in the hour in which they were created, whatever comes later; calls in that in which they
     were made. ``plan`` is the key of the plan's row, 0 where there is none. ``total`` is a sum in the unit
     of the metric (seconds for calls), 0 where only the count means something. A new metric needs no
-    migration. Written by ``services.rollups`` only, and never a place for anything about a person.
+    migration. Written by ``records.rollups`` only, and never a place for anything about a person.
     """
 
     environment = models.CharField(max_length=10, choices=VerificationSession.Environment.choices)

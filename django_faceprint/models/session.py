@@ -79,7 +79,7 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
 class VerificationSession(models.Model):
     """One verification of one person: identity, H5 page, verdict, evidence and its deadlines.
 
-    Rows are created and changed by ``django_faceprint.services`` only. Names, numbers, the
+    Rows are created and changed by the rooms above the models only. Names, numbers, the
     verify_token and OCR texts are encrypted with the row's ``public_id`` as associated data.
 
     Scheduling: exactly one of ``wake_at`` (asleep or leased until then) and ``ready_deadline``

@@ -6,16 +6,16 @@ import dataclasses
 import ipaddress
 import json
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from .clock import ClockFileError
+from .core import Sandbox
 from .faults import InvalidRule, Rule
 from .message import Request, Response
 from .pages import PageRefused
 from .store import Script
 
-if TYPE_CHECKING:
-    from .core import Sandbox
+CONTROL_PATH = "/_sandbox/"
 
 
 class ControlError(Exception):
@@ -27,7 +27,7 @@ class ControlError(Exception):
 
 
 class ControlApi:
-    """Reads and changes a sandbox over HTTP, for loopback peers only."""
+    """A sandbox with its control API over HTTP, which answers loopback peers only."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -45,10 +45,12 @@ class ControlApi:
         }
 
     def handle(self, request: Request) -> Response:
-        """Answer a control request."""
+        """Answer a control request; any other goes to the sandbox itself."""
+        if not request.path.startswith(CONTROL_PATH):
+            return self._sandbox.handle(request)
         try:
             self._refuse_strangers(request)
-            name = request.path.removeprefix("/_sandbox/").rstrip("/")
+            name = request.path.removeprefix(CONTROL_PATH).rstrip("/")
             if name.startswith("plans/"):
                 methods: dict[str, Callable[[Request], Any]] = {"PUT": self._put_plan}
             else:

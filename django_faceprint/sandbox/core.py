@@ -13,7 +13,7 @@ Addresses
 * ``GET /face/print/?token=…[&successUrl=…&failedUrl=…]``: the H5 page, see below
 * ``GET|HEAD /solution/faceprint/image/query?verify_token=…``: the picture of result/simple
 * ``GET|HEAD /v1/sandbox-media/…?authorization=…``: signed media (Range, ETag)
-* ``/_sandbox/…``: the control API
+* ``/_sandbox/…``: the control API, answered by :class:`~django_faceprint.sandbox.control.ControlApi`
 
 The H5 page, for a script
 -------------------------
@@ -95,7 +95,6 @@ from PIL import Image
 
 from . import faults, pages
 from .clock import BEIJING, ClockFileError, SandboxClock
-from .control import ControlApi
 from .faults import FaultBook, Rule
 from .media import (
     DEFAULT_IMAGE_SIZE,
@@ -125,7 +124,6 @@ OAUTH_PATH = "/oauth/2.0/token"
 PAGE_PATHS = ("/face/print", "/face/print/")
 SIMPLE_IMAGE_PATH = "/solution/faceprint/image/query"
 MEDIA_PATH = "/v1/sandbox-media/"
-CONTROL_PATH = "/_sandbox/"
 
 GONE_MESSAGE = "Token无效或者已过期"
 SIGNED_SECONDS = 86400
@@ -201,7 +199,6 @@ class Sandbox:
         self.faults = FaultBook(seed)
         self._random = random.Random(seed)  # noqa: S311 -- scores and log ids, no secrets
         self._signing_key = secrets.token_bytes(32)
-        self._control = ControlApi(self)
 
     def reset(self) -> None:
         """Forget sessions, tokens, faults, scripts, switches and changes of plans. The clock stays."""
@@ -237,8 +234,6 @@ class Sandbox:
 
     def handle(self, request: Request) -> Response:
         """Answer a request. Never raises for anything that came over the wire."""
-        if request.path.startswith(CONTROL_PATH):
-            return self._control.handle(request)
         endpoint = self._endpoint(request)
         rule = None
         if endpoint and not self.faults.empty:

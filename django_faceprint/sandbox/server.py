@@ -14,6 +14,7 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
+from .control import ControlApi
 from .core import Sandbox
 from .message import Request, Response
 
@@ -62,7 +63,7 @@ class SandboxServer:
             raise
         if sandbox is not None and sandbox.public_url is None:
             sandbox.public_url = self.url
-        self._http.sandbox = self.sandbox
+        self._http.control = ControlApi(self.sandbox)
         self._http.log = log
         self._thread: Thread | None = None
 
@@ -133,7 +134,7 @@ class _HTTPServer(ThreadingHTTPServer):
     daemon_threads = True
     block_on_close = True
     request_queue_size = 256
-    sandbox: Sandbox
+    control: ControlApi
     log: Callable[[str], None] | None
 
     def __init__(self, address: tuple[str, int], handler: type[_Handler], *, family: int) -> None:
@@ -196,7 +197,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         headers = {name.lower(): value for name, value in self.headers.items()}
         request = Request(self.command, self.path, headers, body, self.client_address[0])
-        response = self.server.sandbox.handle(request)
+        response = self.server.control.handle(request)
         if self.server.log is not None:
             self.server.log(f"{self.command} {_loggable(request)} {response.status}")
         try:

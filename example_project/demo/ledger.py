@@ -10,9 +10,9 @@ from typing import Any
 
 import requests
 
+from django_faceprint.evidence.files import open_stored
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
-from django_faceprint.services.archive import open_stored
 
 from .processes import DemoFailed
 

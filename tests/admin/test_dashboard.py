@@ -16,8 +16,8 @@ from django.test.html import Element, parse_html
 from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.models import AccessLog, AlertRule, MediaAsset, VerificationSession
-from django_faceprint.services import rollups, statistics
-from django_faceprint.services.rollups import roll_up
+from django_faceprint.records import rollups, statistics
+from django_faceprint.records.rollups import roll_up
 from tests import factories
 
 from .conftest import SECRETS

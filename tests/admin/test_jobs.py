@@ -19,8 +19,8 @@ from django.test import Client
 from django.urls import reverse
 
 from django_faceprint.clock import now
+from django_faceprint.jobs import jobs
 from django_faceprint.models import AccessLog, AccessReason, Job, VerificationSession
-from django_faceprint.services import jobs
 from tests import factories
 
 from .test_sessions import LIST, messages_of, text_of
@@ -46,8 +46,8 @@ def auditor(login: Callable[..., Client]) -> Client:
 def later(monkeypatch: pytest.MonkeyPatch) -> None:
     """Requests do not work on jobs by themselves for longer than one step of three rows."""
     monkeypatch.setattr("django_faceprint.admin.jobs.AT_ONCE", timedelta(0))
-    monkeypatch.setattr("django_faceprint.services.jobs.ROWS_OF_PART", 3)
-    monkeypatch.setattr("django_faceprint.services.jobs.ROWS_OF_STEP", 3)
+    monkeypatch.setattr("django_faceprint.jobs.jobs.ROWS_OF_PART", 3)
+    monkeypatch.setattr("django_faceprint.jobs.jobs.ROWS_OF_STEP", 3)
 
 
 def choose(client: Client, action: str, query: str = "", *chosen: VerificationSession) -> Any:

@@ -7,8 +7,8 @@ import pytest
 from django.core import mail
 from django.test import Client
 
+from django_faceprint.audit.chain import seal
 from django_faceprint.models import AccessLog, AccessReason, Alert, AlertRule, Plan
-from django_faceprint.services.access_chain import seal
 from tests import factories
 
 from .test_sessions import messages_of, text_of

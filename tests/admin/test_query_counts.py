@@ -13,10 +13,10 @@ from django.test import Client
 from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.admin.sessions import VerificationSessionAdmin
+from django_faceprint.audit.access import Actor
+from django_faceprint.jobs import jobs
 from django_faceprint.models import MediaAsset
-from django_faceprint.services import jobs
-from django_faceprint.services.access import Actor
-from django_faceprint.services.selection import Selection
+from django_faceprint.records.filters import Selection
 from tests import factories
 
 from .test_list import link

@@ -259,7 +259,7 @@ def test_more_records_than_a_page_are_cut_with_a_word(
 ) -> None:
     factories.make_session()
     factories.make_session()
-    monkeypatch.setattr("django_faceprint.services.lookup.MOST_HITS", 2)
+    monkeypatch.setattr("django_faceprint.records.lookup.MOST_HITS", 2)
     html = look_up(revealer, factories.NUMBER).content.decode()
     assert html.count("/change/") == 2
     assert "Older records are left out here." in html

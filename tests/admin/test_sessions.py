@@ -19,6 +19,7 @@ from django.urls import reverse
 from django.views.debug import ExceptionReporter
 
 from django_faceprint.clock import now
+from django_faceprint.evidence.thumbnails import make_thumbnail
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
@@ -28,7 +29,6 @@ from django_faceprint.models import (
 )
 from django_faceprint.privacy.files import seal_thumbnail, unwrap_file_key
 from django_faceprint.privacy.keys import generate_key
-from django_faceprint.services.thumbnails import make_thumbnail
 from tests import factories
 
 from .conftest import SECRETS
@@ -228,7 +228,7 @@ def test_a_text_that_is_looked_for_is_in_no_report_of_an_error(
 
     settings.DEBUG = False
     viewer.raise_request_exception = False
-    monkeypatch.setattr("django_faceprint.services.lookup._look_up", fail)
+    monkeypatch.setattr("django_faceprint.records.lookup._look_up", fail)
     got_request_exception.connect(report)
     try:
         assert look_up(viewer, factories.NUMBER).status_code == 500

@@ -10,9 +10,9 @@ import pytest
 from django_faceprint.alerts.conditions import Outcome, examine
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
-from django_faceprint.services import statistics
-from django_faceprint.services.budget import Budget
-from django_faceprint.services.statistics import Share
+from django_faceprint.records import statistics
+from django_faceprint.records.statistics import Share
+from django_faceprint.upstream.rate_limit import Budget
 from tests.alerts.conftest import Enable, attempts, calls, decided, refusing
 from tests.factories import make_asset, make_call, make_passed_session, make_plan, make_session
 

@@ -13,9 +13,9 @@ from django.db import connection
 from django_faceprint import tasks
 from django_faceprint.alerts import daily
 from django_faceprint.alerts.daily import send_daily_mail
+from django_faceprint.audit.chain import head, seal
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog, AlertRule, Heartbeat
-from django_faceprint.services.access_chain import head, seal
 from tests import factories
 from tests.alerts.conftest import Enable
 

@@ -17,7 +17,7 @@ from django_faceprint.alerts.conditions import unacknowledged_loss
 from django_faceprint.alerts.evaluation import EvaluationReport, evaluate
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset, UpstreamCall
-from django_faceprint.services import statistics
+from django_faceprint.records import statistics
 from tests.alerts.conftest import Enable, calls
 from tests.factories import make_asset, make_passed_session
 

@@ -11,18 +11,13 @@ from django.contrib.auth.models import Permission
 from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
-from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.models import VerificationSession
 from tests.factories import NUMBER
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 NAME = "张三"
 IDENTITY = {"name": NAME, "number": NUMBER}
 ROOT = "/api/faceprint/"
-
-
-@pytest.fixture
-def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
-    return Story(sandbox, plans)
 
 
 @pytest.fixture
@@ -43,7 +38,7 @@ def caller(transactional_db: None) -> Callable[..., APIClient]:
 
 
 @pytest.fixture
-def api(story: Story, caller: Callable[..., APIClient]) -> APIClient:
+def api(scenario: Scenario, caller: Callable[..., APIClient]) -> APIClient:
     """The caller "owner", without any permission."""
     return caller("owner")
 
@@ -68,7 +63,7 @@ def row(session: dict[str, Any]) -> VerificationSession:
     return VerificationSession.objects.select_related("plan").get(public_id=session["id"])
 
 
-def finish(story: Story, session: dict[str, Any], outcome: str = "pass", **more: Any) -> None:
+def finish(scenario: Scenario, session: dict[str, Any], outcome: str = "pass", **more: Any) -> None:
     """The person goes through the page, and the engine learns of it."""
-    story.finish(row(session), outcome, **more)
-    story.back(row(session))
+    scenario.finish(row(session), outcome, **more)
+    scenario.back(row(session))

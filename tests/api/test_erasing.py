@@ -10,15 +10,15 @@ from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, Erasure
 from tests.factories import NUMBER
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 from .conftest import IDENTITY, ROOT, finish, row
 
 
 @pytest.fixture
-def passed(start: Callable[..., dict[str, Any]], story: Story) -> dict[str, Any]:
+def passed(start: Callable[..., dict[str, Any]], scenario: Scenario) -> dict[str, Any]:
     session = start()
-    finish(story, session)
+    finish(scenario, session)
     return session
 
 
@@ -49,16 +49,16 @@ def test_the_creator_passes_a_withdrawal_on(api: APIClient, passed: dict[str, An
 
 
 def test_a_pending_session_is_over_after_a_withdrawal(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
     address = f"{ROOT}sessions/{session['id']}/"
     assert api.post(f"{address}withdraw/", {"reason": "changed their mind"}).status_code == 200
     told = api.get(address).json()
     assert (told["verdict"], told["h5_url"]) == ("unknown", None)
-    calls = len(story.control("GET", "ledger")["sessions"])
-    story.work()
-    assert len(story.control("GET", "ledger")["sessions"]) == calls
+    calls = len(scenario.control("GET", "ledger")["sessions"])
+    scenario.work()
+    assert len(scenario.control("GET", "ledger")["sessions"]) == calls
 
 
 def test_erasing_needs_its_permission_and_a_reason(

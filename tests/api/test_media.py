@@ -13,7 +13,7 @@ from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, MediaAsset, Plan
 from tests.factories import make_asset, make_passed_session
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 from .conftest import ROOT, finish, row
 
@@ -24,9 +24,9 @@ WORDS = {
 
 
 @pytest.fixture
-def passed(start: Callable[..., dict[str, Any]], story: Story) -> dict[str, Any]:
+def passed(start: Callable[..., dict[str, Any]], scenario: Scenario) -> dict[str, Any]:
     session = start()
-    finish(story, session)
+    finish(scenario, session)
     return session
 
 
@@ -37,11 +37,11 @@ def media(client: APIClient, session: dict[str, Any]) -> list[dict[str, Any]]:
 
 
 def test_what_is_not_kept_by_rule_says_so_in_code_and_words(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
     Plan.objects.update(retention={"face": 0})
-    finish(story, session)
+    finish(scenario, session)
     (face,) = (item for item in media(api, session) if item["kind"] == "face")
     assert (face["state"], face["reason"], face["url"]) == ("not_provided", "not_kept", None)
     answer = api.get(f"{ROOT}sessions/{session['id']}/media/", headers={"Accept-Language": "zh-hans"})
@@ -54,11 +54,11 @@ def body(answer: Any) -> bytes:
 
 
 def test_every_file_is_listed_and_comes_as_it_was_made(
-    api: APIClient, passed: dict[str, Any], story: Story
+    api: APIClient, passed: dict[str, Any], scenario: Scenario
 ) -> None:
     listed = media(api, passed)
     assert all(set(item) >= WORDS for item in listed)
-    made = {item["sha256"] for item in story.ledger(row(passed))["assets"] if item["available_from"]}
+    made = {item["sha256"] for item in scenario.ledger(row(passed))["assets"] if item["available_from"]}
     assert {item["sha256"] for item in listed if item["state"] == "stored"} == made
     for item in listed:
         answer = api.get(item["url"])

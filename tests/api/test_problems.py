@@ -16,9 +16,9 @@ from rest_framework.test import APIClient
 from django_faceprint.api import errors, views
 from django_faceprint.client import MESSAGES
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import sessions
+from django_faceprint.verification import sessions
 from tests.factories import NUMBER, image_bytes
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 from .conftest import IDENTITY, NAME, ROOT, row
 
@@ -103,14 +103,14 @@ def check_problem(answer: Any, status: int, code: str, field: str | None = None)
     ],
 )
 def test_a_refused_start_names_the_field_and_the_rule(
-    api: APIClient, story: Story, changes: dict[str, Any], field: str | None, code: str
+    api: APIClient, scenario: Scenario, changes: dict[str, Any], field: str | None, code: str
 ) -> None:
     body = {"plan": "25001", "identity": IDENTITY} | changes
     given = json.dumps({key: value for key, value in body.items() if value is not None})
     answer = api.generic("POST", SESSIONS, given, content_type="application/json")
     check_problem(answer, 400, code, field)
     assert VerificationSession.objects.count() == 0
-    assert story.control("GET", "ledger")["sessions"] == []
+    assert scenario.control("GET", "ledger")["sessions"] == []
 
 
 def test_several_mistakes_are_told_at_once(api: APIClient) -> None:
@@ -304,7 +304,7 @@ def test_a_throttle_of_the_host_is_told_with_its_wait(
 )
 def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continues(
     api: APIClient,
-    story: Story,
+    scenario: Scenario,
     clock: Any,
     caplog: pytest.LogCaptureFixture,
     endpoint: str,
@@ -313,8 +313,8 @@ def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continue
     code: str,
 ) -> None:
     caplog.set_level(logging.DEBUG)
-    story.control("POST", "revoke")
-    story.fault(endpoint, **fault)
+    scenario.control("POST", "revoke")
+    scenario.fault(endpoint, **fault)
     body = {"plan": "25001", "identity": IDENTITY}
     answer = api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="order-1")
     problem = check_problem(answer, status, code)
@@ -329,7 +329,7 @@ def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continue
     told = api.get(f"{SESSIONS}{session.public_id}/").json()
     assert told["error"]["class"] == session.error_class
     assert told["h5_url"] is None
-    story.heal()
+    scenario.heal()
     if code == "throttled":
         # The interface pauses for everybody; until then the caller is told when to come back.
         early = check_problem(api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="order-1"), status, code)
@@ -343,8 +343,10 @@ def test_a_start_that_fails_upstream_leaves_a_record_that_the_same_call_continue
         assert secret not in caplog.text
 
 
-def test_a_start_without_a_key_is_continued_by_submitting_the_identity(api: APIClient, story: Story) -> None:
-    story.fault("verify_token_generate", "http_500", count=1)
+def test_a_start_without_a_key_is_continued_by_submitting_the_identity(
+    api: APIClient, scenario: Scenario
+) -> None:
+    scenario.fault("verify_token_generate", "http_500", count=1)
     answer = api.post(SESSIONS, {"plan": "25001"})
     problem = check_problem(answer, 503, "unreachable")
     prepared = api.post(f"{SESSIONS}{problem['session']}/identity/", IDENTITY)
@@ -353,13 +355,13 @@ def test_a_start_without_a_key_is_continued_by_submitting_the_identity(api: APIC
 
 
 def test_a_start_that_came_to_nothing_is_over_after_its_time(
-    api: APIClient, story: Story, clock: Any
+    api: APIClient, scenario: Scenario, clock: Any
 ) -> None:
-    story.fault("verify_token_generate", "http_500", count=1)
+    scenario.fault("verify_token_generate", "http_500", count=1)
     body = {"plan": "25001", "identity": IDENTITY}
     problem = check_problem(api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="k"), 503, "unreachable")
     clock.advance(hours=2, seconds=1)
-    story.work()
+    scenario.work()
     again = check_problem(api.post(SESSIONS, body, HTTP_IDEMPOTENCY_KEY="k"), 409, "closed")
     assert again["session"] == problem["session"]
     assert VerificationSession.objects.get().token_answered_at is None
@@ -367,11 +369,16 @@ def test_a_start_that_came_to_nothing_is_over_after_its_time(
 
 @pytest.mark.parametrize(("hours", "code"), [(2.01, "expired"), (3.01, "closed")])
 def test_what_comes_too_late_is_a_conflict(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story, clock: Any, hours: float, code: str
+    api: APIClient,
+    start: Callable[..., dict[str, Any]],
+    scenario: Scenario,
+    clock: Any,
+    hours: float,
+    code: str,
 ) -> None:
     session = start(identity=None)
     clock.advance(hours=hours)
-    story.work()
+    scenario.work()
     answer = api.post(f"{SESSIONS}{session['id']}/identity/", IDENTITY)
     assert check_problem(answer, 409, code)["session"] == session["id"]
     assert row(session).error_class in ("", "not_started")
@@ -397,7 +404,7 @@ class BrokenStorage(Storage):
 
 
 def test_a_storage_that_fails_is_told_and_nothing_is_sent(
-    api: APIClient, start: Callable[..., dict[str, Any]], settings: Any, story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], settings: Any, scenario: Scenario
 ) -> None:
     session = start("25004", identity=None)
     settings.STORAGES = {
@@ -409,7 +416,7 @@ def test_a_storage_that_fails_is_told_and_nothing_is_sent(
     check_problem(answer, 503, "storage")
     assert answer["Retry-After"]
     assert row(session).assets.count() == 0
-    assert "upload_match_image" not in story.control("GET", "ledger")["calls"]
+    assert "upload_match_image" not in scenario.control("GET", "ledger")["calls"]
 
 
 def test_a_missing_setting_says_nothing_to_the_caller(api: APIClient, settings: Any) -> None:

@@ -15,7 +15,7 @@ from django.core.management import call_command
 from drf_spectacular.generators import SchemaGenerator
 from rest_framework.test import APIClient
 
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 from .conftest import IDENTITY, ROOT, finish
 
@@ -55,19 +55,19 @@ def assert_described() -> Callable[[Any, str], None]:
 def test_real_answers_are_as_described(
     api: APIClient,
     start: Callable[..., dict[str, Any]],
-    story: Story,
+    scenario: Scenario,
     assert_described: Callable[[Any, str], None],
 ) -> None:
     session = start()
     address = f"{ROOT}sessions/{session['id']}/"
     assert_described(session, "FaceprintSession")
-    finish(story, session, "fail", code="223120")
+    finish(scenario, session, "fail", code="223120")
     assert_described(api.get(address).json(), "FaceprintSession")
     assert_described(api.get(f"{address}result/").json(), "FaceprintResult")
     assert_described(api.get(f"{address}stat/").json(), "FaceprintStat")
     assert_described(api.get(f"{ROOT}sessions/").json(), "FaceprintSessionPage")
     passed = start("25002", identity=None)
-    finish(story, passed)
+    finish(scenario, passed)
     result = api.get(f"{ROOT}sessions/{passed['id']}/result/").json()
     assert result["verdict"] == "passed"
     assert_described(result, "FaceprintResult")
@@ -77,7 +77,7 @@ def test_real_answers_are_as_described(
         assert_described(item, "FaceprintPlan")
     assert_described(api.post(f"{ROOT}sessions/", {"plan": "9"}).json(), "FaceprintProblem")
     assert_described(api.post(f"{ROOT}sessions/", {}).json(), "FaceprintProblem")
-    story.fault("verify_token_generate", "gateway", code=18)
+    scenario.fault("verify_token_generate", "gateway", code=18)
     failed = api.post(f"{ROOT}sessions/", {"plan": "25001", "identity": IDENTITY}).json()
     assert_described(failed, "FaceprintProblem")
 

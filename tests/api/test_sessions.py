@@ -15,9 +15,9 @@ from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, AccessReason, Plan, VerificationSession
 from django_faceprint.privacy.keys import generate_key
-from django_faceprint.services import sessions
+from django_faceprint.verification import sessions
 from tests.factories import NUMBER, image_bytes, make_asset, make_passed_session, make_plan, make_session
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 from .conftest import IDENTITY, NAME, ROOT, finish, row
 
@@ -107,13 +107,13 @@ def test_the_match_image_may_come_with_the_start(start: Callable[..., dict[str, 
 
 
 def test_what_was_accepted_cannot_be_replaced(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
     address = f"{ROOT}sessions/{session['id']}/identity/"
-    calls = story.control("GET", "ledger")["calls"]["idcard_submit"]
+    calls = scenario.control("GET", "ledger")["calls"]["idcard_submit"]
     assert api.post(address, IDENTITY).status_code == 200
-    assert story.control("GET", "ledger")["calls"]["idcard_submit"] == calls
+    assert scenario.control("GET", "ledger")["calls"]["idcard_submit"] == calls
     answer = api.post(address, {"name": "李四", "number": NUMBER})
     assert (answer.status_code, answer.json()["code"]) == (409, "already_accepted")
     assert row(session).identity_name == NAME
@@ -127,12 +127,12 @@ def test_what_was_accepted_cannot_be_replaced(
 
 
 def test_a_session_keeps_only_so_many_refused_pictures(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story, monkeypatch: pytest.MonkeyPatch
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(sessions, "MOST_MATCH_IMAGES", 2)
     session = start("25004", identity=None)
     address = f"{ROOT}sessions/{session['id']}/match-image/"
-    story.fault("upload_match_image", "service", code=222202)
+    scenario.fault("upload_match_image", "service", code=222202)
     pictures = [base64.b64encode(image_bytes(colour=colour)).decode() for colour in ("#111", "#222", "#333")]
     answers = [api.post(address, {"image": pictures[number]}) for number in (0, 0, 1, 2)]
     assert [answer.json()["code"] for answer in answers] == ["refused", "refused", "refused", "too_many"]
@@ -141,11 +141,11 @@ def test_a_session_keeps_only_so_many_refused_pictures(
 
 
 def test_an_upload_that_was_cut_off_holds_nothing_up(
-    start: Callable[..., dict[str, Any]], story: Story
+    start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start("25004", identity=None, match_image={"image": picture()})
     cut_off = make_asset(row(session), "match_image", position=1)
-    finish(story, session)
+    finish(scenario, session)
     assert (row(session).archive_state, row(session).has_outstanding_work) == ("complete", False)
     cut_off.refresh_from_db()
     assert (cut_off.state, cut_off.reason) == ("not_provided", "upload_cut_off")
@@ -190,10 +190,10 @@ def test_a_bad_idempotency_key_is_refused(api: APIClient, key: str) -> None:
 
 
 def test_under_atomic_requests_no_transaction_is_open_and_failures_stay_recorded(
-    api: APIClient, story: Story, monkeypatch: pytest.MonkeyPatch
+    api: APIClient, scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
-    story.fault("verify_token_generate", "http_500", count=1)
+    scenario.fault("verify_token_generate", "http_500", count=1)
     failed = api.post(f"{ROOT}sessions/", {"plan": "25001", "identity": IDENTITY})
     assert failed.status_code == 503
     session = VerificationSession.objects.get()
@@ -204,17 +204,17 @@ def test_under_atomic_requests_no_transaction_is_open_and_failures_stay_recorded
     assert not connection.in_atomic_block
 
 
-def test_the_whole_way(api: APIClient, start: Callable[..., dict[str, Any]], story: Story) -> None:
+def test_the_whole_way(api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario) -> None:
     session = start()
     address = f"{ROOT}sessions/{session['id']}/"
-    story.finish(row(session))
+    scenario.finish(row(session))
     asked = api.post(f"{address}refresh/")
     assert (asked.status_code, asked.json()["status"], asked.json()["retry_after"]) == (
         202,
         "awaiting_user",
         2,
     )
-    story.work()
+    scenario.work()
     passed = api.get(address).json()
     assert (passed["status"], passed["verdict"], passed["archive_state"]) == ("passed", "passed", "complete")
     assert (passed["h5_url"], passed["retry_after"], passed["can_retry"]) == (None, None, False)
@@ -223,10 +223,10 @@ def test_the_whole_way(api: APIClient, start: Callable[..., dict[str, Any]], sto
 
 
 def test_a_failed_session_says_why_and_that_another_makes_sense(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
-    finish(story, session, "fail", code="223120")
+    finish(scenario, session, "fail", code="223120")
     failed = api.get(f"{ROOT}sessions/{session['id']}/").json()
     assert (failed["status"], failed["can_retry"]) == ("failed", True)
     assert (failed["error"]["class"], failed["error"]["code"]) == ("verification_failed", "223120")
@@ -234,11 +234,11 @@ def test_a_failed_session_says_why_and_that_another_makes_sense(
 
 
 def test_an_abandoned_session_is_no_failure(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story, clock: Any
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario, clock: Any
 ) -> None:
     session = start()
     clock.advance(hours=3, seconds=1)
-    story.work()
+    scenario.work()
     ended = api.get(f"{ROOT}sessions/{session['id']}/").json()
     assert (ended["status"], ended["verdict"], ended["can_retry"]) == ("abandoned", "expired", True)
 
@@ -450,10 +450,10 @@ def test_a_browser_session_needs_its_csrf_token(api: APIClient) -> None:
 
 
 def test_a_result_is_masked_and_the_look_is_logged(
-    api: APIClient, start: Callable[..., dict[str, Any]], story: Story
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
-    finish(story, session)
+    finish(scenario, session)
     answer = api.get(f"{ROOT}sessions/{session['id']}/result/")
     result = answer.json()
     assert set(result) >= WORDS | {"ocr", "confirmed", "attempts", "stat"}
@@ -537,7 +537,7 @@ def test_nothing_is_revealed_without_a_good_reason(
     assert not AccessLog.objects.exists()
 
 
-def test_plans_say_what_they_require(api: APIClient, story: Story) -> None:
+def test_plans_say_what_they_require(api: APIClient, scenario: Scenario) -> None:
     Plan.objects.filter(plan_id="25007").update(is_active=False)
     plans = {item["plan_id"]: item for item in api.get(f"{ROOT}plans/").json()}
     assert "25007" not in plans

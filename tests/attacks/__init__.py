@@ -2,5 +2,5 @@
 
 Parts of the defence have tests of their own beside the code: ranges and types of files in
 ``tests/test_media_response.py``, URLs and addresses of media in ``tests/client/test_download.py``, hostile
-answers in ``tests/services/test_hostile_answers.py``.
+answers in ``tests/engine/test_hostile_answers.py``.
 """

@@ -8,17 +8,11 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import Client
 
-from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.models import VerificationSession
 from tests import factories
-from tests.services.conftest import Story
 
 #: What no answer to an attacker may hold.
 SECRETS = (factories.NAME, factories.NUMBER, factories.TOKEN)
-
-
-@pytest.fixture
-def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
-    return Story(sandbox, plans)
 
 
 @pytest.fixture

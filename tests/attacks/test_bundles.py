@@ -22,9 +22,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from django_faceprint import bundle_check
 from django_faceprint.bundle_check import CHANGED, UNKNOWN_SIGNER, WHOLE, NotABundle, Verification, verify
+from django_faceprint.jobs.bundle import write_bundle
 from django_faceprint.models import AccessLog
 from django_faceprint.privacy.signatures import public_keys
-from django_faceprint.services.bundle import write_bundle
 from tests import factories
 
 pytestmark = pytest.mark.django_db

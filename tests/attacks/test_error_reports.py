@@ -17,14 +17,14 @@ from django.views.debug import ExceptionReporter
 from urllib3.connection import HTTPConnection
 
 from django_faceprint.client import Identity, MatchImage
+from django_faceprint.engine.runner import collect_due
+from django_faceprint.evidence.erasure import sessions_of_person
+from django_faceprint.maintenance.rotation import rotate_keys
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import sessions
-from django_faceprint.services.adoption import Adoption, adopt
-from django_faceprint.services.collect import collect_due
-from django_faceprint.services.erasure import sessions_of_person
-from django_faceprint.services.rotation import rotate_keys
+from django_faceprint.verification import sessions
+from django_faceprint.verification.adoption import Adoption, adopt
 from tests import factories
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 NAME, NUMBER = "欧阳朔月", "440308199901015331"
 
@@ -69,8 +69,8 @@ def identity() -> Identity:
     return Identity.checked(NAME, NUMBER, 0)
 
 
-def test_starting_a_session(story: Story, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    story.start("25001")  # the access token is there
+def test_starting_a_session(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    scenario.start("25001")  # the access token is there
     monkeypatch.setattr(HTTPConnection, "request", fail)
     request = sessions.StartRequest(plan_id="25001", identity=identity())
     for call in (sessions.start_session, sessions.register_session):
@@ -80,7 +80,7 @@ def test_starting_a_session(story: Story, report: Any, monkeypatch: pytest.Monke
         assert_silent(report(lambda call=call: call(request)))
 
 
-def test_submitting(story: Story, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_submitting(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     waiting = sessions.start_session(sessions.StartRequest(plan_id="25001"))
     matched = sessions.start_session(sessions.StartRequest(plan_id="25003"))
     token = waiting.verify_token
@@ -92,12 +92,14 @@ def test_submitting(story: Story, report: Any, monkeypatch: pytest.MonkeyPatch) 
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_collecting(story: Story, report: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int) -> None:
-    session = story.start("25001")
-    story.finish(session)
+def test_collecting(
+    scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    session = scenario.start("25001")
+    scenario.finish(session)
     sessions.record_return(session)
-    monkeypatch.setattr("django_faceprint.services.collect._visit", fail)
-    monkeypatch.setattr("django_faceprint.services.collect._log_unexpected", fail)
+    monkeypatch.setattr("django_faceprint.engine.steps.perform_visit", fail)
+    monkeypatch.setattr("django_faceprint.engine.steps.log_unexpected", fail)
     ticks = iter(range(10_000))
 
     def work() -> None:
@@ -109,13 +111,13 @@ def test_collecting(story: Story, report: Any, monkeypatch: pytest.MonkeyPatch, 
 
 
 def test_adopting_erasing_and_rotating(
-    story: Story, report: Any, monkeypatch: pytest.MonkeyPatch, settings: Any
+    scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    session = story.start("25001")
+    session = scenario.start("25001")
     token = "faceprintTokenOfAnotherSystem0123456789"
-    monkeypatch.setattr("django_faceprint.services.adoption._create", fail)
+    monkeypatch.setattr("django_faceprint.verification.adoption._create", fail)
     assert_silent(report(partial(adopt, Adoption(verify_token=token, plan_id="25001"))), token)
-    monkeypatch.setattr("django_faceprint.services.erasure.blind_index_candidates", fail)
+    monkeypatch.setattr("django_faceprint.evidence.erasure.blind_index_candidates", fail)
     assert_silent(report(lambda: sessions_of_person(NUMBER)))
     monkeypatch.setattr(AESGCM, "decrypt", fail)
     keys = settings.FACEPRINT["ENCRYPTION_KEYS"]

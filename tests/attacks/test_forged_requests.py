@@ -15,9 +15,9 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, AlertRule, VerificationSession
-from django_faceprint.services import sessions
+from django_faceprint.verification import sessions
 from tests import factories
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 from tests.test_permission_matrix import ADMIN_LINES, API_LINES, address_of
 
 from .conftest import SECRETS, text_of
@@ -174,7 +174,7 @@ OPEN_REDIRECTS = [
 
 
 @pytest.mark.parametrize("url", OPEN_REDIRECTS)
-def test_no_return_url_leads_elsewhere(story: Story, settings: Any, url: str) -> None:
+def test_no_return_url_leads_elsewhere(scenario: Scenario, settings: Any, url: str) -> None:
     settings.FACEPRINT = settings.FACEPRINT | {"RETURN_URL_HOSTS": ["shop.example.com"]}
     user = get_user_model().objects.create_user("caller")
     api = APIClient()
@@ -207,7 +207,9 @@ def test_a_forged_host_is_refused(client: Client, superuser: Client, victim: Ver
             assert "evil.example.com" not in text_of(forwarded) + str(forwarded.headers)
 
 
-def test_a_site_that_answers_to_every_host_still_sends_people_to_its_own(story: Story, settings: Any) -> None:
+def test_a_site_that_answers_to_every_host_still_sends_people_to_its_own(
+    scenario: Scenario, settings: Any
+) -> None:
     settings.ALLOWED_HOSTS = ["*"]
     user = get_user_model().objects.create_user("caller")
     api = APIClient(headers={"host": "evil.example.com"})
@@ -215,7 +217,7 @@ def test_a_site_that_answers_to_every_host_still_sends_people_to_its_own(story: 
     body = {"plan": "25001", "identity": {"name": "张三", "number": factories.NUMBER}}
     answer = api.post(f"{API}sessions/", body)
     assert answer.status_code == 201
-    known = story.ledger(VerificationSession.objects.get())
+    known = scenario.ledger(VerificationSession.objects.get())
     assert "evil.example.com" not in str(known)
     assert urlsplit(answer.json()["h5_url"]).netloc == urlsplit(settings.FACEPRINT["H5_URL"]).netloc
 

@@ -12,7 +12,7 @@ from django_faceprint.client import Downloader
 from django_faceprint.exceptions import Unreachable, UnsafeMedia
 from django_faceprint.models import MediaAsset
 from tests.client.server import Respond, RunningServer, Script
-from tests.services.conftest import Story
+from tests.scenario import Scenario
 
 State = MediaAsset.State
 
@@ -51,11 +51,11 @@ FORMS = [
 
 
 @pytest.mark.parametrize("form", FORMS)
-def test_no_form_of_an_inner_address_is_asked(story: Story, inner: Script, form: str) -> None:
-    session = story.start("25001")
-    story.finish(session)
-    story.fault("result_media_query", "foreign_url", url=f"http://{form}:{inner.port}")
-    session = story.back(session)
+def test_no_form_of_an_inner_address_is_asked(scenario: Scenario, inner: Script, form: str) -> None:
+    session = scenario.start("25001")
+    scenario.finish(session)
+    scenario.fault("result_media_query", "foreign_url", url=f"http://{form}:{inner.port}")
+    session = scenario.back(session)
     assert not inner.requests
     refused = session.assets.filter(source="result_media_query")
     assert {asset.state for asset in refused} == {State.WANTED}
@@ -69,15 +69,15 @@ def test_no_form_of_an_inner_address_is_asked(story: Story, inner: Script, form:
 @pytest.mark.parametrize("status", [301, 302, 303, 307, 308])
 @pytest.mark.parametrize("form", ["127.0.0.1", "[::1]", "2130706433", "localhost"])
 def test_no_redirect_leads_inside(
-    story: Story, settings: Any, inner: Script, accomplice: Script, form: str, status: int
+    scenario: Scenario, settings: Any, inner: Script, accomplice: Script, form: str, status: int
 ) -> None:
     hosts = [*settings.FACEPRINT["MEDIA_HOSTS"], f"127.0.0.1:{accomplice.port}"]
     settings.FACEPRINT = settings.FACEPRINT | {"MEDIA_HOSTS": hosts}
-    session = story.start("25001")
-    story.finish(session)
-    story.fault("result_media_query", "foreign_url", url=accomplice.url)
+    session = scenario.start("25001")
+    scenario.finish(session)
+    scenario.fault("result_media_query", "foreign_url", url=accomplice.url)
     accomplice.always("", Respond(b"", status, {"Location": f"http://{form}:{inner.port}/latest/meta-data/"}))
-    session = story.back(session)
+    session = scenario.back(session)
     assert accomplice.requests
     assert not inner.requests
     refused = session.assets.filter(source="result_media_query")
@@ -110,14 +110,16 @@ def test_a_name_that_changes_its_address_gains_nothing(inner: Script) -> None:
     downloader.close()
 
 
-def test_no_token_and_no_cookie_goes_to_a_media_host(story: Story, settings: Any, accomplice: Script) -> None:
+def test_no_token_and_no_cookie_goes_to_a_media_host(
+    scenario: Scenario, settings: Any, accomplice: Script
+) -> None:
     hosts = [*settings.FACEPRINT["MEDIA_HOSTS"], f"127.0.0.1:{accomplice.port}"]
     settings.FACEPRINT = settings.FACEPRINT | {"MEDIA_HOSTS": hosts}
-    session = story.start("25001")
-    story.finish(session)
-    story.fault("result_media_query", "foreign_url", url=accomplice.url)
+    session = scenario.start("25001")
+    scenario.finish(session)
+    scenario.fault("result_media_query", "foreign_url", url=accomplice.url)
     accomplice.always("", Respond(b"", 404, {"Set-Cookie": "a=b"}))
-    story.back(session)
+    scenario.back(session)
     assert accomplice.requests
     for request in accomplice.requests:
         names = {name.lower() for name in request.headers}
@@ -125,9 +127,9 @@ def test_no_token_and_no_cookie_goes_to_a_media_host(story: Story, settings: Any
         assert "access_token" not in str(request.headers) + request.path
 
 
-def test_an_error_of_a_refused_address_does_not_repeat_it(story: Story, inner: Script) -> None:
-    session = story.start("25001")
-    story.finish(session)
-    story.fault("result_media_query", "foreign_url", url=f"http://canary-of-the-inside:{inner.port}")
-    session = story.back(session)
+def test_an_error_of_a_refused_address_does_not_repeat_it(scenario: Scenario, inner: Script) -> None:
+    session = scenario.start("25001")
+    scenario.finish(session)
+    scenario.fault("result_media_query", "foreign_url", url=f"http://canary-of-the-inside:{inner.port}")
+    session = scenario.back(session)
     assert all("canary" not in asset.error for asset in session.assets.all())

@@ -22,7 +22,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.privacy.fields import EncryptedJSONField, EncryptedTextField
-from django_faceprint.services import sessions
+from django_faceprint.verification import sessions
 from tests import factories
 from tests.pages import admin_pages
 

@@ -10,16 +10,16 @@ from django.db import connection
 from django.test import Client
 
 from benchmarks import console
+from django_faceprint.devtools import sample_data
 from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.services import filling
-from django_faceprint.services.selection import FILTERS, Selection
+from django_faceprint.records.filters import FILTERS, Selection
 
 ORDERED = ("order", "last")
 
 
 @pytest.fixture
 def filled(db: None, clock: Any) -> None:
-    filling.fill(400, years=console.FEW_YEARS, thumbnails=400)
+    sample_data.fill(400, years=console.FEW_YEARS, thumbnails=400)
 
 
 @pytest.fixture

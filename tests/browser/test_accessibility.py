@@ -8,11 +8,12 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 
+from django_faceprint.audit.access import Actor
+from django_faceprint.jobs import jobs
 from django_faceprint.models import AlertRule, VerificationSession
-from django_faceprint.services import jobs, rollups
-from django_faceprint.services.access import Actor
-from django_faceprint.services.selection import Selection
-from django_faceprint.services.sessions import return_token
+from django_faceprint.records import rollups
+from django_faceprint.records.filters import Selection
+from django_faceprint.verification.sessions import return_token
 from tests import factories
 
 from .conftest import LIST, log_in

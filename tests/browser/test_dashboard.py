@@ -8,8 +8,8 @@ from typing import Any
 import pytest
 
 from django_faceprint.models import AlertRule
-from django_faceprint.services.rollups import roll_up
-from django_faceprint.services.statistics import beat
+from django_faceprint.records.rollups import roll_up
+from django_faceprint.records.statistics import beat
 from tests import factories
 from tests.admin.dashboard_data import make_days
 

@@ -11,9 +11,9 @@ from typing import Any
 from django.contrib.auth import get_user_model
 
 from django_faceprint.client import Identity
+from django_faceprint.engine.runner import collect_due
 from django_faceprint.models import AccessLog, VerificationSession
-from django_faceprint.services import sessions
-from django_faceprint.services.collect import collect_due
+from django_faceprint.verification import sessions
 from tests.factories import NUMBER
 
 Screenshot = Callable[[Any, str], None]

@@ -13,6 +13,7 @@ from typing import Any
 import pytest
 from PIL import Image, ImageDraw
 
+from django_faceprint.evidence.thumbnails import make_thumbnail
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
@@ -21,7 +22,6 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.privacy.files import seal_thumbnail, unwrap_file_key
-from django_faceprint.services.thumbnails import make_thumbnail
 from tests import factories
 
 from .conftest import LIST, log_in

@@ -12,16 +12,16 @@ from django.core.files.base import ContentFile
 from chaos import arrival
 from chaos.clock import PacedClock
 from chaos.storage import KINDS, FailingStorage, StorageFault, happened, set_share
-from django_faceprint.services import schedule
+from django_faceprint.engine import queue
 from tests.factories import make_session
 
 
 @pytest.fixture
 def by_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set and set back by monkeypatch, whatever work_by_arrival() does to them.
-    monkeypatch.setattr(schedule, "aim", schedule.aim)
-    monkeypatch.setattr(schedule, "aim_of", schedule.aim_of)
-    monkeypatch.setattr(schedule, "aim_expression", schedule.aim_expression)
+    monkeypatch.setattr(queue, "aim", queue.aim)
+    monkeypatch.setattr(queue, "aim_of", queue.aim_of)
+    monkeypatch.setattr(queue, "aim_expression", queue.aim_expression)
     arrival.work_by_arrival()
 
 
@@ -31,11 +31,11 @@ def test_first_come_first_served(clock: Any, by_arrival: None) -> None:
     first = make_session(
         wake_at=clock(), next_deadline=clock() + timedelta(hours=50), created_at=clock() - timedelta(hours=1)
     )
-    assert schedule.promote(clock()) == 2
-    leases = schedule.claim(clock(), limit=2)
+    assert queue.promote(clock()) == 2
+    leases = queue.claim(clock(), limit=2)
     assert [lease.session_pk for lease in leases] == [first.pk, last.pk]
     # They keep their places as time goes by.
-    assert not any(schedule.is_stale(lease, clock() + timedelta(minutes=2)) for lease in leases)
+    assert not any(queue.is_stale(lease, clock() + timedelta(minutes=2)) for lease in leases)
 
 
 @pytest.mark.django_db(transaction=True)
@@ -44,8 +44,8 @@ def test_the_engines_own_order_is_the_other_one(clock: Any) -> None:
     first = make_session(
         wake_at=clock(), next_deadline=clock() + timedelta(hours=50), created_at=clock() - timedelta(hours=1)
     )
-    assert schedule.promote(clock()) == 2
-    assert [lease.session_pk for lease in schedule.claim(clock(), limit=2)] == [urgent.pk, first.pk]
+    assert queue.promote(clock()) == 2
+    assert [lease.session_pk for lease in queue.claim(clock(), limit=2)] == [urgent.pk, first.pk]
 
 
 def test_the_storage_fails_in_every_way_and_counts(tmp_path: Path) -> None:

@@ -14,7 +14,6 @@ from django.utils import translation
 
 # Fixtures of other folders that commands are tested with too.
 from tests.alerts.conftest import smtp  # noqa: F401
-from tests.services.conftest import assert_archived, story  # noqa: F401
 
 
 @dataclass

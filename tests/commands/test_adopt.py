@@ -15,7 +15,7 @@ from django.utils import translation
 
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
-from django_faceprint.services.consent import of_session
+from django_faceprint.verification.consent import of_session
 from tests.commands.conftest import Run
 from tests.factories import NAME, NUMBER, make_plan
 

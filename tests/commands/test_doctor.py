@@ -22,7 +22,7 @@ from django.db.migrations.recorder import MigrationRecorder
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import AlertRule, MediaAsset, Plan
-from django_faceprint.services import statistics
+from django_faceprint.records import statistics
 from tests.alerts.conftest import refusing
 from tests.alerts.smtp import SmtpServer
 from tests.commands.conftest import Run

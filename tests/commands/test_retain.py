@@ -9,8 +9,8 @@ import pytest
 from django.core.management import CommandError
 
 from django_faceprint.clock import now
+from django_faceprint.evidence import files
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
-from django_faceprint.services import archive
 from tests.commands.conftest import Run
 from tests.factories import NAME, make_passed_session, make_plan, make_stored_asset
 
@@ -49,7 +49,7 @@ def test_a_dry_run_says_what_goes_and_deletes_nothing(run: Run, film: MediaAsset
     clock.advance(hours=2)
     run("faceprint_retain", "--dry-run")
     assert MediaAsset.objects.stored().count() == 2
-    assert not archive.is_gone(film.stored_name)
+    assert not files.is_gone(film.stored_name)
 
 
 def test_what_a_dry_run_said_is_what_is_deleted(run: Run, film: MediaAsset, clock: Any) -> None:
@@ -57,7 +57,7 @@ def test_what_a_dry_run_said_is_what_is_deleted(run: Run, film: MediaAsset, cloc
     said = run("faceprint_retain", "--dry-run", "--days", "0", "--json").json
     assert (said["files"], said["bytes"]) == (1, film.size)
     assert "Deleted: 1 files, and 0 whole records." in run("faceprint_retain").out
-    assert archive.is_gone(film.stored_name)
+    assert files.is_gone(film.stored_name)
     assert "Deleted: 0 files" in run("faceprint_retain").out
     clock.advance(days=9)
     assert "Deleted: 1 files, and 1 whole records." in run("faceprint_retain").out
@@ -98,7 +98,7 @@ def test_a_storage_that_refuses_is_said(
         return False
 
     clock.advance(hours=2)
-    monkeypatch.setattr(archive, "delete_file", refuse)
+    monkeypatch.setattr(files, "delete_file", refuse)
     with pytest.raises(CommandError, match="1 files could not be deleted"):
         run("faceprint_retain")
     film.refresh_from_db()

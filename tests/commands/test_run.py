@@ -18,10 +18,13 @@ from django.utils import translation
 
 from django_faceprint.client import Breakers
 from django_faceprint.clock import now
+from django_faceprint.engine import steps
+from django_faceprint.maintenance import retention
 from django_faceprint.management.commands import faceprint_run
 from django_faceprint.models import Alert, Heartbeat, MediaAsset
-from django_faceprint.services import collect, retention, statistics, upstream
-from django_faceprint.services.sessions import record_return
+from django_faceprint.records import statistics
+from django_faceprint.upstream import clients
+from django_faceprint.verification.sessions import record_return
 from tests.commands.conftest import Run
 from tests.factories import make_asset, make_passed_session
 
@@ -36,41 +39,41 @@ class Terminal(io.StringIO):
 
 
 class TestOnce:
-    def test_works_until_nothing_is_due(self, story: Any, run: Run, assert_archived: Any) -> None:
-        made = [story.start() for _ in range(3)]
+    def test_works_until_nothing_is_due(self, scenario: Any, run: Run, assert_archived: Any) -> None:
+        made = [scenario.start() for _ in range(3)]
         for session in made:
-            story.finish(session)
+            scenario.finish(session)
             record_return(session)
         done = run("faceprint_run", "--once")
         assert done.status == 0
         assert done.out.startswith("3 sessions looked at, ")
         assert done.out.rstrip().endswith("0 not archived in time")
         for session in made:
-            fresh = story.fresh(session)
+            fresh = scenario.fresh(session)
             assert (fresh.verdict, fresh.archive_state) == ("passed", "complete")
             assert_archived(fresh)
         assert run("faceprint_run", "--once").out.startswith("0 sessions looked at, ")
 
-    def test_does_not_pass_itself_off_as_beat(self, story: Any, run: Run) -> None:
+    def test_does_not_pass_itself_off_as_beat(self, scenario: Any, run: Run) -> None:
         run("faceprint_run", "--once")
         assert statistics.last_beat("tick") is None
 
-    def test_says_when_something_was_lost_in_this_run(self, story: Any, run: Run, clock: Any) -> None:
-        session = story.start()
-        story.finish(session)
-        story.fault("media", "http", status=503)
+    def test_says_when_something_was_lost_in_this_run(self, scenario: Any, run: Run, clock: Any) -> None:
+        session = scenario.start()
+        scenario.finish(session)
+        scenario.fault("media", "http", status=503)
         record_return(session)
         assert run("faceprint_run", "--once").status == 0
-        clock.set(story.fresh(session).results_latest + timedelta(hours=1))
+        clock.set(scenario.fresh(session).results_latest + timedelta(hours=1))
         done = run("faceprint_run", "--once")
         assert done.status == 3
-        assert story.fresh(session).archive_state in ("lost", "partial")
+        assert scenario.fresh(session).archive_state in ("lost", "partial")
         assert run("faceprint_run", "--once").status == 0, "an old loss is not one of this run"
 
-    def test_a_terminal_sees_progress(self, story: Any) -> None:
+    def test_a_terminal_sees_progress(self, scenario: Any) -> None:
         for _ in range(3):
-            session = story.start()
-            story.finish(session)
+            session = scenario.start()
+            scenario.finish(session)
             record_return(session)
         out = Terminal()
         with translation.override("en"):
@@ -80,24 +83,24 @@ class TestOnce:
         assert last.endswith("0 not archived in time\n")
 
     def test_several_sessions_are_visited_at_once(
-        self, story: Any, run: Run, settings: Any, monkeypatch: pytest.MonkeyPatch
+        self, scenario: Any, run: Run, settings: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
         """Each download waits until another one is under way, which never comes to one alone."""
         settings.FACEPRINT = {**settings.FACEPRINT, "CONCURRENCY": 2}
-        made = [story.start() for _ in range(2)]
+        made = [scenario.start() for _ in range(2)]
         for session in made:
-            story.finish(session)
+            scenario.finish(session)
             record_return(session)
         together = threading.Barrier(2, timeout=20)
-        really_look = collect._work_through
+        really_look = steps._work_through
 
         def look(visit: Any) -> None:
             together.wait()
             really_look(visit)
 
-        monkeypatch.setattr(collect, "_work_through", look)
+        monkeypatch.setattr(steps, "_work_through", look)
         assert run("faceprint_run", "--once").status == 0
-        assert {story.fresh(session).archive_state for session in made} == {"complete"}
+        assert {scenario.fresh(session).archive_state for session in made} == {"complete"}
 
     @pytest.fixture
     def passing(self, monkeypatch: pytest.MonkeyPatch) -> list[float]:
@@ -113,34 +116,34 @@ class TestOnce:
         def no_signals() -> Iterator[threading.Event]:
             yield Waiting()
 
-        monkeypatch.setattr(upstream, "_api_hosts", Breakers(monotonic=lambda: sum(waits)))
-        monkeypatch.setattr(upstream, "_clients", {})
+        monkeypatch.setattr(clients, "_api_hosts", Breakers(monotonic=lambda: sum(waits)))
+        monkeypatch.setattr(clients, "_clients", {})
         monkeypatch.setattr(faceprint_run, "stop_signals", no_signals)
         monkeypatch.setattr(faceprint_run, "monotonic", lambda: sum(waits))
         return waits
 
     def test_waits_for_a_baidu_that_comes_back(
-        self, story: Any, run: Run, clock: Any, passing: list[float]
+        self, scenario: Any, run: Run, clock: Any, passing: list[float]
     ) -> None:
-        made = [story.start() for _ in range(6)]
+        made = [scenario.start() for _ in range(6)]
         for session in made:
-            story.finish(session)
+            scenario.finish(session)
             record_return(session)
-        story.fault("*", "http_503", count=8)
+        scenario.fault("*", "http_503", count=8)
         assert run("faceprint_run", "--once").status == 0
         assert 0 < sum(passing) < 60
         for _ in range(2):
             # Retries are due by the project's clock, which stands still.
             clock.advance(minutes=1)
             run("faceprint_run", "--once")
-        assert {story.fresh(session).archive_state for session in made} == {"complete"}
+        assert {scenario.fresh(session).archive_state for session in made} == {"complete"}
 
-    def test_gives_up_on_a_baidu_that_stays_away(self, story: Any, run: Run, passing: list[float]) -> None:
+    def test_gives_up_on_a_baidu_that_stays_away(self, scenario: Any, run: Run, passing: list[float]) -> None:
         for _ in range(30):
-            session = story.start()
-            story.finish(session)
+            session = scenario.start()
+            scenario.finish(session)
             record_return(session)
-        story.fault("*", "http_503")
+        scenario.fault("*", "http_503")
         done = run("faceprint_run", "--once")
         assert done.status == 4
         assert "Baidu does not answer: what is due stays due." in done.out
@@ -184,22 +187,22 @@ class TestForever:
 
     @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
     def test_works_watches_and_cleans_up_until_a_signal(
-        self, story: Any, until: Callable[..., str], number: int
+        self, scenario: Any, until: Callable[..., str], number: int
     ) -> None:
-        session = story.start()
-        story.finish(session)
+        session = scenario.start()
+        scenario.finish(session)
         record_return(session)
         overdue = make_passed_session(age=timedelta(days=9))
         make_asset(overdue, MediaAsset.Kind.VIDEO, state=MediaAsset.State.LOST)
         out = until(lambda: Heartbeat.objects.count() == 5, number)
-        assert story.fresh(session).archive_state == "complete"
+        assert scenario.fresh(session).archive_state == "complete"
         assert set(statistics.heartbeats()) == {"alerts", "daily_mail", "retain", "rollup", "tick"}
         assert Alert.objects.get().rule.condition == "evidence_lost"
         assert out.count("\n") == 1
         assert out.startswith("1 sessions looked at, ")
 
     def test_survives_a_database_that_fails_for_a_moment(
-        self, story: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, scenario: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failures = iter([OperationalError("server closed the connection"), None])
         really_beat = statistics.beat
@@ -217,7 +220,7 @@ class TestForever:
         assert statistics.last_beat("tick") == now()
 
     def test_alerts_and_retention_keep_their_periods(
-        self, story: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
+        self, scenario: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ticks: list[str] = []
         runs: list[str] = []

@@ -16,7 +16,7 @@ from django.core.management import CommandError, call_command
 from django_faceprint.alerts.evaluation import evaluate
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
-from django_faceprint.services import statistics
+from django_faceprint.records import statistics
 from tests.alerts.conftest import refusing
 from tests.commands.conftest import Run
 from tests.factories import (

@@ -15,9 +15,9 @@ from django.core.management import CommandError, call_command
 from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
+from django_faceprint.jobs.bundle import write_bundle
 from django_faceprint.privacy.keys import generate_key
 from django_faceprint.privacy.signatures import public_keys
-from django_faceprint.services.bundle import write_bundle
 from tests import factories
 
 pytestmark = pytest.mark.django_db

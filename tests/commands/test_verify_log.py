@@ -10,9 +10,9 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
+from django_faceprint.audit.chain import head, seal
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog
-from django_faceprint.services.access_chain import head, seal
 
 pytestmark = pytest.mark.django_db
 

@@ -17,8 +17,8 @@ from collections.abc import Iterator
 import pytest
 
 from django_faceprint.client import Downloader, ErrorClass, FaceprintClient
+from django_faceprint.evidence.media_types import describe_image, describe_video
 from django_faceprint.exceptions import AuthenticationFailed, FaceprintError
-from django_faceprint.media_types import describe_image, describe_video
 
 VARIABLES = ("FACEPRINT_LIVE_API_KEY", "FACEPRINT_LIVE_SECRET_KEY", "FACEPRINT_LIVE_PLAN_ID")
 

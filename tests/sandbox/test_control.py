@@ -11,6 +11,7 @@ import pytest
 import requests
 
 from django_faceprint.sandbox.clock import ClockFileError, SandboxClock
+from django_faceprint.sandbox.control import ControlApi
 from django_faceprint.sandbox.core import Sandbox
 from django_faceprint.sandbox.message import Request
 from django_faceprint.sandbox.server import SandboxServer
@@ -63,11 +64,12 @@ def test_a_damaged_clock_file_is_an_error_not_a_time(tmp_path: Path, text: str) 
     with pytest.raises(ClockFileError):
         clock.now()
     sandbox = Sandbox(clock=clock)
+    api = ControlApi(sandbox)
     for path in ("clock", "health", "ledger"):
-        assert sandbox.handle(Request("GET", f"/_sandbox/{path}")).status == 500
-    assert sandbox.handle(Request("POST", "/_sandbox/clock", body=b'{"advance": 5}')).status == 500
-    assert sandbox.handle(Request("GET", "/face/print/?token=x")).status == 500
-    assert sandbox.handle(Request("POST", "/_sandbox/clock", body=b'{"offset": 5}')).status == 200
+        assert api.handle(Request("GET", f"/_sandbox/{path}")).status == 500
+    assert api.handle(Request("POST", "/_sandbox/clock", body=b'{"advance": 5}')).status == 500
+    assert ControlApi(sandbox).handle(Request("GET", "/face/print/?token=x")).status == 500
+    assert ControlApi(sandbox).handle(Request("POST", "/_sandbox/clock", body=b'{"offset": 5}')).status == 200
     assert clock.offset == 5
 
 
@@ -166,7 +168,7 @@ def test_addresses_and_methods_of_the_control_api(caller: Caller) -> None:
     ("peer", "status"), [("127.0.0.9", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("10.0.0.1", 403)]
 )
 def test_only_loopback_peers_control(peer: str, status: int) -> None:
-    assert Sandbox().handle(Request("GET", "/_sandbox/health", peer=peer)).status == status
+    assert ControlApi(Sandbox()).handle(Request("GET", "/_sandbox/health", peer=peer)).status == status
 
 
 def test_the_core_answers_without_a_socket() -> None:

@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from django_faceprint.sandbox.clock import SandboxClock
+from django_faceprint.sandbox.control import ControlApi
 from django_faceprint.sandbox.core import PAGE_PATHS, RPC, RPC_ENDPOINTS, Sandbox
 from django_faceprint.sandbox.message import Request
 
@@ -87,7 +88,7 @@ def with_tokens(text: str, tokens: dict[str, str]) -> str:
 
 
 def answered(sandbox: Sandbox, request: Request) -> bytes:
-    response = sandbox.handle(request)
+    response = ControlApi(sandbox).handle(request)
     assert 200 <= response.status < 600
     assert all("\r" not in text and "\n" not in text for field in response.headers for text in field)
     body = response.read()

@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from django_faceprint.media_types import FilmInspector
+from django_faceprint.evidence.media_types import FilmInspector
 from django_faceprint.sandbox.media import Studio, Video, digest
 
 

@@ -12,15 +12,10 @@ from django.contrib.staticfiles import finders
 from django.db import connections
 from django.test import Client
 
-from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.services import sessions
+from django_faceprint.models import VerificationSession
+from django_faceprint.verification import sessions
 from tests.factories import NUMBER
-from tests.services.conftest import Story
-
-
-@pytest.fixture
-def story(sandbox: Any, plans: dict[str, Plan]) -> Story:
-    return Story(sandbox, plans)
+from tests.scenario import Scenario
 
 
 @pytest.fixture
@@ -40,23 +35,25 @@ def standing(browser: Client, session: VerificationSession, query: str = "") -> 
     return dict(answer.json())
 
 
-def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(story: Story, browser: Client) -> None:
-    session = story.start()
-    done = story.control("POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"})
+def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(
+    scenario: Scenario, browser: Client
+) -> None:
+    session = scenario.start()
+    done = scenario.control("POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"})
     address = done["redirect"].removeprefix("http://testserver")
     assert address.partition("?")[0] == way_back(session)
     page = browser.get(address)
     assert page.status_code == 200
     assert "Confirming the result" in page.content.decode()
-    assert story.fresh(session).status == "verifying"
+    assert scenario.fresh(session).status == "verifying"
     assert standing(browser, session) == {"done": False, "status": "verifying", "redirect": None}
-    story.work()
+    scenario.work()
     assert standing(browser, session) == {"done": True, "status": "passed", "redirect": None}
     assert "Verification passed" in browser.get(address).content.decode()
 
 
-def test_the_page_is_safe_to_show(story: Story, browser: Client) -> None:
-    session = story.start()
+def test_the_page_is_safe_to_show(scenario: Scenario, browser: Client) -> None:
+    session = scenario.start()
     answer = browser.get(way_back(session))
     page = answer.content.decode()
     assert answer["Referrer-Policy"] == "no-referrer"
@@ -75,69 +72,71 @@ def test_the_page_is_safe_to_show(story: Story, browser: Client) -> None:
     assert not answer.cookies
 
 
-def test_the_page_speaks_the_browsers_language(story: Story) -> None:
-    session = story.start()
+def test_the_page_speaks_the_browsers_language(scenario: Scenario) -> None:
+    session = scenario.start()
     page = Client(headers={"Accept-Language": "zh-CN"}).get(way_back(session)).content.decode()
     assert '<html lang="zh-hans"' in page
 
 
-def test_a_link_that_was_not_made_here_finds_nothing(story: Story, browser: Client) -> None:
-    session = story.start()
+def test_a_link_that_was_not_made_here_finds_nothing(scenario: Scenario, browser: Client) -> None:
+    session = scenario.start()
     forged = way_back(session)[:-2] + "x/"
     for address in (forged, f"/faceprint/return/{session.public_id}/", f"/faceprint/return/{'x' * 500}/"):
         answer = browser.get(address)
         assert answer.status_code == 404
         assert "This link is not valid" in answer.content.decode()
         assert browser.get(f"{address}status/").status_code == 404
-    assert story.fresh(session).returned_at is None
+    assert scenario.fresh(session).returned_at is None
 
 
-def test_only_the_first_return_counts(story: Story, browser: Client, clock: Any) -> None:
-    session = story.start()
+def test_only_the_first_return_counts(scenario: Scenario, browser: Client, clock: Any) -> None:
+    session = scenario.start()
     browser.get(way_back(session))
-    first = story.fresh(session).returned_at
+    first = scenario.fresh(session).returned_at
     assert first == clock()
     clock.advance(minutes=1)
     browser.get(way_back(session))
-    assert story.fresh(session).returned_at == first
+    assert scenario.fresh(session).returned_at == first
 
 
-def test_head_and_status_change_nothing(story: Story, browser: Client) -> None:
-    session = story.start()
-    before = story.fresh(session)
+def test_head_and_status_change_nothing(scenario: Scenario, browser: Client) -> None:
+    session = scenario.start()
+    before = scenario.fresh(session)
     assert browser.head(way_back(session)).status_code == 200
     standing(browser, session)
-    after = story.fresh(session)
+    after = scenario.fresh(session)
     assert (after.returned_at, after.wake_at, after.ready_deadline) == (None, before.wake_at, None)
     assert browser.post(way_back(session)).status_code == 405
 
 
-def test_reloading_does_not_have_baidu_asked_all_the_time(story: Story, browser: Client, clock: Any) -> None:
-    session = story.start()
+def test_reloading_does_not_have_baidu_asked_all_the_time(
+    scenario: Scenario, browser: Client, clock: Any
+) -> None:
+    session = scenario.start()
     asked = []
     for _ in range(6):
         browser.get(way_back(session))
-        asked.append(story.work().sessions)
+        asked.append(scenario.work().sessions)
         clock.advance(seconds=1)
     assert asked[0] == 1
     browser.get(way_back(session))
-    assert story.fresh(session).ready_deadline is None
+    assert scenario.fresh(session).ready_deadline is None
     clock.advance(seconds=10)
     browser.get(way_back(session))
-    assert story.fresh(session).ready_deadline is not None
+    assert scenario.fresh(session).ready_deadline is not None
 
 
 def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
-    story: Story, browser: Client, clock: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, browser: Client, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = story.start()
+    session = scenario.start()
     sent: list[int] = []
     monkeypatch.setattr("django_faceprint.tasks._send", sent.append)
     for _ in range(5):
         assert browser.get(way_back(session)).status_code == 200
         clock.advance(seconds=30)
     assert sent == [session.pk]
-    assert story.fresh(session).ready_deadline is not None
+    assert scenario.fresh(session).ready_deadline is not None
 
 
 @pytest.mark.parametrize(
@@ -153,13 +152,13 @@ def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
 )
 @pytest.mark.parametrize("outcome", ["pass", "fail"])
 def test_the_person_is_sent_on_to_the_host_whatever_the_result(
-    story: Story, browser: Client, given: str, expected: str, outcome: str
+    scenario: Scenario, browser: Client, given: str, expected: str, outcome: str
 ) -> None:
-    session = story.start(return_url=given)
-    story.finish(session, outcome)
+    session = scenario.start(return_url=given)
+    scenario.finish(session, outcome)
     assert browser.get(way_back(session)).status_code == 200
     assert standing(browser, session)["redirect"] is None
-    story.work()
+    scenario.work()
     target = expected.format(id=session.public_id)
     assert standing(browser, session)["redirect"] == target
     answer = browser.get(way_back(session))
@@ -176,8 +175,8 @@ def test_the_person_is_sent_on_to_the_host_whatever_the_result(
         ("unknown", "This verification has ended"),
     ],
 )
-def test_every_end_has_words(story: Story, browser: Client, verdict: str, text: str) -> None:
-    session = story.start()
+def test_every_end_has_words(scenario: Scenario, browser: Client, verdict: str, text: str) -> None:
+    session = scenario.start()
     VerificationSession.objects.filter(pk=session.pk).update(verdict=verdict)
     page = browser.get(way_back(session)).content.decode()
     assert text in page
@@ -186,58 +185,58 @@ def test_every_end_has_words(story: Story, browser: Client, verdict: str, text: 
 
 
 def test_a_failed_attempt_that_may_be_repeated_does_not_keep_the_person_waiting(
-    story: Story, browser: Client, clock: Any
+    scenario: Scenario, browser: Client, clock: Any
 ) -> None:
-    plan = next(plan for plan in story.plans.values() if not plan.closes_on_failure)
-    session = story.start(plan.plan_id)
-    story.finish(session, "fail")
+    plan = next(plan for plan in scenario.plans.values() if not plan.closes_on_failure)
+    session = scenario.start(plan.plan_id)
+    scenario.finish(session, "fail")
     first = browser.get(way_back(session)).content.decode()
     again = re.search(r'data-again-url="([^"]+)"', first)
     assert again is not None
-    story.work()
-    assert story.fresh(session).verdict == "pending"
+    scenario.work()
+    assert scenario.fresh(session).verdict == "pending"
     query = "?" + urlsplit(again[1]).query
     assert standing(browser, session, query)["status"] == "not_passed_yet"
     assert "Not passed this time" in browser.get(again[1]).content.decode()
     # The next attempt is waited for, not answered with the result of the one before.
     clock.advance(minutes=5)
-    story.finish(session, "pass")
+    scenario.finish(session, "pass")
     second = browser.get(way_back(session)).content.decode()
     assert "Confirming the result" in second
     again = re.search(r'data-again-url="([^"]+)"', second)
     assert again is not None
     assert standing(browser, session, "?" + urlsplit(again[1]).query)["done"] is False
-    story.work()
+    scenario.work()
     assert standing(browser, session)["status"] == "passed"
 
 
 @pytest.mark.parametrize("since", ["", "x", "-1", "9" * 10, "9" * 40, "１２"])
-def test_a_strange_since_is_harmless(story: Story, browser: Client, since: str) -> None:
-    session = story.start()
+def test_a_strange_since_is_harmless(scenario: Scenario, browser: Client, since: str) -> None:
+    session = scenario.start()
     assert browser.get(way_back(session), {"since": since}).status_code == 200
     assert standing(browser, session, f"?since={since}")["done"] is False
 
 
 def test_no_transaction_and_no_login_stand_in_the_way(
-    story: Story, browser: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, browser: Client, settings: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(connections.settings["default"], "ATOMIC_REQUESTS", True)
     settings.MIDDLEWARE = [*settings.MIDDLEWARE, "django.contrib.auth.middleware.LoginRequiredMiddleware"]
-    session = story.start()
+    session = scenario.start()
     assert browser.get(way_back(session)).status_code == 200
     assert standing(browser, session)["done"] is False
-    assert story.fresh(session).returned_at is not None
+    assert scenario.fresh(session).returned_at is not None
 
 
 def test_a_link_says_nothing_in_the_log(
-    story: Story, browser: Client, caplog: pytest.LogCaptureFixture, clock: Any
+    scenario: Scenario, browser: Client, caplog: pytest.LogCaptureFixture, clock: Any
 ) -> None:
     caplog.set_level("DEBUG")
-    session = story.start()
-    story.finish(session)
+    session = scenario.start()
+    scenario.finish(session)
     browser.get(way_back(session))
     clock.advance(timedelta(seconds=30))
-    story.work()
+    scenario.work()
     browser.get(way_back(session))
     for secret in (NUMBER, "张三", str(session.verify_token)):
         assert secret not in caplog.text

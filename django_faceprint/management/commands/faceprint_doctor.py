@@ -12,7 +12,7 @@ from typing import Any
 from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from django_faceprint.services.diagnosis import Check, State, diagnose
+from django_faceprint.maintenance.diagnosis import Check, State, diagnose
 
 
 class Command(BaseCommand):

@@ -12,11 +12,8 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
-from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import Erasure, VerificationSession
-from django_faceprint.models.session import VerificationSessionQuerySet
-from django_faceprint.services.access import Actor
-from django_faceprint.services.erasure import (
+from django_faceprint.audit.access import Actor
+from django_faceprint.evidence.erasure import (
     LONGEST_REASON,
     Preview,
     certificate,
@@ -24,6 +21,9 @@ from django_faceprint.services.erasure import (
     preview,
     sessions_of_person,
 )
+from django_faceprint.exceptions import InvalidInput
+from django_faceprint.models import Erasure, VerificationSession
+from django_faceprint.models.session import VerificationSessionQuerySet
 
 NOTHING_FOUND, NOT_VERIFIED, NOT_CONFIRMED = 1, 2, 3
 

@@ -11,10 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
+from django_faceprint.devtools import sample_data
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
-from django_faceprint.services import filling
 
 STOPPED = 2
 MOST_RECORDS = 100_000_000
@@ -35,8 +35,8 @@ class Command(BaseCommand):
         parser.add_argument(
             "--batch",
             type=int,
-            default=filling.BATCH,
-            help=f"records written together, which is what the memory goes by ({filling.BATCH})",
+            default=sample_data.BATCH,
+            help=f"records written together, which is what the memory goes by ({sample_data.BATCH})",
         )
         parser.add_argument(
             "--files",
@@ -47,9 +47,9 @@ class Command(BaseCommand):
         parser.add_argument(
             "--thumbnails",
             type=int,
-            default=filling.THUMBNAILS,
+            default=sample_data.THUMBNAILS,
             metavar="N",
-            help=f"so many of the newest records get one ({filling.THUMBNAILS})",
+            help=f"so many of the newest records get one ({sample_data.THUMBNAILS})",
         )
         parser.add_argument("--remove", action="store_true", help="remove what this command made, all of it")
 
@@ -58,19 +58,19 @@ class Command(BaseCommand):
         self._check(options)
         began = time.monotonic()
         problem = ""
-        done = filling.Filled()
+        done = sample_data.Filled()
         line = ProgressLine(self.stdout)
         with stop_signals() as stop:
             try:
                 if options["remove"]:
-                    total = filling.made().count()
-                    done = filling.remove(
+                    total = sample_data.made().count()
+                    done = sample_data.remove(
                         batch=options["batch"],
                         progress=lambda part: line.show_part(part.sessions, total),
                         stop=stop.is_set,
                     )
                 else:
-                    done = filling.fill(
+                    done = sample_data.fill(
                         options["count"],
                         years=options["years"],
                         seed=options["seed"],

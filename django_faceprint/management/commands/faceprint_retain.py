@@ -14,8 +14,9 @@ from django.utils.timezone import localtime
 from django.utils.translation import gettext as _
 
 from django_faceprint.clock import now
+from django_faceprint.evidence import retention_rules
+from django_faceprint.maintenance import retention
 from django_faceprint.models import MediaAsset, Plan
-from django_faceprint.services import keeping, retention
 
 #: Days that ``--dry-run`` looks ahead: as far as any retention may reach.
 MOST_DAYS = 36_500
@@ -82,7 +83,7 @@ class Command(BaseCommand):
             plans = Plan.objects.filter(plan_id__in=plan_ids)
             if missing := sorted(set(plan_ids) - set(plans.values_list("plan_id", flat=True))):
                 raise CommandError(_("There is no plan %s.") % ", ".join(missing))
-        changed = keeping.apply_rules(plans)
+        changed = retention_rules.apply_rules(plans)
         self.stdout.write(_("The present rules hold for %s records.") % changed)
 
     def _delete(self) -> None:

@@ -11,10 +11,10 @@ from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
 from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.maintenance.rotation import RotationReport, rotate_keys
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.privacy.keys import encryption_ring, index_ring
-from django_faceprint.services.rotation import RotationReport, rotate_keys
 
 BROKEN, STOPPED = 1, 2
 #: Broken values that are named.

@@ -20,14 +20,18 @@ from django.utils.translation import gettext as _
 
 from django_faceprint.alerts.daily import send_daily_mail
 from django_faceprint.alerts.evaluation import evaluate
+from django_faceprint.audit import chain
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
+from django_faceprint.engine.runner import WorkReport, collect_due
+from django_faceprint.jobs import jobs
+from django_faceprint.maintenance import retention
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.models import VerificationSession
-from django_faceprint.services import access_chain, jobs, retention, rollups, statistics, upstream
-from django_faceprint.services.collect import WorkReport, collect_due
+from django_faceprint.records import rollups, statistics
 from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE, RUN_BUDGET, TICK_SECONDS
+from django_faceprint.upstream import clients
 
 logger = logging.getLogger(__name__)
 
@@ -85,7 +89,7 @@ class Command(BaseCommand):
         give_up_at = monotonic() + OUTAGE_PATIENCE
         self._work(total, stop)
         while total.baidu_down and not stop.is_set() and monotonic() < give_up_at:
-            stop.wait(upstream.api_rests() or 0.0)
+            stop.wait(clients.api_rests() or 0.0)
             self._work(total, stop)
 
     def _work(self, total: WorkReport, stop: Event) -> None:
@@ -108,7 +112,7 @@ class Command(BaseCommand):
             _Chore("faceprint.alerts", evaluate),
             _Chore("faceprint.alerts", send_daily_mail),
             _Chore("faceprint.jobs", _work_on_jobs),
-            _Chore("faceprint.seal", access_chain.seal),
+            _Chore("faceprint.seal", chain.seal),
             _Chore("faceprint.rollup", partial(rollups.roll_up, budget=ROLLUP_BUDGET)),
             _Chore("faceprint.retain", retention.retain),
         ]

@@ -18,10 +18,11 @@ from django_faceprint.alerts.conditions import risk_window, unacknowledged_loss
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.maintenance import retention
 from django_faceprint.models import Alert, VerificationSession
-from django_faceprint.services import retention, statistics
-from django_faceprint.services.budget import persistent_quota_problems
-from django_faceprint.services.outlook import outlook
+from django_faceprint.records import statistics
+from django_faceprint.records.forecast import outlook
+from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
 #: Sessions at risk that are printed; --json has more.
 SHOWN = 10

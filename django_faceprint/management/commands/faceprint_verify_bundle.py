@@ -12,8 +12,8 @@ from django.utils.translation import gettext as _
 
 from django_faceprint import bundle_check
 from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.jobs.bundle import PURPOSE
 from django_faceprint.privacy.signatures import public_keys
-from django_faceprint.services.bundle import PURPOSE
 
 
 class Command(BaseCommand):

@@ -11,10 +11,10 @@ from django.core.management.base import BaseCommand, CommandError
 from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
+from django_faceprint.audit.chain import Finding, Verification, verify
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
-from django_faceprint.services.access_chain import Finding, Verification, verify
 
 CHANGED, STOPPED = 1, 2
 

@@ -24,12 +24,12 @@ from django.db.utils import ConnectionHandler
 from environ import Env
 from rest_framework.authtoken.models import Token
 
+from django_faceprint.base.lease import LEASE
+from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
 from django_faceprint.exceptions import FaceprintError
+from django_faceprint.maintenance.retention import retain
 from django_faceprint.models import VerificationSession
-from django_faceprint.services.plans import copy_sandbox_plans
-from django_faceprint.services.retention import retain
-from django_faceprint.services.rollups import roll_up
-from django_faceprint.services.schedule import LEASE
+from django_faceprint.records.rollups import roll_up
 from example_project.demo.ledger import Findings, compare, read_ledger
 from example_project.demo.people import Browser, Host, Person, people
 from example_project.demo.processes import DemoFailed, Processes, require_free_port

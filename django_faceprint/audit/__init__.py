@@ -1,0 +1,1 @@
+"""Who looked at what, and the chain that proves the log whole."""

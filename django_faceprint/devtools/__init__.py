@@ -1,0 +1,1 @@
+"""Made-up records and the sandbox's plans, for demos and benchmarks."""

@@ -1,0 +1,1 @@
+"""The deadline engine: claims what is due, asks Baidu, archives, settles."""

@@ -1,0 +1,180 @@
+"""Ending a visit: the session is done, or gets the time of its next one; what is too late is lost."""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Iterable
+from datetime import datetime
+from functools import partial
+
+from django_faceprint.base import deadlines, events
+from django_faceprint.base.lease import LeaseLost
+from django_faceprint.clock import now
+from django_faceprint.evidence import expected
+from django_faceprint.models import MediaAsset, VerificationSession
+from django_faceprint.upstream.db_thread import on_desk
+from django_faceprint.upstream.errors import NO_ERROR
+
+from . import polling
+from .results import STEPS
+from .verdict import decide
+from .visit import Visit
+
+logger = logging.getLogger(__name__)
+Verdict = VerificationSession.Verdict
+ArchiveState = VerificationSession.ArchiveState
+State = MediaAsset.State
+Source = MediaAsset.Source
+
+
+def finish_unstarted(visit: Visit) -> None:
+    """A session for which no verify_token could be obtained: nobody could use it, nothing exists upstream."""
+    moment = now()
+    over_at = visit.session.created_at + deadlines.TOKEN_LIFE
+    if moment < over_at:
+        visit.release(over_at)
+        return
+    decide(visit, Verdict.EXPIRED)
+    settle(visit)
+
+
+def settle(visit: Visit) -> None:
+    """Give the session back: done, or with the moment of the next look."""
+    session = visit.session
+    moment = now()
+    if session.verdict == Verdict.PENDING:
+        _settle_pending(visit, moment)
+        return
+    over = session.results_latest is not None and moment >= session.results_latest
+    decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
+    if decided and over:
+        _want_what_was_never_named(visit)
+    if not visit.cut_short:
+        _mark_lost(visit, moment)
+    _give_up_broken_uploads(visit)
+    wanted = visit.wanted()
+    unasked = [stage for stage in STEPS if not visit.done(stage)] if decided and not over else []
+    if wanted or unasked:
+        # What has not been asked about may bring assets of which nothing is known yet.
+        unknown = [session.results_deadline] if unasked else []
+        if "media" in unasked and session.plan.records_video:
+            unknown.append(session.media_deadline)
+        ladder = deadlines.asset_ladder(session, wanted, moment, unknown=unknown)
+        failures = 0 if visit.cut_short else session.failure_count + 1
+        retry_at = polling.retry_at(moment, failures, ladder.next_deadline)
+        if visit.held_back is not None and not visit.failed:
+            failures = session.failure_count
+            retry_at = polling.turn_at(moment, visit.held_back)
+        visit.update(failure_count=failures)
+        visit.release(retry_at, ladder)
+        return
+    _finish(visit, moment)
+
+
+def _settle_pending(visit: Visit, moment: datetime) -> None:
+    session = visit.session
+    if session.results_latest is not None and moment >= session.results_latest:
+        logger.error("faceprint: session %s: the verdict was never learnt", session.public_id)
+        decide(visit, Verdict.UNKNOWN)
+        _give_up_broken_uploads(visit)
+        _finish(visit, moment)
+        return
+    failures = session.failure_count + 1 if visit.failed else 0
+    poll_at = polling.next_poll_at(session, moment)
+    if visit.failed:
+        retry = polling.retry_at(moment, failures, session.media_deadline)
+        poll_at = min(poll_at, retry) if poll_at else retry
+    elif visit.held_back is not None:
+        failures = session.failure_count
+        poll_at = polling.turn_at(moment, visit.held_back)
+    ladder = deadlines.pending_ladder(
+        requested_at=session.token_requested_at,
+        media_deadline=session.media_deadline,
+        results_deadline=session.results_deadline,
+        records_video=session.plan.records_video,
+        moment=moment,
+    )
+    visit.update(failure_count=failures)
+    visit.release(poll_at, ladder)
+
+
+def _want_what_was_never_named(visit: Visit) -> None:
+    """Baidu's time is over, and it never told what there was: that is a loss like any other."""
+    items = expected.never_named(
+        visit.session.plan, attempts=visit.done("getall"), recordings=visit.done("media")
+    )
+    known = {(asset.kind, asset.attempt_order) for asset in visit.assets.values()}
+    for item in items:
+        if (item.kind, item.attempt_order) not in known:
+            visit.want(item)
+
+
+def _mark_lost(visit: Visit, moment: datetime) -> None:
+    """An asset is lost only here: its latest deadline is over, and this visit could not get it either."""
+    for asset in visit.wanted():
+        if asset.latest is None or asset.latest > moment:
+            continue
+        # A download that failed has said why; else it is what kept us from beginning one.
+        why = asset.error or visit.trouble or expected.UPSTREAM_GAVE_NONE
+        visit.change(asset, state=State.LOST, error=why[:200])
+        visit.after_commit(partial(events.evidence_lost, asset))
+        visit.lost += 1
+        logger.error(
+            "faceprint: session %s: %s was not archived in time", visit.session.public_id, asset.kind
+        )
+
+
+def _give_up_broken_uploads(visit: Visit) -> None:
+    """A match image whose upload to us was cut off: nobody can be asked for it, and nothing waits for it."""
+    for asset in visit.wanted(Source.UPLOAD):
+        visit.change(asset, state=State.NOT_PROVIDED, reason=expected.UPLOAD_CUT_OFF)
+
+
+def _finish(visit: Visit, moment: datetime) -> None:
+    session = visit.session
+    state = archive_state(session, visit.assets.values())
+    visit.update(archive_state=state, failure_count=0)
+    if state == ArchiveState.COMPLETE:
+        if session.verdict == Verdict.PASSED:
+            visit.update(**NO_ERROR)
+        if session.archived_at is None:
+            visit.update(archived_at=moment)
+            visit.after_commit(partial(events.session_archived, session))
+    visit.release(None)
+
+
+def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) -> str:
+    """How complete a decided session's evidence is, when nothing is outstanding any more.
+
+    What was stored and had its time, and what is not kept by rule, is as it should be.
+    """
+    ours = [asset for asset in assets if asset.source != Source.UPLOAD]
+    lost = sum(asset.state == State.LOST for asset in ours)
+    stored = sum(asset.state in (State.STORED, State.ERASED) or asset.is_not_kept for asset in ours)
+    if session.verdict == Verdict.UNKNOWN and (session.returned_at or session.stages_done.get("attempted")):
+        # There was an attempt and we never learnt of its evidence.
+        return ArchiveState.PARTIAL if stored else ArchiveState.LOST
+    if lost:
+        return ArchiveState.PARTIAL if stored else ArchiveState.LOST
+    return ArchiveState.COMPLETE if stored else ArchiveState.NOT_APPLICABLE
+
+
+def postpone(visit: Visit, problem: dict[str, str]) -> Visit:
+    """The visit could not be made, or broke off: say why on the session and look again later.
+
+    Not for ever: what could not be fetched until its latest deadline is lost for this reason, too.
+    Begins again with the session as it is in the database. Raises what the database does.
+    """
+    second = Visit(visit.lease, visit.session, None, failed=True, calls=visit.calls)
+    try:
+        session = on_desk(visit.lease.session)
+        second = Visit(visit.lease, session, None, failed=True, calls=visit.calls)
+        second.take_assets(on_desk(lambda: list(session.assets.all())))
+        second.write_problem(problem)
+        if session.token_answered_at is None:
+            finish_unstarted(second)
+        else:
+            settle(second)
+    except LeaseLost:
+        logger.info("faceprint: session was taken over by another worker")
+    return second

@@ -1,0 +1,1 @@
+"""Files and answers: what is expected, stored, served, kept and erased."""

@@ -1,0 +1,1 @@
+"""Questions about many records: filters, lookup, statistics, roll-ups, forecast."""

@@ -1,0 +1,312 @@
+"""Which records are meant: the filters of the record console as plain words, for lists, jobs and links.
+
+A selection is what an address or a stored job says (``verdict=failed&created=7d``), checked. It names no
+person: names and ID numbers are looked up by ``records.lookup``, and never come into an address.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from datetime import date, datetime, time, timedelta
+from typing import Any
+
+from django.core.exceptions import ValidationError
+from django.db.models import Exists, Max, OuterRef, Q
+from django.utils import timezone
+from django.utils.dateparse import parse_date, parse_datetime
+
+from django_faceprint.base.deadlines import RESULTS_LIFE, TOKEN_LIFE
+from django_faceprint.client import ErrorClass
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
+from django_faceprint.models.certificates import CERTIFICATE_TYPES
+from django_faceprint.models.session import VerificationSessionQuerySet
+from django_faceprint.upstream.errors import UNSAFE_MEDIA
+
+#: What ``created`` may be, besides ``today`` and ``all``; and what it is when nothing is said.
+SPANS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
+DEFAULT_SPAN = "7d"
+#: Less time than this to the deadline of evidence that is not archived.
+HOURS_LEFT = {"6h": timedelta(hours=6), "24h": timedelta(hours=24), "over": timedelta(0)}
+DAYS_LEFT = {"7d": timedelta(days=7), "30d": timedelta(days=30), "over": timedelta(0)}
+ERROR_CLASSES = (*(kind.value for kind in ErrorClass), UNSAFE_MEDIA)
+#: At least so many attempts under one token.
+MOST_ATTEMPTS = 5
+LONGEST_TEXT = 100
+MOST_ROWS = 500
+_FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
+
+
+@dataclass(frozen=True)
+class Filter:
+    """One thing to filter by: how its text is checked and what it asks of a record.
+
+    ``condition`` takes the text and the moment at which it is asked, and raises ``ValueError`` for a text
+    that means nothing.
+    """
+
+    condition: Callable[[str, datetime], Q]
+
+
+def _choices(column: str, allowed: Callable[[], Iterable[str]]) -> Filter:
+    """One of, or several joined by commas."""
+
+    def condition(text: str, moment: datetime) -> Q:
+        values = text.split(",")
+        known = set(allowed())
+        if not known.issuperset(values):
+            raise ValueError(text)
+        return Q(**{column: values[0]}) if len(values) == 1 else Q(**{f"{column}__in": values})
+
+    return Filter(condition)
+
+
+def _number(column: str, operation: str) -> Filter:
+    def condition(text: str, moment: datetime) -> Q:
+        value = float(text)
+        if not math.isfinite(value):
+            raise ValueError(text)
+        return Q(**{f"{column}__{operation}": value})
+
+    return Filter(condition)
+
+
+def _text(lookup: str) -> Filter:
+    def condition(text: str, moment: datetime) -> Q:
+        if len(text) > LONGEST_TEXT or "\x00" in text:
+            raise ValueError(text)
+        return Q(**{lookup: text})
+
+    return Filter(condition)
+
+
+def _yes_no(if_yes: Q, if_no: Q) -> Filter:
+    return Filter(lambda text, moment: {"1": if_yes, "0": if_no}[text])
+
+
+def _created(text: str, moment: datetime) -> Q:
+    if text == "all":
+        return Q()
+    if text == "today":
+        return Q(created_at__gte=_start_of_day(moment))
+    return Q(created_at__gte=moment - SPANS[text])
+
+
+def _start_of_day(moment: datetime) -> datetime:
+    return timezone.localtime(moment).replace(hour=0, minute=0, second=0, microsecond=0)
+
+
+def _instant(text: str, *, end_of_day: bool) -> datetime:
+    """A date in the reader's time zone, or a moment with a zone of its own."""
+    try:
+        day = parse_date(text)
+        moment = None if day else parse_datetime(text)
+    except ValueError:
+        day = moment = None
+    if day is not None and _FIRST <= day < _LAST:
+        return timezone.make_aware(datetime.combine(day + timedelta(days=end_of_day), time()))
+    if moment is not None and moment.tzinfo is not None and _FIRST <= moment.date() < _LAST:
+        return moment
+    raise ValueError(text)
+
+
+def _status(text: str, moment: datetime) -> Q:
+    found = Q()
+    for status in text.split(","):
+        found |= VerificationSessionQuerySet.in_status(status)
+    return found
+
+
+def _plan(text: str, moment: datetime) -> Q:
+    plans = [int(part) for part in text.split(",")]
+    if not all(0 < plan < 2**63 for plan in plans):
+        raise ValueError(text)
+    return Q(plan__in=plans) if len(plans) > 1 else Q(plan=plans[0])
+
+
+def _liveness(text: str, moment: datetime) -> Q:
+    kinds = text.split(",")
+    if not set(Plan.Liveness.values).issuperset(kinds):
+        raise ValueError(text)
+    # The keys of the few plans, so that their index serves.
+    return Q(plan__in=list(Plan.objects.filter(liveness__in=kinds).values_list("pk", flat=True)))
+
+
+def _certificate(text: str, moment: datetime) -> Q:
+    if text not in map(str, CERTIFICATE_TYPES):
+        raise ValueError(text)
+    return Q(certificate_type=int(text))
+
+
+def _error_class(text: str, moment: datetime) -> Q:
+    kinds = ["" if kind == "none" else kind for kind in text.split(",")]
+    if not {"", *ERROR_CLASSES}.issuperset(kinds):
+        raise ValueError(text)
+    return Q(error_class__in=kinds)
+
+
+def _left(text: str, moment: datetime) -> Q:
+    """As ``statistics.at_risk``: of an undecided session, all that it may yield counts as waiting."""
+    horizon = moment + HOURS_LEFT[text]
+    # No evidence waits longer than this. The bound keeps the question small, also where all time is asked.
+    waits = TOKEN_LIFE + conf.latest_grace + RESULTS_LIFE
+    wanted = MediaAsset.objects.wanted().filter(deadline__lte=horizon).values("session_id")
+    pending = Q(verdict=VerificationSession.Verdict.PENDING, media_deadline__lte=horizon)
+    return Q(created_at__gte=moment - waits) & (pending | Q(pk__in=wanted))
+
+
+def _retention(text: str, moment: datetime) -> Q:
+    if text == "none":
+        return Q(retain_until__isnull=True, erased_at__isnull=True)
+    return Q(retain_until__lte=moment + DAYS_LEFT[text])
+
+
+def _attempts(text: str, moment: datetime) -> Q:
+    """At least so many."""
+    least = int(text)
+    if not 1 <= least <= MOST_ATTEMPTS:
+        raise ValueError(text)
+    rows = VerificationAttempt.objects.filter(session=OuterRef("pk"))
+    return Q(Exists(rows.order_by("order")[least - 1 : least]))
+
+
+def _rows(text: str, moment: datetime) -> Q:
+    keys = [int(part) for part in text.split(",")]
+    if len(keys) > MOST_ROWS or not all(0 < key < 2**63 for key in keys):
+        raise ValueError(text)
+    return Q(pk__in=keys)
+
+
+_HAS = {"score": Q(score__isnull=False), "deadline": Q(next_deadline__isnull=False)}
+
+FILTERS: dict[str, Filter] = {
+    "created": Filter(_created),
+    "since": Filter(lambda text, moment: Q(created_at__gte=_instant(text, end_of_day=False))),
+    "until": Filter(lambda text, moment: Q(created_at__lt=_instant(text, end_of_day=True))),
+    "status": Filter(_status),
+    "verdict": _choices("verdict", lambda: VerificationSession.Verdict.values),
+    "archive_state": _choices("archive_state", lambda: VerificationSession.ArchiveState.values),
+    "left": Filter(_left),
+    "plan": Filter(_plan),
+    "liveness": Filter(_liveness),
+    "purpose": _text("purpose__exactly"),
+    "reference": _text("reference__exactly"),
+    "application": _choices("application", lambda: conf.applications),
+    "environment": _choices("environment", lambda: VerificationSession.Environment.values),
+    "certificate_type": Filter(_certificate),
+    "score_min": _number("score", "gte"),
+    "score_max": _number("score", "lte"),
+    "liveness_min": _number("liveness_score", "gte"),
+    "liveness_max": _number("liveness_score", "lte"),
+    "spoofing_min": _number("spoofing", "gte"),
+    "spoofing_max": _number("spoofing", "lte"),
+    "error_class": Filter(_error_class),
+    "error_code": _text("error_code__exactly"),
+    "attempts": Filter(_attempts),
+    "is_demote": _yes_no(Q(is_demote=True), Q(is_demote=False)),
+    "retention": Filter(_retention),
+    "erased": _yes_no(Q(erased_at__isnull=False), Q(erased_at__isnull=True)),
+    # What some orders of a list leave out.
+    "has": Filter(lambda text, moment: _HAS[text]),
+    "rows": Filter(_rows),
+}
+#: Filters that say by themselves how far back to look.
+_OF_ALL_TIME = ("created", "since", "until", "reference", "rows")
+
+
+class Selection:
+    """Checked filters over records.
+
+    :param parameters: texts by the name of their filter; empty ones say nothing.
+    :param moment: when it is asked, which "the last seven days" depends on; now by default.
+    :param up_to: the last record that counts, by its key; those made later do not.
+
+    ``parameters`` are those that were understood, in the order of :data:`FILTERS`; ``problems`` the names of
+    those that were not. A selection with problems selects nothing: to leave a filter out would show, export
+    or erase more than what was asked for.
+    """
+
+    def __init__(
+        self, parameters: Mapping[str, str], *, moment: datetime | None = None, up_to: int | None = None
+    ) -> None:
+        self.moment = moment or now()
+        self.up_to = up_to
+        given = {name: text.strip() for name, text in parameters.items() if text.strip()}
+        self.problems = sorted(given.keys() - FILTERS.keys())
+        self.parameters: dict[str, str] = {}
+        self._condition = Q()
+        for name, one in FILTERS.items():
+            if name not in given:
+                continue
+            try:
+                self._condition &= one.condition(given[name], self.moment)
+            except (ValueError, KeyError, OverflowError, ValidationError):
+                self.problems.append(name)
+            else:
+                self.parameters[name] = given[name]
+        if not any(name in given for name in _OF_ALL_TIME):
+            self._condition &= _created(DEFAULT_SPAN, self.moment)
+
+    @property
+    def span(self) -> str:
+        """The time range by its name; "" where dates, references or rows say which."""
+        if "created" in self.parameters:
+            return self.parameters["created"]
+        return "" if any(name in self.parameters for name in _OF_ALL_TIME) else DEFAULT_SPAN
+
+    @property
+    def is_found_apart(self) -> bool:
+        """Whether the records lie together by another index than that of time, and far apart by time.
+
+        What is due to be deleted is the oldest there is: whoever looks for it from the newest on reads all.
+        """
+        return self.span == "all" and self.parameters.get("retention") in DAYS_LEFT
+
+    @property
+    def condition(self) -> Q:
+        """What it asks of a record."""
+        if self.problems:
+            return Q(pk__in=[])
+        return self._condition if self.up_to is None else self._condition & Q(pk__lte=self.up_to)
+
+    def queryset(self) -> VerificationSessionQuerySet:
+        """The records, in no order."""
+        return VerificationSession.objects.order_by().filter(self.condition)
+
+    def frozen(self) -> Selection:
+        """The same for later: relative times count from this moment, and records made later do not count."""
+        parameters = dict(self.parameters)
+        if parameters.get("created") == "today":
+            # A day begins where its reader is: a worker may be elsewhere.
+            del parameters["created"]
+            start = _start_of_day(self.moment)
+            since = _instant(parameters["since"], end_of_day=False) if "since" in parameters else start
+            parameters["since"] = max(start, since).isoformat()
+        for name, end_of_day in (("since", False), ("until", True)):
+            if name in parameters:
+                parameters[name] = _instant(parameters[name], end_of_day=end_of_day).isoformat()
+        last = VerificationSession.objects.aggregate(last=Max("pk"))["last"] or 0
+        frozen = Selection(parameters, moment=self.moment, up_to=last if self.up_to is None else self.up_to)
+        frozen.problems = self.problems
+        return frozen
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, for a column."""
+        return {
+            "parameters": self.parameters,
+            "moment": self.moment.isoformat(),
+            "up_to": self.up_to,
+            "problems": self.problems,
+        }
+
+    @classmethod
+    def from_json(cls, data: Mapping[str, Any]) -> Selection:
+        """The selection that :meth:`to_json` wrote."""
+        selection = cls(
+            data["parameters"], moment=datetime.fromisoformat(data["moment"]), up_to=data["up_to"]
+        )
+        selection.problems = sorted({*selection.problems, *data["problems"]})
+        return selection

@@ -1,0 +1,137 @@
+"""How long workers may be down before the first loss, from what is outstanding and how fast we are."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from datetime import datetime, timedelta
+from uuid import UUID
+
+from django.db import connections
+from django.db.models import Case, Count, DateTimeField, F, When
+from django.db.models.functions import TruncMinute
+
+from django_faceprint.base.deadlines import MEDIA_LIFE
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.models import MediaAsset, VerificationSession
+
+Verdict = VerificationSession.Verdict
+
+#: Sessions that are looked at, those with the earliest deadlines: what comes later is not the first loss.
+HORIZON = 100_000
+#: Sessions at risk that are named.
+NAMED = 50
+MEASURED_OVER = timedelta(hours=1)
+#: Sessions that were started longer ago have come to their end.
+LONGEST_LIFE = timedelta(days=5)
+
+
+@dataclass(frozen=True)
+class AtRisk:
+    """One session whose evidence may not be archived in time."""
+
+    public_id: UUID
+    reference: str
+    deadline: datetime
+    missing: str
+    error: str
+
+
+@dataclass(frozen=True)
+class Outlook:
+    """What is outstanding in the present environment, and what that means for an outage.
+
+    ``per_minute`` is the best minute of the last hour, in sessions; None when none was finished, and then
+    the backlog is taken to cost no time. ``may_be_down`` is how long workers may stay away so that, working
+    earliest deadline first at that speed afterwards, all is archived by its safe deadline; zero when even
+    now some is not. Sessions that start meanwhile have a day of their own.
+    """
+
+    due: int
+    asleep: int
+    files: int
+    per_minute: float | None
+    may_be_down: timedelta
+    at_risk: list[AtRisk] = field(default_factory=list)
+    at_risk_total: int = 0
+
+
+def outlook(window: timedelta) -> Outlook:
+    """Look ahead; sessions with a deadline nearer than *window* count as at risk."""
+    moment = now()
+    sessions = VerificationSession.objects.filter(environment=conf.environment)
+    wanted = MediaAsset.objects.wanted().filter(session__environment=conf.environment)
+    per_minute = _best_minute(moment)
+    deadlines = _deadlines()
+    spare = MEDIA_LIFE
+    risky: list[tuple[int, datetime]] = []
+    for place, (deadline, pk) in enumerate(deadlines, start=1):
+        done_after = timedelta(minutes=place / per_minute) if per_minute else timedelta(0)
+        left = deadline - moment - done_after
+        spare = min(spare, left)
+        if left < timedelta(0) or deadline - moment < window:
+            risky.append((pk, deadline))
+    return Outlook(
+        due=sessions.due(moment).count(),
+        asleep=sessions.filter(wake_at__gt=moment).count(),
+        files=wanted.count(),
+        per_minute=per_minute,
+        may_be_down=max(spare, timedelta(0)),
+        at_risk=_named(risky[:NAMED]),
+        at_risk_total=len(risky),
+    )
+
+
+def _deadlines() -> list[tuple[datetime, int]]:
+    """The first safe deadline of each session with evidence that is not archived, known or possible."""
+    first: dict[int, datetime] = {}
+    files = MediaAsset.objects.wanted().filter(session__environment=conf.environment, deadline__isnull=False)
+    for pk, deadline in files.order_by("deadline").values_list("session_id", "deadline")[:HORIZON]:
+        if deadline is not None:
+            first.setdefault(pk, deadline)
+    # A person who was sent to the page may have finished without our knowing.
+    undecided = VerificationSession.objects.filter(
+        environment=conf.environment, verdict=Verdict.PENDING, next_deadline__isnull=False
+    ).annotate(
+        possible=Case(
+            When(plan__records_video=True, then=F("media_deadline")),
+            default=F("results_deadline"),
+            output_field=DateTimeField(),
+        )
+    )
+    for pk, deadline in undecided.order_by("next_deadline").values_list("pk", "possible")[:HORIZON]:
+        if deadline is not None:
+            first.setdefault(pk, deadline)
+    return sorted((deadline, pk) for pk, deadline in first.items())
+
+
+def _best_minute(moment: datetime) -> float | None:
+    finished = VerificationSession.objects.filter(
+        environment=conf.environment,
+        created_at__gt=moment - LONGEST_LIFE,
+        archived_at__gt=moment - MEASURED_OVER,
+    )
+    # In the connection's own time zone. In another one MariaDB without its table of zones makes NULL of every
+    # minute, so that a whole hour's work would count as one minute's.
+    minute = TruncMinute("archived_at", tzinfo=connections[finished.db].timezone)
+    by_minute = finished.annotate(minute=minute).order_by().values("minute")
+    counts = by_minute.annotate(count=Count("pk")).values_list("count", flat=True)
+    return float(max(counts, default=0)) or None
+
+
+def _named(risky: list[tuple[int, datetime]]) -> list[AtRisk]:
+    rows = VerificationSession.objects.in_bulk([pk for pk, _ in risky])
+    missing: dict[int, list[str]] = {}
+    for pk, kind in MediaAsset.objects.wanted().filter(session__in=rows).values_list("session_id", "kind"):
+        missing.setdefault(pk, []).append(kind)
+    return [
+        AtRisk(
+            public_id=rows[pk].public_id,
+            reference=rows[pk].reference,
+            deadline=deadline,
+            missing=", ".join(sorted(set(missing.get(pk, ["verdict"])))),
+            error=rows[pk].error_class,
+        )
+        for pk, deadline in risky
+        if pk in rows
+    ]

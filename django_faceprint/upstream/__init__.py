@@ -1,0 +1,1 @@
+"""Baidu as this project is configured to use it: clients, rate limit, access tokens, errors."""

@@ -1,0 +1,118 @@
+"""The access_token of each application, shared by all processes through the database."""
+
+from __future__ import annotations
+
+import logging
+import secrets
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from datetime import timedelta
+
+from django.db import IntegrityError, transaction
+from django.db.models import Q
+
+from django_faceprint.client import AccessToken as Token
+from django_faceprint.clock import now
+from django_faceprint.models import AccessToken
+from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
+from django_faceprint.privacy.keys import SealBroken
+
+from .db_thread import on_desk
+
+logger = logging.getLogger(__name__)
+
+#: A token that another process has replaced serves here for so many seconds more, or until it is refused.
+REMEMBERED_SECONDS = 30.0
+FETCH_LEASE = timedelta(seconds=30)
+WAIT_SECONDS = 0.1
+
+
+class DatabaseTokenStore:
+    """Keeps access_tokens encrypted in the table ``faceprint_accesstoken``.
+
+    Works on every database and needs no cache server. A worker that dies while fetching blocks the
+    others for at most 30 seconds. Each process remembers a token that it has read for some seconds, so
+    that not every call asks the database.
+    """
+
+    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+        self._monotonic = monotonic
+        self._remembered: dict[str, tuple[Token, float]] = {}
+
+    def get(self, key: str) -> Token | None:
+        """The stored token, or None. One that cannot be decrypted any more counts as none."""
+        token, until = self._remembered.get(key, (None, 0.0))
+        if token is not None and self._monotonic() < until and now() < token.renew_at:
+            return token
+        token = on_desk(lambda: self._read(key))
+        if token is None:
+            self._remembered.pop(key, None)
+        else:
+            self._remembered[key] = (token, self._monotonic() + REMEMBERED_SECONDS)
+        return token
+
+    def _read(self, key: str) -> Token | None:
+        row = AccessToken.objects.filter(key=key).first()
+        if row is None or row.expires_at is None or row.renew_at is None:
+            return None
+        try:
+            value = row.token
+        except SealBroken:
+            logger.warning("faceprint: the stored access_token cannot be decrypted; fetching a new one")
+            return None
+        return Token(value, row.expires_at, row.renew_at) if value else None
+
+    def put(self, key: str, token: Token) -> None:
+        """Keep *token* for all workers."""
+        self._remembered.pop(key, None)
+        on_desk(lambda: self._write(key, token))
+
+    def _write(self, key: str, token: Token) -> None:
+        row = self._row(key)
+        row.token = token.value
+        row.token_index = blind_index("access_token", token.value)
+        row.expires_at = token.expires_at
+        row.renew_at = token.renew_at
+        row.save(update_fields=["token", "token_index", "expires_at", "renew_at"])
+
+    def discard(self, key: str, token: Token) -> None:
+        """Forget *token*, unless another worker has replaced it already."""
+        self._remembered.pop(key, None)
+        stored = AccessToken.objects.filter(
+            key=key, token_index__in=blind_index_candidates("access_token", token.value)
+        )
+        on_desk(lambda: stored.update(token=None, token_index="", expires_at=None, renew_at=None))
+
+    @contextmanager
+    def single_flight(self, key: str) -> Iterator[None]:
+        """Enter when no other worker is fetching; whoever waited should look into the store again."""
+        row = on_desk(lambda: self._row(key))
+        holder = secrets.token_hex(16)
+        give_up_at = time.monotonic() + FETCH_LEASE.total_seconds()
+        while not on_desk(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
+            time.sleep(WAIT_SECONDS)
+        # Whoever waited must see what the one before has brought.
+        self._remembered.pop(key, None)
+        try:
+            yield
+        finally:
+            held = AccessToken.objects.filter(pk=row.pk, lease_holder=holder)
+            on_desk(lambda: held.update(lease_holder="", lease_until=None))
+
+    @staticmethod
+    def _take(pk: int, holder: str) -> bool:
+        moment = now()
+        free = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
+        # A lease that ends later than any we hand out was written under a clock that has since moved back.
+        free |= Q(lease_until__gt=moment + FETCH_LEASE)
+        rows = AccessToken.objects.filter(free, pk=pk)
+        return rows.update(lease_holder=holder, lease_until=moment + FETCH_LEASE) == 1
+
+    @staticmethod
+    def _row(key: str) -> AccessToken:
+        try:
+            with transaction.atomic():
+                return AccessToken.objects.get_or_create(key=key)[0]
+        except IntegrityError:
+            return AccessToken.objects.get(key=key)

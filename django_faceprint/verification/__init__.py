@@ -1,0 +1,1 @@
+"""Starting, adopting and returning from a verification."""

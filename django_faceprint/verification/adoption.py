@@ -1,0 +1,172 @@
+"""Adopting (接管): the life of a verify_token that was obtained elsewhere goes on here.
+
+A company that changes over has sessions under way in its old system, whose evidence expires like any
+other. Adopted sessions are worked on as if they had been started here; only when they were started may
+be unknown.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import datetime, timedelta
+from typing import Any
+
+from django.db import IntegrityError, transaction
+from django.views.decorators.debug import sensitive_variables
+
+from django_faceprint.base import deadlines
+from django_faceprint.client import Identity, checked_plan_id
+from django_faceprint.client.results import is_verify_token
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.engine import queue
+from django_faceprint.exceptions import InvalidInput
+from django_faceprint.hosts import refuse_unsafe_hosts
+from django_faceprint.models import Plan, VerificationSession
+from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
+
+from . import consent
+from .consent import Consent
+from .sessions import check_application, identity_columns
+from .texts import check_text
+
+#: Others note the issue before the request or after the answer, and by clocks of their own.
+ISSUE_TOLERANCE = timedelta(minutes=1)
+#: How far ahead of us their clocks may be.
+CLOCK_TOLERANCE = timedelta(minutes=10)
+#: Where the issue is unknown, everything may expire at any moment. So near a deadline comes before all that
+#: has more time and yet counts as one that can be kept.
+SOON = timedelta(minutes=10)
+
+
+@dataclass(frozen=True)
+class Adoption:
+    """A verify_token of another system. ``issued_at`` is when Baidu issued it, as far as known."""
+
+    verify_token: str
+    plan_id: str
+    issued_at: datetime | None = None
+    reference: str = ""
+    purpose: str = ""
+    identity: Identity | None = None
+    consent_reference: str = ""
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(plan_id={self.plan_id!r})"
+
+
+@dataclass(frozen=True)
+class Adopted:
+    """The session of an adoption. ``is_new`` is False when its verify_token was known already."""
+
+    session: VerificationSession
+    is_new: bool
+
+
+@sensitive_variables()
+def adopt(adoption: Adoption, *, created_by: Any = None) -> Adopted:
+    """Take over a verify_token; it is asked about as soon as a worker is free. May be repeated.
+
+    Without ``issued_at`` the safe deadlines are at hand (everything may expire at any moment), and the
+    latest ones count from now.
+
+    Raises :class:`InvalidInput` naming the field: ``issued_at`` too, when Baidu has certainly deleted
+    everything by now. Raises :class:`FaceprintConfigurationError` for a plan of an unknown application.
+    """
+    plan = check_adoption(adoption)
+    found = _find(adoption.verify_token)
+    if found is not None:
+        return Adopted(found, is_new=False)
+    try:
+        with transaction.atomic():
+            return Adopted(_create(adoption, plan, created_by), is_new=True)
+    except IntegrityError:
+        # Another call was quicker.
+        found = _find(adoption.verify_token)
+        if found is None:
+            raise
+        return Adopted(found, is_new=False)
+
+
+@sensitive_variables()
+def check_adoption(adoption: Adoption) -> Plan:
+    """All that :func:`adopt` checks before it writes; the plan."""
+    refuse_unsafe_hosts()
+    if not is_verify_token(adoption.verify_token):
+        raise InvalidInput("verify_token", "token_format", "This is no verification token.")
+    plan = Plan.objects.filter(plan_id=checked_plan_id(adoption.plan_id)).first()
+    if plan is None:
+        raise InvalidInput("plan", "unknown_plan", "There is no plan with this ID.")
+    check_application(plan)
+    check_text("reference", adoption.reference)
+    check_text("purpose", adoption.purpose)
+    check_text("consent_reference", adoption.consent_reference)
+    if adoption.issued_at is not None:
+        _check_issue(adoption.issued_at)
+    return plan
+
+
+def _check_issue(issued_at: datetime) -> None:
+    moment = now()
+    if issued_at.tzinfo is None:
+        raise InvalidInput("issued_at", "naive", "The time needs a time zone.")
+    if issued_at > moment + CLOCK_TOLERANCE:
+        raise InvalidInput("issued_at", "future", "The time lies in the future.")
+    answered_at = issued_at + ISSUE_TOLERANCE
+    if deadlines.session_deadlines(issued_at, answered_at).results_latest <= moment:
+        raise InvalidInput("issued_at", "too_old", "Baidu has deleted everything of it by now.")
+
+
+def _find(verify_token: str) -> VerificationSession | None:
+    candidates = blind_index_candidates("verify_token", verify_token)
+    return VerificationSession.objects.filter(verify_token_index__in=candidates).first()
+
+
+def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSession:
+    moment = now()
+    if adoption.issued_at is not None:
+        requested_at = adoption.issued_at - ISSUE_TOLERANCE
+        answered_at = adoption.issued_at + ISSUE_TOLERANCE
+        dates = deadlines.session_deadlines(requested_at, answered_at)
+    else:
+        # As early as it can have been, and as late.
+        requested_at = moment - deadlines.TOKEN_LIFE - deadlines.RESULTS_LIFE
+        answered_at = moment
+        dates = deadlines.session_deadlines(requested_at, answered_at)
+        dates = replace(dates, media_deadline=moment + SOON, results_deadline=moment + SOON)
+    ladder = deadlines.pending_ladder(
+        requested_at=requested_at,
+        media_deadline=dates.media_deadline,
+        results_deadline=dates.results_deadline,
+        records_video=plan.records_video,
+        moment=moment,
+    )
+    session = VerificationSession.objects.create(
+        environment=conf.environment,
+        plan=plan,
+        application=plan.application,
+        created_by=created_by,
+        verify_token=adoption.verify_token,
+        verify_token_index=blind_index("verify_token", adoption.verify_token),
+        reference=adoption.reference,
+        purpose=adoption.purpose,
+        threshold=plan.applied_threshold,
+        **(identity_columns(adoption.identity) if adoption.identity else {}),
+        created_at=moment,
+        adopted_at=moment,
+        token_requested_at=requested_at,
+        token_answered_at=answered_at,
+        **dates.columns(),
+        ready_deadline=queue.aim(
+            moment,
+            **ladder.columns(),
+            media_deadline=dates.media_deadline,
+            media_latest=dates.media_latest,
+            results_latest=dates.results_latest,
+            wake_at=moment,
+        ),
+        **ladder.columns(),
+    )
+    if adoption.consent_reference:
+        consent.record(session, Consent(adoption.consent_reference))
+    return session

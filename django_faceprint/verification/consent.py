@@ -1,0 +1,191 @@
+"""Consent: what is asked for before a face goes to Baidu, and what follows when it is withdrawn."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from datetime import date, datetime, timedelta
+from typing import Any
+from zoneinfo import ZoneInfo
+
+from django.views.decorators.debug import sensitive_variables
+
+from django_faceprint.audit.access import Actor
+from django_faceprint.clock import now
+from django_faceprint.conf import conf
+from django_faceprint.evidence import erasure
+from django_faceprint.exceptions import InvalidInput
+from django_faceprint.models import AccessLog, ConsentRecord, Erasure, VerificationSession
+from django_faceprint.models.append_only import KEPT_AT_LEAST
+
+from .texts import check_text
+
+#: Characters of a reference, which is kept encrypted.
+LONGEST_REFERENCE = 500
+#: How far ahead of ours a host's clock may be.
+CLOCK_TOLERANCE = timedelta(minutes=5)
+#: Below this age a guardian consents (FR 7; PIPL 31).
+GUARDIAN_UNTIL = 14
+BATCH = 500
+_CHINA = ZoneInfo("Asia/Shanghai")
+
+
+@dataclass(frozen=True)
+class Consent:
+    """The evidence that a host gives of a person's consent.
+
+    ``reference`` and ``guardian_reference`` say where it is on record at the host (up to 500 characters, kept
+    encrypted); ``notice_version`` is the text that was shown, ``channel`` where (app, counter …).
+    """
+
+    reference: str
+    notice_version: str = ""
+    given_at: datetime | None = None
+    channel: str = ""
+    separate: bool = False
+    names_recipient: bool = False
+    alternative_offered: bool = False
+    guardian_reference: str = ""
+
+    def __repr__(self) -> str:
+        return "<Consent>"
+
+
+def check(consent: Consent | None, purpose: str) -> None:
+    """Raise :class:`InvalidInput` for what cannot be recorded and, with ``REQUIRE_CONSENT``, for what is
+    missing: ``required`` for an empty fact, ``must_be_true`` for one that is denied."""
+    if consent is not None:
+        _check_form(consent)
+    if not conf.require_consent:
+        return
+    if consent is None:
+        raise InvalidInput("consent", "required", "Evidence of the person's consent is required.")
+    if not purpose:
+        raise InvalidInput("purpose", "required", "The purpose is required.")
+    for name in ("reference", "notice_version", "given_at", "channel"):
+        if not getattr(consent, name):
+            raise InvalidInput(f"consent.{name}", "required", "This is required.")
+    for name in ("separate", "names_recipient", "alternative_offered"):
+        if not getattr(consent, name):
+            raise InvalidInput(f"consent.{name}", "must_be_true", "Without it there is no consent.")
+
+
+def record(session: VerificationSession, consent: Consent) -> ConsentRecord:
+    """Write down the consent to *session*, with the row of the session itself."""
+    return ConsentRecord.objects.create(
+        session_id=session.public_id,
+        purpose=session.purpose,
+        given_at=consent.given_at,
+        notice_version=consent.notice_version,
+        channel=consent.channel,
+        is_separate=consent.separate,
+        names_recipient=consent.names_recipient,
+        alternative_offered=consent.alternative_offered,
+        reference=consent.reference,
+        guardian_reference=consent.guardian_reference or None,
+    )
+
+
+def of_session(session: VerificationSession) -> ConsentRecord | None:
+    """The consent to *session*; None when none was recorded."""
+    return ConsentRecord.objects.filter(session_id=session.public_id).first()
+
+
+def require(session: VerificationSession) -> None:
+    """Raise :class:`InvalidInput` where a token may not be obtained for want of consent."""
+    if not conf.require_consent:
+        return
+    found = of_session(session)
+    complete = found is not None and all(
+        (
+            *(session.purpose, found.reference, found.notice_version, found.given_at, found.channel),
+            *(found.is_separate, found.names_recipient, found.alternative_offered),
+        )
+    )
+    if not complete:
+        raise InvalidInput("consent", "required", "Evidence of the person's consent is required.")
+
+
+@sensitive_variables()
+def require_guardian(number: str, certificate_type: int, guardian_reference: str | None) -> None:
+    """Raise :class:`InvalidInput` for a child without a guardian's consent, where consent is required."""
+    if conf.require_consent and not guardian_reference and needs_guardian(number, certificate_type):
+        raise InvalidInput(
+            "consent.guardian_reference", "guardian", "Under 14 a guardian's consent is required."
+        )
+
+
+@sensitive_variables()
+def needs_guardian(number: str | None, certificate_type: int | None) -> bool:
+    """Whether the number of a resident identity card is that of a child under 14, today in China.
+
+    A year of life is complete on the day after the birthday. Numbers of other documents tell no age.
+    """
+    born = _birthday(number or "") if certificate_type in (0, None) else None
+    if born is None:
+        return False
+    today = now().astimezone(_CHINA).date()
+    year = born.year + GUARDIAN_UNTIL
+    # Fourteen years after a leap year there is no 29 February.
+    birthday = date(year, 3, 1) if (born.month, born.day) == (2, 29) else date(year, born.month, born.day)
+    return today <= birthday
+
+
+def withdraw(session: VerificationSession, *, reason: str, actor: Actor) -> Erasure:
+    """The person takes the consent back: nothing is fetched any more, and what is there is erased.
+
+    May be repeated. Raises as :func:`erasure.erase`; call it outside of transactions.
+    """
+
+    def note() -> None:
+        consent, _ = ConsentRecord.objects.get_or_create(
+            session_id=session.public_id, defaults={"purpose": session.purpose}
+        )
+        ConsentRecord.objects.filter(pk=consent.pk, withdrawn_at=None).update(
+            withdrawn_at=now(), withdrawn_by=actor.name[:150]
+        )
+        AccessLog.objects.create(
+            **actor.columns(),
+            address=actor.address,
+            action=AccessLog.Action.WITHDRAW,
+            session_id=session.public_id,
+        )
+
+    found = VerificationSession.objects.filter(pk=session.pk)
+    return erasure.erase(found, reason=reason, actor=actor, also=note)
+
+
+def prune() -> int:
+    """Delete one batch of records past ``LOG_RETENTION``; how many."""
+    cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
+    old = ConsentRecord.objects.filter(recorded_at__lt=cutoff).order_by("recorded_at")
+    return ConsentRecord.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:BATCH])).delete()[0]
+
+
+def _check_form(consent: Consent) -> None:
+    for name in ("notice_version", "channel"):
+        check_text(f"consent.{name}", getattr(consent, name))
+    for name in ("reference", "guardian_reference"):
+        text: Any = getattr(consent, name)
+        if len(text) > LONGEST_REFERENCE:
+            raise InvalidInput(
+                f"consent.{name}",
+                "too_long",
+                f"At most {LONGEST_REFERENCE} characters.",
+                {"limit": LONGEST_REFERENCE},
+            )
+    if consent.given_at is None:
+        return
+    if consent.given_at.tzinfo is None:
+        raise InvalidInput("consent.given_at", "naive", "The time needs a time zone.")
+    if consent.given_at > now() + CLOCK_TOLERANCE:
+        raise InvalidInput("consent.given_at", "future", "The time lies in the future.")
+
+
+def _birthday(number: str) -> date | None:
+    digits = number[6:14] if len(number) == 18 else f"19{number[6:12]}" if len(number) == 15 else ""
+    if not (digits.isascii() and digits.isdigit()):
+        return None
+    try:
+        return date(int(digits[:4]), int(digits[4:6]), int(digits[6:]))
+    except ValueError:
+        return None

@@ -1,0 +1,605 @@
+"""Many sessions at once: threads that wait for the network, one thread that writes."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+from celery.exceptions import SoftTimeLimitExceeded
+from django.core.files.base import ContentFile
+from django.core.files.storage import FileSystemStorage
+from django.db import OperationalError, connection
+from django.test.utils import CaptureQueriesContext
+
+from django_faceprint import signals
+from django_faceprint.base import lease as leases
+from django_faceprint.engine import commit, queue, runner, steps
+from django_faceprint.engine.runner import WorkReport, collect_due
+from django_faceprint.engine.visit import Visit
+from django_faceprint.evidence import files as evidence_files
+from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
+from django_faceprint.upstream import clients, rate_limit
+from django_faceprint.upstream.token_store import DatabaseTokenStore
+from django_faceprint.verification import sessions
+from tests.scenario import Scenario, store_in
+
+Archived = Callable[[VerificationSession], None]
+
+
+def together(**more: Any) -> WorkReport:
+    """One run with eight sessions at once, if not otherwise said."""
+    options = {"monotonic": time.monotonic, "concurrency": 8, **more}
+    return collect_due(budget=timedelta(seconds=60), **options)
+
+
+def visited_once(before: VerificationSession, scenario: Scenario) -> VerificationSession:
+    """*before* as it is now: archived whole under the one lease that was taken since."""
+    fresh = scenario.fresh(before)
+    assert (fresh.archive_state, fresh.lease_epoch) == ("complete", before.lease_epoch + 1)
+    return fresh
+
+
+def returned(scenario: Scenario, count: int, plan_id: str = "25001") -> list[VerificationSession]:
+    """So many people who have passed and come back."""
+    made = [scenario.start(plan_id) for _ in range(count)]
+    for session in made:
+        scenario.finish(session)
+        sessions.record_return(session)
+    return made
+
+
+def test_all_of_them_are_archived_whole(scenario: Scenario, assert_archived: Archived) -> None:
+    made = [*returned(scenario, 12), *returned(scenario, 6, "25003")]
+    report = together()
+    assert (report.sessions, report.lost, report.failures) == (18, 0, 0)
+    for session in made:
+        fresh = scenario.fresh(session)
+        assert (fresh.verdict, fresh.archive_state, fresh.lease_until) == ("passed", "complete", None)
+        assert_archived(fresh)
+    assert report.archived == sum(session.assets.stored().count() for session in made)
+    assert UploadIntent.objects.count() == 0
+    assert set(UpstreamCall.objects.values_list("session", flat=True)) >= {session.pk for session in made}
+
+
+def test_names_of_sessions_claimed_together_are_reserved_together(scenario: Scenario) -> None:
+    made = returned(scenario, 3)
+    with CaptureQueriesContext(connection) as queries:
+        assert together().sessions == 3
+    inserts = [query["sql"] for query in queries if query["sql"].startswith("INSERT INTO")]
+    assert sum("uploadintent" in sql for sql in inserts) == 1
+    assert all(scenario.fresh(session).archive_state == "complete" for session in made)
+    assert UploadIntent.objects.count() == 0
+
+
+def test_names_of_sessions_that_are_given_back_are_free_again(scenario: Scenario) -> None:
+    returned(scenario, 3)
+    asked = iter([False])
+    assert together(stop=lambda: next(asked, True)).sessions == 1
+    assert UploadIntent.objects.count() == 0
+    assert together().sessions == 2
+    assert UploadIntent.objects.count() == 0
+
+
+class MeetingStorage(FileSystemStorage):
+    """A storage in which writers wait for each other."""
+
+    meeting: threading.Barrier
+
+    def _save(self, name: str, content: Any) -> str:
+        self.meeting.wait(timeout=30)
+        return str(super()._save(name, content))
+
+
+def test_they_really_are_looked_at_at_once_and_only_one_thread_has_a_connection(
+    scenario: Scenario, settings: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # All eight: that is more than a run begins with.
+    made = returned(scenario, 8, "25005")
+    MeetingStorage.meeting = threading.Barrier(8)
+    store_in(settings, tmp_path, MeetingStorage)
+    connected: list[int] = []
+    original = type(connection._connections["default"]).connect
+
+    def connect(self: Any) -> None:
+        connected.append(threading.get_ident())
+        original(self)
+
+    monkeypatch.setattr(type(connection._connections["default"]), "connect", connect)
+    together()
+    assert {scenario.fresh(session).archive_state for session in made} == {"complete"}
+    assert set(connected) <= {threading.get_ident()}
+
+
+def test_a_limit_and_a_stop_are_heeded(scenario: Scenario) -> None:
+    returned(scenario, 6)
+    assert together(limit=2).sessions == 2
+    asked = iter([False, True])
+    assert together(stop=lambda: next(asked, True)).sessions == 1
+    assert VerificationSession.objects.filter(lease_until__isnull=False).count() == 0
+    assert together().sessions == 3
+
+
+def test_what_a_run_has_no_time_for_is_given_back(scenario: Scenario) -> None:
+    returned(scenario, 6)
+    seconds = [0.0]
+
+    def monotonic() -> float:
+        # The budget of a minute is over after the first claim.
+        seconds[0] += 25.0
+        return seconds[0]
+
+    report = collect_due(budget=timedelta(seconds=60), monotonic=monotonic)
+    assert report.sessions < 6
+    assert VerificationSession.objects.ready().count() == 6 - report.sessions
+    assert VerificationSession.objects.filter(lease_until__isnull=False).count() == 0
+
+
+def test_one_lost_lease_spoils_nothing_for_the_others(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(scenario, 5)
+    victim = made[2]
+    really_write = commit._write
+
+    def write(batch: Any) -> Any:
+        if any(changes.session.pk == victim.pk for changes in batch):
+            VerificationSession.objects.filter(pk=victim.pk, verdict="pending").update(lease_epoch=99)
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    together()
+    others = [scenario.fresh(session) for session in made if session.pk != victim.pk]
+    assert {session.archive_state for session in others} == {"complete"}
+    for session in others:
+        assert_archived(session)
+    lost = scenario.fresh(victim)
+    assert (lost.verdict, lost.lease_epoch, lost.assets.count(), lost.answers.count()) == (
+        "pending",
+        99,
+        0,
+        0,
+    )
+    assert UploadIntent.objects.count() == 0, "its files are removed again"
+
+
+def test_a_database_that_restarts_costs_nothing(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(scenario, 3)
+    really_write = commit._write
+    failures = iter([True, True])
+    waits: list[float] = []
+
+    def write(batch: Any) -> Any:
+        if next(failures, False):
+            connection.close()
+            raise OperationalError("the server closed the connection")
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    monkeypatch.setattr(commit, "_is_connected", lambda: False)
+    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
+    together()
+    assert waits == list(commit.PATIENCE[:2])
+    for session in made:
+        assert_archived(scenario.fresh(session))
+
+
+def be_patient_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(commit.patiently.__kwdefaults__, "sleep", lambda seconds: None)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("where", ["promote", "claim", "prefetch", "reserve", "turn", "name", "token"])
+def test_a_database_that_restarts_costs_no_visit(
+    scenario: Scenario,
+    monkeypatch: pytest.MonkeyPatch,
+    assert_archived: Archived,
+    where: str,
+    concurrency: int,
+) -> None:
+    """Wherever it strikes: nothing is asked or fetched a second time for it."""
+    made = returned(scenario, 3)
+    owner, name = {
+        "promote": (queue, "promote"),
+        "claim": (queue, "claim"),
+        "prefetch": (runner, "prefetch_related_objects"),
+        "reserve": (evidence_files, "reserve_names_of_many"),
+        "turn": (rate_limit, "_row"),
+        "name": (evidence_files, "reserve_names"),
+        "token": (DatabaseTokenStore, "_read"),
+    }[where]
+    really = getattr(owner, name)
+    failures = iter([True])
+    struck: list[str] = []
+
+    def strike(*about: Any, **more: Any) -> Any:
+        if next(failures, False):
+            struck.append(where)
+            connection.close()
+            raise OperationalError("the server closed the connection")
+        return really(*about, **more)
+
+    monkeypatch.setattr(owner, name, strike)
+    monkeypatch.setattr(commit, "_is_connected", lambda: False)
+    be_patient_without_waiting(monkeypatch)
+    monkeypatch.setattr(clients, "_budget", rate_limit.Budget())
+    monkeypatch.setattr(clients, "_clients", {})
+    if where == "name":
+        monkeypatch.setattr(runner, "LIKELY_FILES", 1)
+    report = together(concurrency=concurrency)
+    assert struck == [where]
+    assert report.failures == 0
+    for session in made:
+        fresh = scenario.fresh(session)
+        assert (fresh.archive_state, fresh.poll_count) == ("complete", 1)
+        assert_archived(fresh)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_deadlocks_in_a_row_cost_nothing(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived, concurrency: int
+) -> None:
+    made = returned(scenario, 3)
+    really_write = commit._write
+    failures = iter([True, True, True])
+    waits: list[float] = []
+
+    def write(batch: Any) -> Any:
+        if next(failures, False):
+            raise OperationalError("deadlock detected")
+        return really_write(batch)
+
+    monkeypatch.setattr(commit, "_write", write)
+    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
+    together(concurrency=concurrency)
+    assert waits
+    for session in made:
+        fresh = scenario.fresh(session)
+        assert (fresh.archive_state, fresh.poll_count) == ("complete", 1)
+        assert_archived(fresh)
+
+
+def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
+    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = returned(scenario, 3)
+
+    def write(batch: Any) -> Any:
+        raise OperationalError("no route to host")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(commit, "_write", write)
+        patch.setattr(commit, "_is_connected", lambda: False)
+        patch.setattr(commit.commit, "__kwdefaults__", {"sleep": lambda seconds: None})
+        with pytest.raises(OperationalError):
+            together()
+    assert UploadIntent.objects.exists(), "what was uploaded can be found and removed"
+    clock.advance(runner.schedule.LEASE)
+    together()
+    for session in made:
+        assert_archived(scenario.fresh(session))
+
+
+def test_a_mistake_of_ours_in_one_thread_is_said_on_its_session_alone(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    made = returned(scenario, 4)
+    really_ask = runner.ask_verdict
+
+    def ask(visit: Any) -> None:
+        if visit.session.pk == made[0].pk:
+            raise ZeroDivisionError("never seen before")
+        really_ask(visit)
+
+    monkeypatch.setattr(runner, "ask_verdict", ask)
+    together()
+    broken = scenario.fresh(made[0])
+    assert (broken.error_class, broken.error_message) == ("internal", "ZeroDivisionError")
+    assert broken.has_outstanding_work
+    assert {scenario.fresh(session).archive_state for session in made[1:]} == {"complete"}
+
+
+class SlowStorage(FileSystemStorage):
+    """A storage that takes a second for every file."""
+
+    seconds = 0.0
+
+    def _save(self, name: str, content: Any) -> str:
+        written = str(super()._save(name, content))
+        type(self).seconds += 1.0
+        return written
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_what_is_known_is_written_before_all_files_are_there(
+    scenario: Scenario, settings: Any, tmp_path: Path, concurrency: int
+) -> None:
+    """The page that waits for the result must not wait for the video."""
+    (session,) = returned(scenario, 1)
+    seen: list[tuple[str, str]] = []
+    store_in(settings, tmp_path, SlowStorage)
+
+    def note(**about: Any) -> None:
+        row = VerificationSession.objects.get(pk=session.pk)
+        seen.append((row.verdict, row.archive_state))
+
+    signals.asset_archived.connect(note, weak=False, dispatch_uid="t")
+    try:
+        together(monotonic=lambda: SlowStorage.seconds, concurrency=concurrency)
+    finally:
+        signals.asset_archived.disconnect(dispatch_uid="t")
+    assert seen[0] == ("passed", "collecting")
+    assert scenario.fresh(session).archive_state == "complete"
+
+
+class LingeringStorage(FileSystemStorage):
+    """A storage in which something happens before each file is written."""
+
+    before: ClassVar[Callable[[], None]]
+
+    def _save(self, name: str, content: Any) -> str:
+        type(self).before()
+        return str(super()._save(name, content))
+
+
+@pytest.fixture
+def linger(settings: Any, tmp_path: Path) -> Callable[[Callable[[], None]], None]:
+    """Sets what happens before each file is written."""
+    store_in(settings, tmp_path, LingeringStorage)
+
+    def set_before(action: Callable[[], None]) -> None:
+        LingeringStorage.before = action
+
+    return set_before
+
+
+def test_sessions_stay_with_a_worker_that_is_slow(
+    scenario: Scenario, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+) -> None:
+    made = [scenario.fresh(session) for session in returned(scenario, 3)]
+    renewed = threading.Semaphore(0)
+    really_renew = queue.renew
+    turns = iter(range(6))
+    waiting = threading.Lock()
+
+    def renew(*about: Any) -> set[int]:
+        ours = really_renew(*about)
+        # Other workers look for work.
+        assert (queue.promote(clock()), queue.claim(clock())) == (0, [])
+        renewed.release()
+        return ours
+
+    def wait() -> None:
+        with waiting:
+            for _ in turns:
+                clock.advance(queue.RENEWED_AFTER)
+                assert renewed.acquire(timeout=60)
+
+    monkeypatch.setattr(queue, "renew", renew)
+    linger(wait)
+    began = clock()
+    together()
+    assert clock() - began > queue.TERM
+    for session in made:
+        assert_archived(visited_once(session, scenario))
+
+
+def test_a_session_stays_with_a_worker_that_visits_one_at_once(
+    scenario: Scenario, clock: Any, linger: Any, assert_archived: Archived
+) -> None:
+    session = scenario.fresh(returned(scenario, 1, "25003")[0])
+    files: list[int] = []
+
+    def wait() -> None:
+        assert (queue.promote(clock()), queue.claim(clock())) == (0, [])
+        files.append(1)
+        if len(files) < 4:
+            # As long as a download may take.
+            clock.advance(runner.schedule.LONGEST_VISIT)
+
+    linger(wait)
+    together(monotonic=lambda: float(len(files)), concurrency=1)
+    assert len(files) >= 4
+    assert_archived(visited_once(session, scenario))
+
+
+def test_the_sessions_of_a_dead_worker_are_free_when_its_term_is_over(
+    scenario: Scenario, clock: Any, linger: Any, assert_archived: Archived
+) -> None:
+    made = returned(scenario, 4)
+
+    def die() -> None:
+        raise SystemExit
+
+    linger(die)
+    with pytest.raises(SystemExit):
+        together()
+    assert VerificationSession.objects.filter(lease_until__isnull=False).exists()
+    linger(lambda: None)
+    clock.advance(queue.TERM)
+    together()
+    for session in made:
+        fresh = scenario.fresh(session)
+        assert fresh.archive_state == "complete"
+        assert_archived(fresh)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_a_lease_that_could_not_be_renewed_is_tried_again(
+    scenario: Scenario, clock: Any, linger: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    session = scenario.fresh(returned(scenario, 1, "25003")[0])
+    failures = iter([True])
+    really_renew = queue.renew
+    files: list[int] = []
+
+    def renew(*about: Any) -> set[int]:
+        if next(failures, False):
+            raise OperationalError("terminating connection due to administrator command")
+        return really_renew(*about)
+
+    def wait() -> None:
+        files.append(1)
+        if len(files) <= 2:
+            clock.advance(queue.LONGEST_VISIT if concurrency == 1 else queue.RENEWED_AFTER)
+
+    monkeypatch.setattr(queue, "renew", renew)
+    be_patient_without_waiting(monkeypatch)
+    linger(wait)
+    together(monotonic=lambda: float(len(files)), concurrency=concurrency)
+    assert next(failures, None) is None
+    visited_once(session, scenario)
+
+
+def test_a_receiver_that_takes_long_costs_no_visit(scenario: Scenario, clock: Any, linger: Any) -> None:
+    """Leases that ran out while the run's thread stood still are its own until others have taken them."""
+    made = [scenario.fresh(session) for session in returned(scenario, 2)]
+    released = threading.Event()
+    waiting: set[int] = set()
+    guard = threading.Lock()
+
+    def wait() -> None:
+        with guard:
+            waiting.add(threading.get_ident())
+            waits = next(iter(waiting)) == threading.get_ident() and len(waiting) == 1
+        if waits:
+            assert released.wait(timeout=60)
+
+    def take_long(**about: Any) -> None:
+        if not released.is_set():
+            clock.advance(queue.TERM)
+            released.set()
+
+    linger(wait)
+    signals.session_archived.connect(take_long, weak=False, dispatch_uid="t")
+    try:
+        together()
+    finally:
+        signals.session_archived.disconnect(dispatch_uid="t")
+    for session in made:
+        visited_once(session, scenario)
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+def test_what_others_have_taken_is_not_begun(
+    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
+) -> None:
+    returned(scenario, 12)
+    taken: dict[int, int] = {}
+    begun: list[int] = []
+    really_visit = steps.perform_visit
+
+    def stand_still(**about: Any) -> None:
+        if not taken:
+            clock.advance(queue.TERM_OF_ONE_AT_ONCE)
+            queue.promote(clock())
+            taken.update((lease.session_pk, lease.epoch) for lease in queue.claim(clock(), limit=50))
+
+    def note(visit: Visit) -> None:
+        if visit.lease.epoch < taken.get(visit.lease.session_pk, 0):
+            begun.append(visit.lease.session_pk)
+        really_visit(visit)
+
+    monkeypatch.setattr(runner, "COMMIT_WITHIN", 0.0)
+    monkeypatch.setattr(steps, "perform_visit", note)
+    signals.session_archived.connect(stand_still, weak=False, dispatch_uid="t")
+    try:
+        together(concurrency=concurrency)
+    finally:
+        signals.session_archived.disconnect(dispatch_uid="t")
+    assert taken
+    assert not begun
+
+
+class ThreadedStorage(FileSystemStorage):
+    """A storage that reads what it stores in a thread of its own, as that of S3 does."""
+
+    def _save(self, name: str, content: Any) -> str:
+        with ThreadPoolExecutor(1) as pool:
+            data = pool.submit(lambda: b"".join(content.chunks())).result()
+        return str(super()._save(name, ContentFile(data)))
+
+
+@pytest.mark.parametrize("concurrency", [1, 8])
+@pytest.mark.parametrize("threaded", [False, True])
+def test_a_url_that_expires_in_the_middle_of_a_file(
+    scenario: Scenario,
+    clock: Any,
+    settings: Any,
+    tmp_path: Path,
+    assert_archived: Archived,
+    threaded: bool,
+    concurrency: int,
+) -> None:
+    """Asked for anew at once, or, where a storage reads in its own thread, at the next visit."""
+    if threaded:
+        store_in(settings, tmp_path, ThreadedStorage)
+    (session,) = returned(scenario, 1)
+    scenario.fault("media", "reset", after_bytes=5000, count=1)
+    scenario.fault("media", "expired_url", count=1)
+
+    together(concurrency=concurrency)
+    assert scenario.fresh(session).archive_state == ("collecting" if threaded else "complete")
+    clock.advance(minutes=1)
+    together(concurrency=concurrency)
+    fresh = scenario.fresh(session)
+    assert (fresh.archive_state, fresh.poll_count) == ("complete", 2 if threaded else 1)
+    assert_archived(fresh)
+    # Each question is recorded, with its turn.
+    assert UpstreamCall.objects.filter(endpoint="result_media_query").count() == 2
+
+
+def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session,) = returned(scenario, 1)
+    scenario.fault("media", "reset", after_bytes=5000, count=1)
+    scenario.fault("media", "expired_url", count=1)
+    fetched: list[str] = []
+    really_fetch = steps._fetch_and_store
+
+    def lose(*about: Any) -> None:
+        fetched.clear()
+        raise leases.LeaseLost
+
+    def note(visit: Visit, asset: Any, name: str) -> Any:
+        fetched.append(asset.kind)
+        return really_fetch(visit, asset, name)
+
+    monkeypatch.setattr(steps, "_fresh_url", lose)
+    monkeypatch.setattr(steps, "_fetch_and_store", note)
+    together()
+    assert fetched == []
+    assert not scenario.fresh(session).assets.stored().exists()
+    assert UploadIntent.objects.count() == 0
+
+
+@pytest.mark.parametrize("concurrency", [1, 2])
+def test_what_was_finished_is_written_when_a_run_is_broken_off(
+    scenario: Scenario, clock: Any, assert_archived: Archived, concurrency: int
+) -> None:
+    made = returned(scenario, 4, "25005")
+    asked = iter([False] * concurrency)
+
+    def stop() -> bool:
+        for answer in asked:
+            return answer
+        raise SoftTimeLimitExceeded
+
+    with pytest.raises(SoftTimeLimitExceeded):
+        # Time stands still, so that nothing is written merely because it is due.
+        together(monotonic=lambda: 0.0, concurrency=concurrency, stop=stop)
+    done = [session for session in made if scenario.fresh(session).archive_state == "complete"]
+    assert done
+    for session in done:
+        assert_archived(session)
+    clock.advance(runner.schedule.LEASE)
+    together()
+    assert {scenario.fresh(session).archive_state for session in made} == {"complete"}

@@ -1,0 +1,57 @@
+"""Answers as evidence: what is cut out of them."""
+
+from __future__ import annotations
+
+import base64
+import hashlib
+import json
+from typing import Any
+from unittest.mock import Mock
+
+import pytest
+
+from django_faceprint.client import decode_picture, remembering_pictures
+from django_faceprint.evidence import answers
+from django_faceprint.models import VerificationSession
+
+PICTURE = b"\xff\xd8 a picture \xff\xd9"
+DIGEST = hashlib.sha256(PICTURE).hexdigest()
+
+
+def answer_with(text: str) -> bytes:
+    return json.dumps({"success": True, "result": {"idcard_images": {"front_base64": text}}}).encode()
+
+
+def cut_out(text: str, **more: Any) -> Any:
+    row = answers.make_answer(VerificationSession(), "result_detail", answer_with(text), **more)
+    assert row.parsed
+    return json.loads(row.body)["result"]["idcard_images"]["front_base64"]
+
+
+def test_a_picture_that_is_held_is_neither_decoded_nor_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    text = base64.b64encode(PICTURE).decode("ascii")
+    with remembering_pictures():
+        picture = decode_picture(text)
+        held = {"00": b"another", DIGEST: picture}
+        decode, digest = Mock(wraps=base64.b64decode), Mock(wraps=hashlib.sha256)
+        monkeypatch.setattr(base64, "b64decode", decode)
+        monkeypatch.setattr(hashlib, "sha256", digest)
+        cut = cut_out(text, pictures={DIGEST: "the asset"}, held=held)
+    assert cut == {"removed": "picture", "sha256": DIGEST, "asset": "the asset"}
+    assert not [call for call in decode.mock_calls if text in call.args]
+    assert not [call for call in digest.mock_calls if picture in call.args]
+
+
+@pytest.mark.parametrize("held", [{}, {DIGEST: PICTURE}])
+def test_any_other_picture_has_its_own_hash(held: dict[str, bytes]) -> None:
+    other = bytes(reversed(PICTURE))
+    assert len(other) == len(PICTURE)
+    text = base64.b64encode(other).decode("ascii")
+    cut = cut_out(text, pictures={DIGEST: "the asset"}, held=held)
+    assert cut == {"removed": "picture", "sha256": hashlib.sha256(other).hexdigest(), "asset": None}
+
+
+@pytest.mark.parametrize("text", ["not base64!", base64.b64encode(PICTURE).decode("ascii")[:-1], "\ud800"])
+def test_what_is_no_base64_is_cut_out_all_the_same(text: str) -> None:
+    cut = cut_out(text, held={DIGEST: PICTURE})
+    assert cut["sha256"] == hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()
