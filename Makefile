@@ -5,7 +5,7 @@
 # demo takes the same, an empty database of its own, and BROKER=redis://... for Celery.
 
 .DEFAULT_GOAL := help
-.PHONY: help .venv demo test chaos bench lint screenshots
+.PHONY: help .venv demo test chaos bench lint messages screenshots
 
 PYTHON ?=
 ARGS ?=
@@ -54,6 +54,15 @@ lint: ## check style and types
 	@$(VENV_PYTHON) -m ruff check .
 	@$(VENV_PYTHON) -m ruff format --check .
 	@$(VENV_PYTHON) -m mypy
+
+CATALOGUE := locale/zh_Hans/LC_MESSAGES/django
+messages: ## collect the texts to be translated into the Chinese catalogue, and compile it
+	$(call setup,example)
+	@cd django_faceprint && env -u DJANGO_SETTINGS_MODULE ../$(VENV_PYTHON) -m django makemessages --locale zh_Hans \
+		--no-obsolete --no-wrap --add-location file --ignore assets
+	@cd django_faceprint && msgattrib --no-obsolete --no-wrap --sort-output --add-location=file $(CATALOGUE).po | \
+		sed '/^"POT-Creation-Date: /d; /^"Report-Msgid-Bugs-To: /d' >$(CATALOGUE).new && mv $(CATALOGUE).new $(CATALOGUE).po
+	@cd django_faceprint && msgfmt --check-format --output-file $(CATALOGUE).mo $(CATALOGUE).po
 
 screenshots: ## run the browser tests and keep their pictures in screenshots/, those of the console in docs/screenshots/
 	$(call setup,example test)

@@ -17,11 +17,11 @@ from .workspace import Missing
 COMMANDS = {
     "archive": "whole sessions per second against curl and a requests loop",
     "statements": "SQL statements per archived session on PostgreSQL",
-    "memory": "peak memory with a long film",
+    "memory": "peak memory with a long video",
     "celery": "messages per session, and the share of the CPU",
     "encryption": "the archive with and without the cipher of its files",
     "rotation": "all rows under new keys: memory and time",
-    "seek": "jumps in a long encrypted film against a plain one",
+    "seek": "jumps in a long encrypted video against a plain one",
     "looks": "records seen per second with the access log and without it",
     "console": "the record console at a million records: lists, filters, lookup, and Django's own list",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",

@@ -248,7 +248,7 @@ def _fill(
     }
     mb = upstream.session_bytes / 1e6
     report.notes.append(
-        f"A session: 2 answers with card pictures, 3 small ones, a film of 3 MB, 5 pictures; {mb:.2f} MB.\n"
+        f"A session: 2 answers with card pictures, 3 small ones, a video of 3 MB, 5 pictures; {mb:.2f} MB.\n"
         "curl only GETs the large answers and the files; the loop asks what it must to find them. Every run\n"
         "of the engine was checked: each file decrypts and has the hash of what was served. Files and rows\n"
         "are kept in memory where there is room: the disk is not measured."

@@ -2,7 +2,7 @@
 
 Sessions are claimed, given back and written by the runs of ``engine.runner`` themselves, on the real
 tables (:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
-``schedule.aim`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
+``schedule.priority`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
 
 - *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come
   evenly spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who
@@ -78,7 +78,7 @@ class Table(Protocol):
     def replaced(self) -> ExitStack:
         """Inside, the engine's runs work on this table."""
 
-    def poke(self, pk: int) -> None:
+    def request_recheck(self, pk: int) -> None:
         """The person's browser has come back."""
 
 
@@ -86,7 +86,7 @@ def _columns(story: Story) -> dict[str, Any]:
     """The row as :func:`~django_faceprint.verification.sessions.start_session` leaves it."""
     issued = START + timedelta(seconds=story.started_at)
     dates = deadlines.session_deadlines(issued, issued)
-    ladder = deadlines.pending_ladder(
+    pending = deadlines.undecided_deadlines(
         requested_at=issued,
         media_deadline=dates.media_deadline,
         results_deadline=dates.results_deadline,
@@ -104,7 +104,7 @@ def _columns(story: Story) -> dict[str, Any]:
         **dates.columns(),
         "wake_at": wake_at or polling.first_poll_at(issued),
         "returned_at": returned,
-        **ladder.columns(),
+        **pending.columns(),
     }
 
 
@@ -174,9 +174,9 @@ class DatabaseTable(_Replaced):
         with self.cost.of("commit"):
             return commit(batch)
 
-    def poke(self, pk: int) -> None:
+    def request_recheck(self, pk: int) -> None:
         VerificationSession.objects.filter(pk=pk).update(returned_at=now())
-        queue.poke(pk)
+        queue.request_recheck(pk)
 
 
 class MemoryTable(_Replaced):
@@ -195,11 +195,11 @@ class MemoryTable(_Replaced):
             self._rows[pk] = SimpleNamespace(
                 pk=pk,
                 **_columns(story),
-                ready_deadline=None,
+                priority_at=None,
                 lease_epoch=0,
                 lease_until=None,
                 last_polled_at=None,
-                poked=False,
+                recheck_requested=False,
                 poll_count=0,
                 moved=0,
                 due_since=None,
@@ -219,15 +219,15 @@ class MemoryTable(_Replaced):
     def _aim(self, row: Any, moment: datetime) -> Any:
         if self._order is not None:
             return self._order(row, moment)
-        return queue.aim_of(row, moment)
+        return queue.priority_of(row, moment)
 
     def _make_ready(self, row: Any, moment: datetime) -> None:
-        if row.ready_deadline is None:
+        if row.priority_at is None:
             row.due_since = row.wake_at
-        row.ready_deadline = self._aim(row, moment)
+        row.priority_at = self._aim(row, moment)
         row.wake_at = None
         row.moved += 1
-        heapq.heappush(self._ready, (row.ready_deadline, row.pk, row.moved))
+        heapq.heappush(self._ready, (row.priority_at, row.pk, row.moved))
 
     def _sleep(self, row: Any) -> None:
         row.moved += 1
@@ -242,9 +242,9 @@ class MemoryTable(_Replaced):
             heapq.heappop(heap)
         return None
 
-    def _aim_anew(self, moment: datetime) -> None:
-        soon = moment + queue.REACH
-        while (row := self._first(self._ready)) and row.ready_deadline <= soon:
+    def _reorder(self, moment: datetime) -> None:
+        soon = moment + queue.MIN_LEAD_TIME
+        while (row := self._first(self._ready)) and row.priority_at <= soon:
             heapq.heappop(self._ready)
             self._make_ready(row, moment)
 
@@ -258,34 +258,34 @@ class MemoryTable(_Replaced):
         return woken
 
     def claim(
-        self, moment: datetime, *, term: timedelta, limit: int = 1, session_pk: int | None = None
+        self, moment: datetime, *, ttl: timedelta, limit: int = 1, session_pk: int | None = None
     ) -> list[Lease]:
         rows: list[Any] = []
         if session_pk is not None:
-            rows = [row for row in [self._rows[session_pk]] if row.ready_deadline is not None]
+            rows = [row for row in [self._rows[session_pk]] if row.priority_at is not None]
         else:
             if self._order is None:
-                self._aim_anew(moment)
+                self._reorder(moment)
             while len(rows) < limit and (row := self._first(self._ready)):
                 heapq.heappop(self._ready)
                 rows.append(row)
         leases = []
         for row in rows:
-            aimed_at, row.ready_deadline = row.ready_deadline, None
+            priority_at, row.priority_at = row.priority_at, None
             row.lease_epoch += 1
-            row.lease_until = row.wake_at = moment + term
-            row.poked = False
+            row.lease_until = row.wake_at = moment + ttl
+            row.recheck_requested = False
             self._sleep(row)
             # What a worker has read does not change under it.
-            leases.append(Lease(row.pk, row.lease_epoch, copy(row), moment, aimed_at))
+            leases.append(Lease(row.pk, row.lease_epoch, copy(row), moment, priority_at))
         return leases
 
-    def renew(self, leases: Sequence[Lease], moment: datetime, term: timedelta) -> set[int]:
+    def renew(self, leases: Sequence[Lease], moment: datetime, ttl: timedelta) -> set[int]:
         ours = set()
         for lease in leases:
             row = self._rows[lease.session_pk]
-            if row.lease_epoch == lease.epoch and row.lease_until is not None and row.ready_deadline is None:
-                row.lease_until = row.wake_at = moment + term
+            if row.lease_epoch == lease.epoch and row.lease_until is not None and row.priority_at is None:
+                row.lease_until = row.wake_at = moment + ttl
                 self._sleep(row)
                 ours.add(row.pk)
         return ours
@@ -298,7 +298,7 @@ class MemoryTable(_Replaced):
             row = self._rows[lease.session_pk]
             if row.lease_epoch == lease.epoch:
                 row.lease_until = None
-                row.poked = False
+                row.recheck_requested = False
                 # As a statement would: by the time of the lease's end only where there is nothing else.
                 self._make_ready(row, now())
 
@@ -311,10 +311,10 @@ class MemoryTable(_Replaced):
                 continue
             release = changes.release
             assert release is not None
-            row.wake_at = now() if row.poked else release.wake_at
+            row.wake_at = now() if row.recheck_requested else release.wake_at
             row.lease_until = None
-            row.poked = False
-            for name, value in release.ladder.columns().items():
+            row.recheck_requested = False
+            for name, value in release.pending.columns().items():
                 setattr(row, name, value)
             if row.wake_at is None:
                 row.moved += 1
@@ -322,11 +322,11 @@ class MemoryTable(_Replaced):
                 self._sleep(row)
         return lost
 
-    def poke(self, pk: int) -> None:
+    def request_recheck(self, pk: int) -> None:
         row = self._rows[pk]
         row.returned_at = now()
         if row.lease_until is not None and row.lease_until > now():
-            row.poked = True
+            row.recheck_requested = True
         elif row.wake_at is not None:
             self._make_ready(row, now())
 
@@ -476,7 +476,7 @@ class CatchingUp:
         self._at(self.seconds + TICK_SECONDS, self._tick)
 
     def _come_back(self, pk: int) -> None:
-        self.table.poke(pk)
+        self.table.request_recheck(pk)
         for worker in self._workers:
             if worker.run is None:
                 worker.begin(hint=pk)
@@ -491,7 +491,7 @@ class CatchingUp:
             return
         urgent = steps._is_urgent(place.visit.session)
         (self._urgent if urgent else self._waiting).append(place)
-        self._at(self.seconds + rate_limit.LONGEST_WAIT, lambda: self._give_up(place))
+        self._at(self.seconds + rate_limit.MAX_WAIT, lambda: self._give_up(place))
 
     def _book(self, place: _Place) -> None:
         place.waiting = False
@@ -514,8 +514,8 @@ class CatchingUp:
         (self._urgent if place in self._urgent else self._waiting).remove(place)
         self.outcome.gave_up += 1
         row = place.visit.session
-        ladder = deadlines.Ladder(row.next_deadline, row.later_deadline, row.last_deadline)
-        place.visit.release(polling.turn_at(now(), 0.5 / self.setting.rate), ladder)
+        pending = deadlines.PendingDeadlines(row.next_deadline, row.later_deadline, row.last_deadline)
+        place.visit.release(polling.turn_at(now(), 0.5 / self.setting.rate), pending)
         place.worker.end(place)
 
     # --- visits -------------------------------------------------------------------------------------
@@ -539,14 +539,14 @@ class CatchingUp:
             self._outstanding.discard(row.pk)
             place.visit.release(None)
         else:
-            ladder = deadlines.pending_ladder(
+            pending = deadlines.undecided_deadlines(
                 requested_at=row.token_requested_at,
                 media_deadline=row.media_deadline,
                 results_deadline=row.results_deadline,
                 records_video=story.records,
                 moment=moment,
             )
-            place.visit.release(polling.next_poll_at(row, moment), ladder)
+            place.visit.release(polling.next_poll_at(row, moment), pending)
         place.worker.end(place)
 
     def _end_visit(self, place: _Place, kept: list[str]) -> None:

@@ -119,12 +119,12 @@ def _worker(project: Project, home: Path, log: Path) -> Iterator[int]:
 def _drive(project: Project, upstream: Upstream, count: int, log: Path) -> None:
     """So many people return; come back when the worker has archived all and has nothing left to do."""
     from django_faceprint.models import VerificationSession
-    from django_faceprint.tasks import wake_up
+    from django_faceprint.tasks import notify_worker
 
     sent = len(_tasks(log)["faceprint.collect"]) + count
     sessions.start(count)
     for session in VerificationSession.objects.filter(archived_at=None):
-        wake_up(session)
+        notify_worker(session)
     give_up_at = time.monotonic() + PATIENCE
     while len(_tasks(log)["faceprint.collect"]) < sent or VerificationSession.objects.outstanding().exists():
         if time.monotonic() > give_up_at:

@@ -36,9 +36,9 @@ FEW_YEARS = 7 / 365.25
 ROUNDS = 10
 REQUESTS = 3
 BYTES_PER_ROW = 6_000
-MOST_RATIO = 1.3
+MAX_RATIO = 1.3
 LEAST_GAIN = 5.0
-MOST_MEMORY = 1.1
+MAX_MEMORY = 1.1
 #: Records of the small export.
 EXPORTED = 10_000
 #: Pages that are turned before one is measured by its link.
@@ -67,7 +67,7 @@ FILTERS_ALONE = (
     *("score_min=90", "score_max=60", "liveness_min=0.9", "liveness_max=0.2"),
     *("spoofing_min=0.01", "spoofing_max=0.001"),
     *("error_class=none", "error_class=verification_failed", "error_class=retry", "error_code=223120"),
-    *("attempts=1", "attempts=2", "attempts=4", "is_demote=1", "is_demote=0"),
+    *("attempts=1", "attempts=2", "attempts=4", "is_demoted=1", "is_demoted=0"),
     *("retention=7d", "retention=none", "erased=0", "erased=1"),
 )
 
@@ -78,7 +78,7 @@ FILTERS_COMBINED = (
     "verdict=failed&score_min=70&score_max=80",
     "verdict=failed&certificate_type=0&attempts=1",
     "verdict=passed&score_max=82",
-    "verdict=passed&is_demote=1",
+    "verdict=passed&is_demoted=1",
     "verdict=passed&archive_state=partial",
     "verdict=passed&archive_state=lost",
     "verdict=passed&liveness=colorful&score_min=90",
@@ -92,7 +92,7 @@ FILTERS_COMBINED = (
     "status=passed&purpose=签约&certificate_type=1",
     "error_class=retry,slow_down&created=24h",
     "plan={plan}&liveness_max=0.2&verdict=failed",
-    "environment=sandbox&application=default&erased=0&is_demote=0&score_min=95",
+    "environment=sandbox&application=default&erased=0&is_demoted=0&score_min=95",
 )
 
 #: Filters that have an index, and orders, over all time.
@@ -217,7 +217,7 @@ def _addresses(client: Any) -> list[Address]:
     from django_faceprint.devtools import sample_data
     from django_faceprint.models import Plan
 
-    rows = sample_data.made().order_by("-pk")
+    rows = sample_data.sample_records().order_by("-pk")
     known = {
         "plan": str(Plan.objects.order_by("plan_id").values_list("pk", flat=True)[0]),
         "reference": rows.values_list("reference", flat=True)[0],
@@ -260,7 +260,9 @@ def _lookups() -> list[Address]:
     from django_faceprint.devtools import sample_data
     from django_faceprint.models import UpstreamCall
 
-    rows = sample_data.made().filter(erased_at=None, plan__plan_id="99250001").exclude(number_index="")
+    rows = (
+        sample_data.sample_records().filter(erased_at=None, plan__plan_id="99250001").exclude(number_index="")
+    )
     newest = rows.order_by("-pk")
     once = rows.values("number_index").annotate(count=Count("pk")).filter(count=1)
     indexes = set(newest.values_list("number_index", flat=True)[:50])
@@ -290,13 +292,13 @@ def _records() -> list[Address]:
     from django_faceprint.clock import now
     from django_faceprint.devtools import sample_data
 
-    recent = sample_data.made().filter(
+    recent = sample_data.sample_records().filter(
         plan__plan_id="99250001",
         erased_at=None,
         created_at__range=(now() - timedelta(days=6), now() - timedelta(days=1)),
     )
     chosen = {
-        "passed": recent.filter(verdict="passed", archive_state="complete", is_demote=False),
+        "passed": recent.filter(verdict="passed", archive_state="complete", is_demoted=False),
         "failed": recent.filter(verdict="failed", archive_state="complete"),
         "expired": recent.filter(verdict="expired", error_class=""),
     }
@@ -397,9 +399,9 @@ def _compare_sizes(report: Report, few: Side, many: Side, options: argparse.Name
     for group, by_name in ratios.items():
         worst = max(by_name, key=lambda name: by_name[name])
         report.goals.append(
-            Goal(f"{group}: the worst p95 ({worst})", Spread.of([by_name[worst]]), at_most=MOST_RATIO)
+            Goal(f"{group}: the worst p95 ({worst})", Spread.of([by_name[worst]]), at_most=MAX_RATIO)
         )
-        report.goals.append(Goal(f"{group}: p95, all", Spread.of(list(by_name.values())), at_most=MOST_RATIO))
+        report.goals.append(Goal(f"{group}: p95, all", Spread.of(list(by_name.values())), at_most=MAX_RATIO))
     report.notes.append(
         f"A row more takes {per_row * 1000:.2f} ms to show; the last two columns add that to the small side\n"
         "for each row that its page lacks. Records are opened with the entry of the access log."
@@ -460,7 +462,7 @@ def _compare_exports(report: Report, many: Side) -> None:
     from django_faceprint.devtools import sample_data
 
     many.use()
-    keys = sample_data.made().order_by("pk").values_list("pk", flat=True)
+    keys = sample_data.sample_records().order_by("pk").values_list("pk", flat=True)
     sizes = {"few": min(EXPORTED, many.count // 2), "all": many.count}
     table = []
     for kind in ("export_csv", "export_xlsx"):
@@ -481,7 +483,7 @@ def _compare_exports(report: Report, many: Side) -> None:
             )
         ratio = found["all"]["memory"] / found["few"]["memory"]
         name = f"{kind}: peak memory, {sizes['all']:,} records / {sizes['few']:,}"
-        report.goals.append(Goal(name, Spread.of([ratio]), at_most=MOST_MEMORY))
+        report.goals.append(Goal(name, Spread.of([ratio]), at_most=MAX_MEMORY))
         report.figures[kind] = found
     report.table(
         "Exports, masked, read back whole",

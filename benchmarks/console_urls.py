@@ -28,7 +28,7 @@ class RivalAdmin(admin.ModelAdmin):
     list_display = (columns.face_column, *VerificationSessionAdmin.list_display)
     list_filter = (
         *("created_at", "verdict", "archive_state", "plan", "plan__liveness", "application", "environment"),
-        *("certificate_type", "error_class", "error_code", "purpose", "is_demote"),
+        *("certificate_type", "error_class", "error_code", "purpose", "is_demoted"),
         ("erased_at", admin.EmptyFieldListFilter),
         "retain_until",
     )

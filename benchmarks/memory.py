@@ -1,6 +1,6 @@
-"""``memory``: the most memory that a process needs while it archives sessions with a long film.
+"""``memory``: the most memory that a process needs while it archives sessions with a long video.
 
-Each run is a process of its own. A film is streamed, so that its size should not show.
+Each run is a process of its own. A video is streamed, so that its size should not show.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def run(options: argparse.Namespace) -> Report:
         raise Missing("Only Linux tells the peak of a process's memory.")
     import sqlite3
 
-    report = Report("Memory: the peak of a process that archives films")
+    report = Report("Memory: the peak of a process that archives videos")
     found: dict[int, list[float]] = {VIDEO_BYTES: [], LARGE: []}
     with ExitStack() as stack:
         rows = stack.enter_context(folder())
@@ -60,7 +60,7 @@ def run(options: argparse.Namespace) -> Report:
                 found[size].append(result["memory"] / 1e6)
     report.table(
         f"Peak memory in MB, {options.sessions} sessions at once",
-        ["film", "MB"],
+        ["video", "MB"],
         [[f"{size / 1e6:.0f} MB", str(Spread.of(values))] for size, values in found.items()],
     )
     ratios = [large / small for small, large in zip(found[VIDEO_BYTES], found[LARGE], strict=True)]

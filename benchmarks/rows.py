@@ -63,23 +63,23 @@ def fill(count: int, state: State, *, moment: datetime) -> None:
         "token_requested_at": at("began", "seq"),
         "token_answered_at": at("began", "seq"),
         "lease_epoch": "0",
-        "poked": "FALSE",
+        "recheck_requested": "FALSE",
         "poll_count": "0",
         "failure_count": "0",
         "stages_done": "'{}'",
         "plan_id": "%(plan)s",
-        "results_latest": at("latest", place),
+        "results_give_up_at": at("give_up_at", place),
         "next_deadline": at("safe", place),
         "last_deadline": at("last", place),
         "wake_at": f"CASE WHEN {is_due} THEN NULL ELSE {at('wake', place)} END",
-        "ready_deadline": f"CASE WHEN {is_due} THEN {at('safe', place)} END",
+        "priority_at": f"CASE WHEN {is_due} THEN {at('safe', place)} END",
     }
     parameters: dict[str, Any] = {
         "plan": plan().pk,
         "began": moment - timedelta(minutes=30) - count * STEP,
         "safe": moment + timedelta(hours=1),
         "last": moment + timedelta(hours=100),
-        "latest": moment + timedelta(hours=200),
+        "give_up_at": moment + timedelta(hours=200),
         "wake": moment + timedelta(hours=24),
     }
     series = (

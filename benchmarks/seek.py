@@ -1,6 +1,6 @@
-"""``seek``: what it takes to jump in a long encrypted film, against a plain one.
+"""``seek``: what it takes to jump in a long encrypted video, against a plain one.
 
-Both films are of one size and are asked for through the API's own view in this process: permission, entry of
+Both videos are of one size and are asked for through the API's own view in this process: permission, entry of
 the access log, range. For the plain one the reader alone is exchanged. They take turns at the same places.
 """
 
@@ -30,7 +30,7 @@ _PIECE = 1 << 20
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument(
-        "--megabytes", type=int, default=MEGABYTES, help=f"of each film (default: {MEGABYTES})"
+        "--megabytes", type=int, default=MEGABYTES, help=f"of each video (default: {MEGABYTES})"
     )
     parser.add_argument("--jumps", type=int, default=JUMPS, help=f"of each round (default: {JUMPS})")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(options: argparse.Namespace) -> Report:
     """Measure."""
-    report = Report(f"Seek: jumps in a film of {options.megabytes} MB")
+    report = Report(f"Seek: jumps in a video of {options.megabytes} MB")
     size = options.megabytes * 1_000_000
     first: dict[bool, list[float]] = {True: [], False: []}
     part: dict[bool, list[float]] = {True: [], False: []}
@@ -49,33 +49,33 @@ def run(options: argparse.Namespace) -> Report:
         project.set_up()
         sessions.migrate()
         viewer = _viewer()
-        films = {encrypted: _film(viewer, size, encrypted=encrypted) for encrypted in (True, False)}
-        if films[True].sha256 != films[False].sha256:
-            raise AssertionError("The films differ.")
+        videos = {encrypted: _video(viewer, size, encrypted=encrypted) for encrypted in (True, False)}
+        if videos[True].sha256 != videos[False].sha256:
+            raise AssertionError("The videos differ.")
         order = random.Random(1)
-        for encrypted in films:
-            _jump(viewer, films[encrypted], 0, encrypted=encrypted)
+        for encrypted in videos:
+            _jump(viewer, videos[encrypted], 0, encrypted=encrypted)
         for _ in range(options.rounds):
             times: dict[tuple[bool, bool], list[float]] = {}
             for _ in range(options.jumps):
                 start = order.randrange(1, size - PART)
                 for encrypted in order.sample([True, False], 2):
-                    to_first, to_end = _jump(viewer, films[encrypted], start, encrypted=encrypted)
+                    to_first, to_end = _jump(viewer, videos[encrypted], start, encrypted=encrypted)
                     times.setdefault((encrypted, True), []).append(1000 * to_first)
                     times.setdefault((encrypted, False), []).append(1000 * to_end)
-            for encrypted in films:
+            for encrypted in videos:
                 first[encrypted].append(Spread.of(times[encrypted, True]).median)
                 part[encrypted].append(Spread.of(times[encrypted, False]).median)
     report.table(
         f"Medians of {options.jumps} jumps, ms; {options.rounds} rounds (least–most)",
-        ["film", "to the first bytes", "1 MiB"],
+        ["video", "to the first bytes", "1 MiB"],
         [
             [
                 "encrypted" if encrypted else "plain",
                 str(Spread.of(first[encrypted])),
                 str(Spread.of(part[encrypted])),
             ]
-            for encrypted in films
+            for encrypted in videos
         ],
     )
     for name, found in {"to the first bytes": first, "1 MiB": part}.items():
@@ -94,8 +94,8 @@ def _viewer() -> Any:
     return get_user_model().objects.create_superuser("viewer")
 
 
-def _film(viewer: Any, size: int, *, encrypted: bool) -> Any:
-    """An archived film of *size* bytes, written by the product."""
+def _video(viewer: Any, size: int, *, encrypted: bool) -> Any:
+    """An archived video of *size* bytes, written by the product."""
     from importlib.resources import files
 
     from django_faceprint.evidence import files as evidence_files

@@ -24,7 +24,7 @@ def migrate() -> None:
 
 def start(count: int) -> None:
     """Sessions whose person has just passed and come back: all of it is still to be asked and fetched."""
-    from django_faceprint.base.deadlines import pending_ladder, session_deadlines
+    from django_faceprint.base.deadlines import session_deadlines, undecided_deadlines
     from django_faceprint.clock import now
     from django_faceprint.models import VerificationSession
     from django_faceprint.privacy.blind_index import blind_index
@@ -32,7 +32,7 @@ def start(count: int) -> None:
     moment = now()
     issued_at = moment - AGE
     until = session_deadlines(issued_at, issued_at)
-    ladder = pending_ladder(
+    pending = undecided_deadlines(
         requested_at=issued_at,
         media_deadline=until.media_deadline,
         results_deadline=until.results_deadline,
@@ -57,8 +57,8 @@ def start(count: int) -> None:
                 token_answered_at=issued_at,
                 returned_at=moment,
                 **until.columns(),
-                ready_deadline=ladder.next_deadline,
-                **ladder.columns(),
+                priority_at=pending.next_deadline,
+                **pending.columns(),
             )
         )
     VerificationSession.objects.bulk_create(rows, batch_size=500)

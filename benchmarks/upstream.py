@@ -104,7 +104,7 @@ def _write_files(content: Path, video_bytes: int) -> tuple[str, ...]:
     for name in (FACE, *FRAME_NAMES):
         kept.append(_picture(noise, PICTURE_BYTES))
         (content / name).write_bytes(kept[-1])
-    kept.append(_film(noise, video_bytes))
+    kept.append(_video(noise, video_bytes))
     (content / VIDEO).write_bytes(kept[-1])
     front, back = _picture(noise, CARD_BYTES), _picture(noise, CARD_BYTES)
     kept += [front, back]
@@ -132,8 +132,8 @@ def _picture(noise: random.Random, size: int) -> bytes:
     raise AssertionError("the pictures do not come to the size that is wanted")
 
 
-def _film(noise: random.Random, size: int) -> bytes:
-    """The sandbox's film of some 50 kB, made larger by a box that players skip."""
+def _video(noise: random.Random, size: int) -> bytes:
+    """The sandbox's video of some 50 kB, made larger by a box that players skip."""
     clip = files("django_faceprint.sandbox").joinpath("assets/face.mp4").read_bytes()
     padding = size - len(clip) - 8
     return clip + (padding + 8).to_bytes(4, "big") + b"free" + noise.randbytes(padding)

@@ -14,26 +14,26 @@ from django_faceprint.engine import queue
 from django_faceprint.models import VerificationSession
 
 
-def aim(moment: datetime, **_: datetime | None) -> datetime:
-    """In place of :func:`schedule.aim`, which is for sessions that are collected anew: they come now."""
-    return moment + queue.BEHIND
+def priority(moment: datetime, **_: datetime | None) -> datetime:
+    """In place of :func:`schedule.priority`, which is for sessions that are collected anew: they come now."""
+    return moment + queue.OVERDUE_PENALTY
 
 
-def aim_of(session: VerificationSession, moment: datetime) -> datetime:
-    """In place of :func:`schedule.aim_of`: the twin of the expression below."""
-    return session.created_at + queue.BEHIND
+def priority_of(session: VerificationSession, moment: datetime) -> datetime:
+    """In place of :func:`schedule.priority_of`: the twin of the expression below."""
+    return session.created_at + queue.OVERDUE_PENALTY
 
 
-def aim_expression(moment: datetime) -> Any:
-    """In place of :func:`schedule.aim_expression`: by when the session was started.
+def priority_expression(moment: datetime) -> Any:
+    """In place of :func:`schedule.priority_expression`: by when the session was started.
 
     Far in the future, so that no deadline ever seems to have gone by in the queue.
     """
-    return ExpressionWrapper(F("created_at") + Value(queue.BEHIND), output_field=DateTimeField())
+    return ExpressionWrapper(F("created_at") + Value(queue.OVERDUE_PENALTY), output_field=DateTimeField())
 
 
 def work_by_arrival() -> None:
     """From now on, in this process."""
-    queue.aim = aim
-    queue.aim_of = aim_of
-    queue.aim_expression = aim_expression
+    queue.priority = priority
+    queue.priority_of = priority_of
+    queue.priority_expression = priority_expression

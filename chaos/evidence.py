@@ -38,7 +38,7 @@ def read_everything() -> dict[str, Kept]:
             archive_state=session.archive_state,
             files=tuple(files[session.pk]),
             attempts=tuple(sorted(attempts[session.pk])),
-            outstanding=session.wake_at is not None or session.ready_deadline is not None,
+            outstanding=session.wake_at is not None or session.priority_at is not None,
         )
         for session in VerificationSession.objects.iterator()
         if session.verify_token is not None

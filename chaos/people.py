@@ -17,7 +17,7 @@ from django_faceprint.client import Identity, MatchImage
 from django_faceprint.evidence.files import StorageFailed
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import VerificationSession
-from django_faceprint.tasks import wake_up
+from django_faceprint.tasks import notify_worker
 from django_faceprint.verification.consent import Consent
 from django_faceprint.verification.sessions import StartRequest, record_return, start_session
 from example_project.demo.people import MATCH_PLANS, RETRY_PLANS, SPECIFIED_PLANS, Person, match_image
@@ -142,7 +142,7 @@ class Reception:
 def _return(session: VerificationSession) -> None:
     """What the view of the return address does."""
     record_return(session)
-    wake_up(session)
+    notify_worker(session)
 
 
 def _request(person: Person) -> StartRequest:

@@ -30,13 +30,13 @@ from typing import Any, BinaryIO
 WHOLE, CHANGED, UNKNOWN_SIGNER, NO_BUNDLE = 0, 1, 2, 3
 
 #: Bytes of the ZIP's directory, of the manifest, and of a line of the access log, at most.
-MOST_DIRECTORY = 1024 * 1024
-MOST_MANIFEST = 4 * 1024 * 1024
-LONGEST_LINE = 64 * 1024
+MAX_DIRECTORY = 1024 * 1024
+MAX_MANIFEST = 4 * 1024 * 1024
+MAX_LINE_LENGTH = 64 * 1024
 #: Files at most.
-MOST_FILES = 10_000
+MAX_FILES = 10_000
 #: What a bundle unpacks to, at most: so many times its own size, and so many bytes more.
-MOST_RATIO, MOST_BYTES_MORE = 100, 1024 * 1024
+MAX_RATIO, MAX_BYTES_MORE = 100, 1024 * 1024
 #: Findings that are told one by one.
 NAMED = 1_000
 
@@ -158,7 +158,7 @@ def verify(file: BinaryIO, *, trusted: Collection[str] = ()) -> Verification:
     if _MANIFEST not in places:
         raise NotABundle("manifest")
     try:
-        raw = b"".join(_unpacked(file, places[_MANIFEST], MOST_MANIFEST))
+        raw = b"".join(_unpacked(file, places[_MANIFEST], MAX_MANIFEST))
         manifest = _read_json(raw)
         listed = _listed(manifest)
     except (_Broken, ValueError):
@@ -217,7 +217,7 @@ def _places(file: BinaryIO, result: Verification) -> dict[str, _Place]:
         archive = zipfile.ZipFile(file)
     if archive is None:
         raise NotABundle("not_a_zip")
-    if len(archive.infolist()) > MOST_FILES:
+    if len(archive.infolist()) > MAX_FILES:
         raise NotABundle("too_many_files")
     places: dict[str, _Place] = {}
     position = 0
@@ -257,7 +257,7 @@ def _refuse_large_directory(file: BinaryIO) -> None:
         if record[:4] != b"PK\x06\x06" or offset != size - length:
             raise NotABundle("not_a_zip")
         count, directory = struct.unpack("<QQ", record[32:48])
-    if count > MOST_FILES or directory > MOST_DIRECTORY:
+    if count > MAX_FILES or directory > MAX_DIRECTORY:
         raise NotABundle("too_many_files")
     if directory > size - 22:
         raise NotABundle("not_a_zip")
@@ -363,7 +363,7 @@ def _inflated(file: BinaryIO, start: int, length: int) -> Iterator[bytes]:
 
 
 def _most_bytes(file: BinaryIO) -> int:
-    return file.seek(0, 2) * MOST_RATIO + MOST_BYTES_MORE
+    return file.seek(0, 2) * MAX_RATIO + MAX_BYTES_MORE
 
 
 # --- what is said in it ---------------------------------------------------------------------------
@@ -466,7 +466,7 @@ class _LogReader:
         for line in lines:
             self._look_at(line)
         # A line that never ends is cut: it does not fit.
-        self._line = rest[: LONGEST_LINE + 1]
+        self._line = rest[: MAX_LINE_LENGTH + 1]
 
     def end(self) -> None:
         """No more bytes."""
@@ -477,7 +477,7 @@ class _LogReader:
         self._number += 1
         self._result.log_entries += 1
         try:
-            fits = len(line) <= LONGEST_LINE and self._fits(_read_json(line))
+            fits = len(line) <= MAX_LINE_LENGTH and self._fits(_read_json(line))
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
             fits = False
         if not fits:
@@ -508,7 +508,7 @@ def is_public_key(text: str) -> bool:
     return bool(_PUBLIC_KEY.fullmatch(text.strip().lower()))
 
 
-def in_words(result: Verification, translate: Callable[[str], str] = _) -> Iterator[str]:
+def describe(result: Verification, translate: Callable[[str], str] = _) -> Iterator[str]:
     """What was found, line by line. Nothing in it steers a terminal, whatever the file says."""
     for finding in result.findings:
         yield translate(WORDS[finding.kind]) % {"path": _printable(finding.path), "line": finding.line}
@@ -562,7 +562,7 @@ def main(arguments: list[str] | None = None) -> int:
     if problem:
         sys.stderr.write(f"{problem}\n")
         return NO_BUNDLE
-    for line in in_words(result):
+    for line in describe(result):
         sys.stdout.write(f"{line}\n")
     return result.status
 

@@ -229,7 +229,7 @@ def check_return_hosts(**kwargs: Any) -> list[CheckMessage]:
 def check_time_limits(**kwargs: Any) -> list[CheckMessage]:
     """E013, E014: soft limit < hard limit < lease < the broker's visibility timeout."""
     return time_limit_messages(
-        leases.SOFT_TIME_LIMIT, leases.HARD_TIME_LIMIT, leases.LEASE_SECONDS, _visibility_timeout()
+        leases.SOFT_TIME_LIMIT, leases.HARD_TIME_LIMIT, leases.MAX_LEASE_SECONDS, _visibility_timeout()
     )
 
 

@@ -63,7 +63,7 @@ RETENTION_KINDS = frozenset(
         *("process_video", "video", "frame"),
     }
 )
-LONGEST_RETENTION = timedelta(days=36_500)
+MAX_RETENTION = timedelta(days=36_500)
 
 
 @dataclass(frozen=True)
@@ -382,7 +382,7 @@ def _wrong(key: str, expected: str) -> FaceprintConfigurationError:
 def _retention(value: Any, expected: str) -> timedelta | None:
     if value is None:
         return None
-    if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= LONGEST_RETENTION:
+    if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= MAX_RETENTION:
         raise _wrong("RETENTION", expected)
     return value
 

@@ -9,19 +9,19 @@ This module imports no Django.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Any
 
 __all__ = [
     "AuthenticationFailed",
-    "BudgetExhausted",
     "ErrorClass",
     "FaceprintConfigurationError",
     "FaceprintError",
     "HostDown",
     "InvalidInput",
+    "RateLimitReached",
     "Rejected",
     "SessionGone",
     "Throttled",
@@ -29,6 +29,7 @@ __all__ = [
     "UnsafeMedia",
     "UpstreamError",
     "UrlExpired",
+    "replace_exceptions",
 ]
 
 
@@ -115,7 +116,7 @@ class Throttled(FaceprintError):
     """Slow down: a rate limit or a quota (codes 4, 17, 18, 19; API reference 4.1)."""
 
 
-class BudgetExhausted(Throttled):
+class RateLimitReached(Throttled):
     """Our own rate limit held the request back: nothing was sent. ``retry_after`` is in seconds."""
 
     def __init__(self, message: str = "", *, retry_after: float = 0.0) -> None:
@@ -166,3 +167,31 @@ class FaceprintConfigurationError(_CarriesAnswer):
 
 class AuthenticationFailed(FaceprintConfigurationError):
     """Baidu refuses our credentials; the text says which of them, where Baidu says so."""
+
+
+class replace_exceptions:  # noqa: N801  (reads as a statement)
+    """``with replace_exceptions(OSError, by=lambda error: StorageFailed("…")):`` raises the new one alone.
+
+    The new exception has neither the old one nor its traceback as cause, context or local variable: what a
+    library puts into its exceptions (URLs, tokens, bodies) reaches no log and no error report. Where *by*
+    returns None, the old exception passes.
+    """
+
+    def __init__(self, *kinds: type[Exception], by: Callable[[Any], BaseException | None]) -> None:
+        self._kinds = kinds
+        self._by = by
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, kind: Any, error: BaseException | None, traceback: Any) -> None:
+        new = self._by(error) if isinstance(error, self._kinds) else None
+        if new is None:
+            return
+        try:
+            raise new
+        finally:
+            # Python has set the context while the old exception is being handled. The frames of the new one
+            # must not hold it either.
+            new.__context__ = None
+            del kind, error, traceback

@@ -63,7 +63,7 @@ _limits: dict[str, Any] = {
 @shared_task(name="faceprint.tick", **_limits)
 def tick() -> None:
     """Wake what is due and work on it, when there is anything."""
-    statistics.beat("tick")
+    statistics.record_heartbeat("tick")
     if queue.promote(now()) or queue.is_anything_ready():
         _work()
 
@@ -118,12 +118,12 @@ def alerts() -> None:
     send_daily_mail()
 
 
-def wake_up(session: VerificationSession) -> None:
+def notify_worker(session: VerificationSession) -> None:
     """Tell a worker, after commit, that *session* has become due. Without a broker the tick will find it."""
     transaction.on_commit(lambda: _send(session.pk))
 
 
-def wake_up_for_jobs() -> None:
+def notify_job_worker() -> None:
     """Tell a worker, after commit, that there is a job. Without a broker beat will."""
     transaction.on_commit(lambda: _hint(jobs))
 

@@ -25,13 +25,13 @@ from django.views.decorators.http import require_safe
 
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
-from django_faceprint.tasks import wake_up
+from django_faceprint.tasks import notify_worker
 from django_faceprint.verification import sessions
 
 #: What is added to the host's return URL, so that it knows which session has come back.
 SESSION_PARAMETER = "faceprint_session"
 #: A page that is reloaded does not have Baidu asked more often than this.
-POKE_INTERVAL = timedelta(seconds=10)
+RECHECK_INTERVAL = timedelta(seconds=10)
 #: Words for an attempt that did not pass while the person may still try again.
 NOT_PASSED_YET = "not_passed_yet"
 
@@ -67,7 +67,7 @@ def returned(request: HttpRequest, token: str) -> HttpResponse:
     """The return URL: make the session due, then wait, go on, or show the result.
 
     HEAD, as link scanners send it, changes nothing. Whatever fetches the page with GET makes Baidu be
-    asked sooner, at most once in :data:`POKE_INTERVAL`, and no more.
+    asked sooner, at most once in :data:`RECHECK_INTERVAL`, and no more.
     """
     session = sessions.session_of_return_token(token)
     if session is None:
@@ -76,7 +76,7 @@ def returned(request: HttpRequest, token: str) -> HttpResponse:
     since = _since(request, moment)
     if request.method == "GET" and _wants_asking(session, moment):
         sessions.record_return(session)
-        wake_up(session)
+        notify_worker(session)
     standing = _standing(session, since)
     if standing.redirect:
         return HttpResponseRedirect(standing.redirect)
@@ -107,11 +107,11 @@ def _wants_asking(session: VerificationSession, moment: datetime) -> bool:
         return True
     if session.verdict != VerificationSession.Verdict.PENDING:
         return False
-    if session.ready_deadline is not None or (session.is_leased and session.poked):
+    if session.priority_at is not None or (session.is_leased and session.recheck_requested):
         # It is due already. While no worker runs, reloading would only fill the broker.
         return False
     last = session.last_polled_at
-    return last is None or moment - last >= POKE_INTERVAL
+    return last is None or moment - last >= RECHECK_INTERVAL
 
 
 def _standing(session: VerificationSession, since: datetime) -> Standing:

@@ -41,7 +41,7 @@ def make_session(*, age: timedelta = timedelta(minutes=5), **values: Any) -> Ver
 
     Any column can be given. Deadlines follow from the token's time as the services compute them, and
     the blind indexes from name and number. ``identity_name=None`` leaves the identity out. By default
-    nothing is outstanding for the engine: give ``wake_at`` or ``ready_deadline`` for that.
+    nothing is outstanding for the engine: give ``wake_at`` or ``priority_at`` for that.
     """
     issued_at: datetime = values.pop("token_answered_at", None) or now() - age
     until = deadlines.session_deadlines(issued_at, issued_at)
@@ -80,7 +80,7 @@ def make_passed_session(**values: Any) -> VerificationSession:
         "score": 84.4,
         "liveness_score": 0.93,
         "threshold": 80.0,
-        "is_demote": False,
+        "is_demoted": False,
         "returned_at": moment,
         "verified_at": moment,
         "decided_at": moment,
@@ -113,9 +113,11 @@ def make_many_passed(count: int, *kinds: str, **values: Any) -> list[Verificatio
 
 def make_asset(session: VerificationSession, kind: str, **values: Any) -> MediaAsset:
     """A row of the archive without a file; ``state`` says why there is none (default: wanted)."""
-    safe, latest = deadlines.asset_deadlines(session, kind)
+    safe, give_up_at = deadlines.asset_deadlines(session, kind)
     return MediaAsset.objects.create(
-        session=session, kind=kind, **{"source": _source(kind), "deadline": safe, "latest": latest} | values
+        session=session,
+        kind=kind,
+        **{"source": _source(kind), "deadline": safe, "give_up_at": give_up_at} | values,
     )
 
 

@@ -38,16 +38,16 @@ def test_a_miss_is_said_in_text_and_in_json(tmp_path: Path) -> None:
 
 def test_what_is_served_is_what_the_product_takes(tmp_path: Path) -> None:
     hashes = upstream._write_files(tmp_path, upstream.VIDEO_BYTES)
-    film = tmp_path / upstream.VIDEO
-    assert film.stat().st_size == upstream.VIDEO_BYTES
-    with film.open("rb") as content:
+    video = tmp_path / upstream.VIDEO
+    assert video.stat().st_size == upstream.VIDEO_BYTES
+    with video.open("rb") as content:
         assert describe_video(content).content_type == MP4
     for name in (upstream.FACE, *upstream.FRAME_NAMES):
         picture = (tmp_path / name).read_bytes()
         assert abs(len(picture) - upstream.PICTURE_BYTES) < 0.03 * upstream.PICTURE_BYTES
         assert describe_image(io.BytesIO(picture)).width > 100
     assert len(set(hashes)) == len(hashes) == 8
-    assert hashlib.sha256(film.read_bytes()).hexdigest() in hashes
+    assert hashlib.sha256(video.read_bytes()).hexdigest() in hashes
     for name in ("detail", "getall"):
         assert len((tmp_path / name).read_bytes()) > 2 * upstream.CARD_BYTES
 

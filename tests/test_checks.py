@@ -109,7 +109,7 @@ def test_unknown_keys_of_an_application(settings: Any) -> None:
         ("RETENTION", 180),
         ("RETENTION", timedelta(hours=23)),
         ("RETENTION", {"default": 0}),
-        ("RETENTION", {"film": timedelta(days=1)}),
+        ("RETENTION", {"video": timedelta(days=1)}),
         ("RETENTION", {"video": 30}),
         ("RETENTION", {"video": True}),
         ("RETENTION", {"video": timedelta(days=181)}),
@@ -397,7 +397,7 @@ def deployed(production: Any, db: None, monkeypatch: pytest.MonkeyPatch) -> Any:
     app.conf.beat_schedule = {**FACEPRINT_BEAT_SCHEDULE, "mine": {"task": "host.mine", "schedule": 60}}
     monkeypatch.setattr(checks, "current_app", app)
     for name in ("tick", "retain"):
-        statistics.beat(name)
+        statistics.record_heartbeat(name)
     return production
 
 

@@ -98,10 +98,10 @@ ADMIN_LINES = [
         {"superuser"},
         "post",
         "export export",
-        {"token": "export", "format": "export_xlsx", "in_clear": "1", "reason": "audit"},
+        {"token": "export", "format": "export_xlsx", "unmasked": "1", "reason": "audit"},
     ),
     Line(f"{RECORD}_bundle", EXPORTERS, "post", "export"),
-    Line(f"{RECORD}_bundle", {"superuser"}, "post", "export", {"in_clear": "1", "reason": "audit"}),
+    Line(f"{RECORD}_bundle", {"superuser"}, "post", "export", {"unmasked": "1", "reason": "audit"}),
     Line("job_changelist", RECORDS),
     Line("job_change", RECORDS),
     Line("job_history", RECORDS),
@@ -332,7 +332,7 @@ def test_the_admin(line: Line, role: str, record: VerificationSession) -> None:
         # The list opens; the action is not among what may be chosen.
         assert answer.status_code in (200, 302)
         record.refresh_from_db()
-        assert record.ready_deadline is None
+        assert record.priority_at is None
     else:
         assert answer.status_code == 403
 

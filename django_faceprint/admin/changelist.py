@@ -22,7 +22,7 @@ from django_faceprint.records.filters import Selection
 from .filters import FilterBar, names_of
 
 #: Rows that are counted; beyond, a count says "10,000+".
-MOST_COUNTED = 10_000
+MAX_COUNTED = 10_000
 AFTER, BEFORE, LAST, ORDER = "after", "before", "last", "order"
 #: Parameters of the address that say where in the list one is, not which records are meant.
 _OF_THE_PAGE = frozenset({AFTER, BEFORE, LAST, ORDER})
@@ -40,7 +40,7 @@ class Order:
     #: The filter that says the same.
     has: str = ""
     #: Sorted by the database itself, not by walking the index of the column.
-    by_hand: bool = False
+    avoid_index_order: bool = False
 
     @property
     def condition(self) -> Q:
@@ -50,7 +50,7 @@ class Order:
     def sort(self, rows: QuerySet, *, backwards: bool = False) -> QuerySet:
         """*rows* in this order, or in the opposite one."""
         # An index does not serve for what is computed, be it the same.
-        column = Coalesce(self.column, self.column) if self.by_hand else F(self.column)
+        column = Coalesce(self.column, self.column) if self.avoid_index_order else F(self.column)
         columns = (column, F("pk"))
         if self.descending != backwards:
             return rows.order_by(*(column.desc() for column in columns))
@@ -106,15 +106,15 @@ _ORDERS_OF_COLUMNS = {
 
 
 class CappedCount(int):
-    """A count that says ``10,000+`` beyond :data:`MOST_COUNTED`."""
+    """A count that says ``10,000+`` beyond :data:`MAX_COUNTED`."""
 
     @property
     def is_capped(self) -> bool:
         """Whether there are more than were counted."""
-        return self > MOST_COUNTED
+        return self > MAX_COUNTED
 
     def __str__(self) -> str:
-        return f"{MOST_COUNTED:,}+" if self.is_capped else int.__repr__(self)
+        return f"{MAX_COUNTED:,}+" if self.is_capped else int.__repr__(self)
 
 
 @dataclass(frozen=True)
@@ -128,7 +128,7 @@ class Header:
 
 
 @dataclass(frozen=True)
-class Asked:
+class ListRequest:
     """What the address of a list asks for: which records, in which order, and where in it (``side`` of
     ``cursor``: AFTER, BEFORE, LAST or ""). ``problems`` names what was not understood."""
 
@@ -139,7 +139,7 @@ class Asked:
     problems: list[str]
 
     @classmethod
-    def of(cls, address: QueryDict) -> Asked:
+    def of(cls, address: QueryDict) -> ListRequest:
         """What *address* asks for. Names that begin with ``_`` are Django's own."""
         given = {name: str(address[name]) for name in address if not name.startswith("_")}
         selection = Selection({name: text for name, text in given.items() if name not in _OF_THE_PAGE})
@@ -159,7 +159,7 @@ class Asked:
     @property
     def order(self) -> Order:
         """The order itself, as it suits these records."""
-        return replace(ORDERS[self.order_name], by_hand=self.selection.is_found_apart)
+        return replace(ORDERS[self.order_name], avoid_index_order=self.selection.is_sparse)
 
     @property
     def whole(self) -> Selection:
@@ -173,7 +173,7 @@ class RecordChangeList(ChangeList):
 
     def get_queryset(self, request: HttpRequest, exclude_parameters: Any = None) -> QuerySet:
         """The selected records, in order: what actions on all rows get as well."""
-        self.asked = Asked.of(request.GET)
+        self.asked = ListRequest.of(request.GET)
         self.selection, self.order = self.asked.selection, self.asked.order
         self.problems = self.asked.problems
         rows = self.root_queryset.filter(self.selection.condition).filter(self.order.condition)
@@ -218,7 +218,7 @@ class RecordChangeList(ChangeList):
 
     def _count(self) -> int:
         """How many there are on all pages, as far as is counted."""
-        return self.queryset.order_by().values("pk")[: MOST_COUNTED + 1].count()
+        return self.queryset.order_by().values("pk")[: MAX_COUNTED + 1].count()
 
     def url(self, changes: dict[str, str | None]) -> str:
         """The address of the list with other parameters (None: without), from its first page."""

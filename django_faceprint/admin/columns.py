@@ -13,7 +13,7 @@ from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.models.certificates import certificate_name
 
-from . import record, words
+from . import labels, record
 
 
 def badge(shown: record.Badge) -> SafeString:
@@ -32,7 +32,7 @@ def face_column(session: VerificationSession) -> SafeString | str:
 def status_column(session: VerificationSession) -> SafeString:
     """Where the record stands, and what is wrong, in words."""
     shown = badge(record.status_badge(session))
-    explanation = words.error_in_words(session.error_class, session.error_code)
+    explanation = labels.describe_error(session.error_class, session.error_code)
     if not explanation:
         return shown
     return format_html(
@@ -56,7 +56,7 @@ def created_column(session: VerificationSession) -> SafeString:
     )
 
 
-@admin.display(description=_("person"), empty_value=words.EMPTY)
+@admin.display(description=_("person"), empty_value=labels.EMPTY)
 def person_column(session: VerificationSession) -> SafeString | None:
     """Name and ID number, masked, and the kind of document where it is not the usual one."""
     name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
@@ -65,7 +65,7 @@ def person_column(session: VerificationSession) -> SafeString | None:
     document = certificate_name(session.certificate_type) if session.certificate_type else ""
     return format_html(
         '{}<span class="fp-sub fp-mono">{}</span>{}',
-        name or words.EMPTY,
+        name or labels.EMPTY,
         number,
         format_html('<span class="fp-sub fp-ellipsis" title="{}">{}</span>', document, document)
         if document
@@ -80,7 +80,7 @@ def reference_column(session: VerificationSession) -> SafeString:
         '<span class="fp-reference" title="{0}">{1}</span>'
         '<span class="fp-sub fp-ellipsis" title="{2}">{2}</span>',
         session.reference,
-        session.reference or words.EMPTY,
+        session.reference or labels.EMPTY,
         session.purpose,
     )
 
@@ -105,19 +105,19 @@ def plan_column(session: VerificationSession) -> SafeString:
 def score_column(session: VerificationSession) -> SafeString:
     """The score beside the threshold that it was held against; below, those for liveness and a synthetic
     picture, or why there are none."""
-    similarity: SafeString | str = words.similarity(session)
+    similarity: SafeString | str = labels.similarity(session)
     if session.score is not None and session.threshold is not None and session.plan.compares_faces:
         similarity = format_html(
             '<span class="fp-score{}"><b>{}</b> / {}</span>',
             " fp-low" if session.score < session.threshold else "",
             similarity,
-            words.number(session.threshold),
+            labels.number(session.threshold),
         )
     return format_html(
         '{}<span class="fp-sub">{} · {}</span>',
         similarity,
-        words.liveness(session),
-        words.spoofing(session.spoofing),
+        labels.liveness(session),
+        labels.spoofing(session.spoofing_score),
     )
 
 
@@ -146,7 +146,7 @@ def retention_column(session: VerificationSession) -> SafeString | str:
             date_format(localtime(session.erased_at), "Y-m-d"),
             _("erased"),
         )
-    return date_format(localtime(session.retain_until), "Y-m-d") if session.retain_until else words.EMPTY
+    return date_format(localtime(session.retain_until), "Y-m-d") if session.retain_until else labels.EMPTY
 
 
 def _files(session: VerificationSession) -> list[MediaAsset]:

@@ -33,7 +33,7 @@ from django_faceprint.conf import conf
 from django_faceprint.models import Alert, Dashboard, Plan, UpstreamCall, VerificationSession
 from django_faceprint.records import rollups, statistics
 
-from . import record, words
+from . import labels, record
 from .pages import page
 from .readonly import ReadOnlyAdmin
 
@@ -42,9 +42,9 @@ Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
 
 SPANS: dict[str, Promise] = {"24h": _("24 hours"), "7d": _("7 days"), "30d": _("30 days")}
-MOST_FAILURES = 10
+MAX_FAILURES = 10
 #: Thresholds that are drawn into one chart at most.
-MOST_THRESHOLDS = 3
+MAX_THRESHOLDS = 3
 #: An interface that fails more often than this, in percent, is shown in red.
 MANY_ERRORS = 5
 
@@ -179,7 +179,7 @@ class Page:
         alerts = Alert.objects.filter(resolved_at__isnull=True).order_by("-opened_at").select_related("rule")
         self.alerts = list(alerts[:6])
         self.repeated, self.compared_all = self._repeated()
-        self.most_compared = statistics.MOST_COMPARED
+        self.most_compared = statistics.MAX_COMPARED
 
     # --- state --------------------------------------------------------------------------------
 
@@ -191,7 +191,7 @@ class Page:
     @property
     def age(self) -> str:
         """How long that is ago, in words; "" if it never was."""
-        return words.duration(self._moment - self.counted_at) if self.counted_at else ""
+        return labels.duration(self._moment - self.counted_at) if self.counted_at else ""
 
     @property
     def was_never_counted(self) -> bool:
@@ -252,7 +252,7 @@ class Page:
                 gettext("Demoted to recorded video"),
                 _number(self._counts.of(rollups.DEMOTED)),
                 _percent(self._counts.of(rollups.DEMOTED), finished),
-                url=self.records(is_demote="1"),
+                url=self.records(is_demoted="1"),
             ),
             *self._archive_figures(),
             self._storage_figure(),
@@ -268,7 +268,7 @@ class Page:
     def _archive_figures(self) -> list[Figure]:
         complete, late = self._archived(ArchiveState.COMPLETE), self._counts.of(rollups.LATE)
         known = complete + self._lost
-        spare = timedelta(seconds=self._stock(rollups.OUTLOOK, "may_be_down"))
+        spare = timedelta(seconds=self._stock(rollups.OUTLOOK, "tolerable_outage"))
         files = self._stock(rollups.OUTLOOK, "files")
         risky = self._stock(rollups.OUTLOOK, "at_risk")
         has_stock = self._counts.stock_hour is not None
@@ -288,9 +288,9 @@ class Page:
             ),
             Figure(
                 gettext("Until the first loss"),
-                words.duration(spare) if has_stock else "–",
+                labels.duration(spare) if has_stock else "–",
                 gettext("if all workers stopped now"),
-                tone="bad" if has_stock and spare < words.URGENT else "",
+                tone="bad" if has_stock and spare < labels.URGENT else "",
                 url=self._list(created="all", left="6h"),
             ),
             Figure(
@@ -321,10 +321,10 @@ class Page:
 
     def _retention_figure(self) -> Figure:
         due, overdue = (self._stock(rollups.RETENTION, key) for key in ("due", "overdue"))
-        more = "+" if due > rollups.MOST_DUE else ""
+        more = "+" if due > rollups.MAX_DUE else ""
         return Figure(
             gettext("Deleted in the next 7 days"),
-            f"{_number(min(due, rollups.MOST_DUE))}{more}",
+            f"{_number(min(due, rollups.MAX_DUE))}{more}",
             gettext("overdue: %(count)s") % {"count": _number(overdue)},
             tone="bad" if overdue else "",
         )
@@ -378,10 +378,10 @@ class Page:
     @property
     def failures(self) -> list[Bar]:
         """The most frequent reasons of failed verifications, in words."""
-        found = Counter(self._counts.counts.get(rollups.FAILED, {})).most_common(MOST_FAILURES)
+        found = Counter(self._counts.counts.get(rollups.FAILED, {})).most_common(MAX_FAILURES)
         return [
             Bar(
-                label=words.error_in_words(*parts) or gettext("No code of Baidu's: below the threshold"),
+                label=labels.describe_error(*parts) or gettext("No code of Baidu's: below the threshold"),
                 count=count,
                 share=_share(count, found[0][1]),
                 note=parts[1],
@@ -420,7 +420,7 @@ class Page:
                 _share(count, self._started),
                 _percent(count, self._started),
                 self.records(archive_state=state),
-                words.ARCHIVE_TONES[state],
+                labels.ARCHIVE_TONES[state],
             )
             for state in ArchiveState
             if (count := self._archived(state))
@@ -541,15 +541,15 @@ class Page:
         )
 
     @property
-    def threshold_words(self) -> str:
+    def threshold_list(self) -> str:
         """The thresholds that are drawn."""
-        return ", ".join(words.number(threshold) for threshold in self._thresholds)
+        return ", ".join(labels.number(threshold) for threshold in self._thresholds)
 
     @cached_property
     def _thresholds(self) -> list[float]:
         plans = [self.plan] if self.plan else [plan for plan in self._plans if plan.is_active]
         found = {plan.applied_threshold for plan in plans} - {None}
-        return sorted(threshold for threshold in found if threshold is not None)[:MOST_THRESHOLDS]
+        return sorted(threshold for threshold in found if threshold is not None)[:MAX_THRESHOLDS]
 
     def _time(self, begin: datetime) -> str:
         return date_format(begin, "Y-m-d" if self.span.step == 24 else "m-d H:i")
@@ -584,11 +584,11 @@ class Page:
             query = urlencode({"endpoint__exact": endpoint})
             found.append(
                 Interface(
-                    name=words.endpoint_name(endpoint),
+                    name=labels.endpoint_name(endpoint),
                     calls=outcomes.total(),
                     failed=bad.total(),
                     percent=_share(bad.total(), outcomes.total()),
-                    reason=words.outcome_name(bad.most_common(1)[0][0]) if bad else "",
+                    reason=labels.outcome_name(bad.most_common(1)[0][0]) if bad else "",
                     median=_seconds(half),
                     slowest=_seconds(most),
                     url=f"{self._url(UpstreamCall._meta.model_name)}?{query}" if may else "",
@@ -719,7 +719,7 @@ def _percent(count: int, total: int) -> str:
     percent = 100 * count / total
     if 0 < count < total:
         percent = min(max(percent, 0.1), 99.9)
-    return f"{words.number(round(percent, 1))} %"
+    return f"{labels.number(round(percent, 1))} %"
 
 
 def _number(value: int) -> str:
@@ -730,11 +730,11 @@ def _seconds(value: float | None) -> str:
     if value is None:
         return "–"
     if math.isinf(value):
-        return f"> {words.seconds_in_words(rollups.LATENCIES[-1])}"
-    return f"≤ {words.seconds_in_words(value)}"
+        return f"> {labels.format_seconds(rollups.LATENCIES[-1])}"
+    return f"≤ {labels.format_seconds(value)}"
 
 
 def _within(value: float, ends: tuple[float, ...]) -> str:
     if math.isinf(value):
-        return gettext("more than %(time)s") % {"time": words.duration(timedelta(seconds=ends[-1]))}
-    return gettext("at most %(time)s") % {"time": words.duration(timedelta(seconds=value))}
+        return gettext("more than %(time)s") % {"time": labels.duration(timedelta(seconds=ends[-1]))}
+    return gettext("at most %(time)s") % {"time": labels.duration(timedelta(seconds=value))}

@@ -36,7 +36,7 @@ from .readonly import ReadOnlyAdmin
 
 ERASE = "faceprint.erase_person"
 #: Records that one confirmation erases at most, and how long a preview stays good (seconds).
-MOST_RECORDS = 1_000
+MAX_RECORDS = 1_000
 PREVIEW_LIFE = 900
 #: Records of a preview that are listed.
 LISTED = 50
@@ -47,8 +47,8 @@ CHANNEL = "admin"
 def chosen(sessions: VerificationSessionQuerySet) -> list[int] | None:
     """The keys of *sessions* that are not erased yet; None when there are too many for one confirmation."""
     rows = sessions.filter(erased_at__isnull=True).order_by("pk")
-    keys = list(rows.values_list("pk", flat=True)[: MOST_RECORDS + 1])
-    return None if len(keys) > MOST_RECORDS else keys
+    keys = list(rows.values_list("pk", flat=True)[: MAX_RECORDS + 1])
+    return None if len(keys) > MAX_RECORDS else keys
 
 
 def preview_page(
@@ -91,7 +91,7 @@ def preview_page(
             salt=_SALT,
             compress=True,
         ),
-        "longest": erasure.LONGEST_REASON,
+        "longest": erasure.MAX_REASON_LENGTH,
         "confirm_url": confirm_url,
         "back_url": back_url,
         "withdrawal": withdrawal,
@@ -126,7 +126,7 @@ def confirm(
         try:
             done = _erase(request, model_admin, target, withdrawal=withdrawal, reason=reason)
         except InvalidInput:
-            problem = _("Give a reason of at most %s characters.") % erasure.LONGEST_REASON
+            problem = _("Give a reason of at most %s characters.") % erasure.MAX_REASON_LENGTH
     if done is None:
         return preview_page(
             request,

@@ -13,9 +13,9 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.conf import conf
 from django_faceprint.models import Plan, VerificationSession
 from django_faceprint.models.certificates import CERTIFICATE_TYPES
-from django_faceprint.records.filters import DEFAULT_SPAN, LONGEST_TEXT, MOST_ATTEMPTS, Selection
+from django_faceprint.records.filters import DEFAULT_SPAN, MAX_ATTEMPTS, MAX_TEXT_LENGTH, Selection
 
-from . import words
+from . import labels
 
 Choices = Iterable[tuple[str, Any]]
 
@@ -63,7 +63,7 @@ _NAMES: dict[str, Promise] = {
     "error_class": _("error"),
     "error_code": _("error code"),
     "attempts": _("attempts"),
-    "is_demote": _("demoted"),
+    "is_demoted": _("demoted"),
     "retention": _("retention"),
     "erased": _("erased"),
     "has": _("has"),
@@ -88,7 +88,7 @@ class Field:
 
     @property
     def longest(self) -> int:
-        return LONGEST_TEXT
+        return MAX_TEXT_LENGTH
 
 
 @dataclass(frozen=True)
@@ -127,9 +127,9 @@ class FilterBar:
             "application": [(alias, alias) for alias in conf.applications],
             "environment": VerificationSession.Environment.choices,
             "certificate_type": [(str(kind), name) for kind, name in CERTIFICATE_TYPES.items()],
-            "error_class": [("none", _("no error")), *words.ERROR_CLASSES.items()],
-            "attempts": [(str(least), _at_least(least)) for least in range(1, MOST_ATTEMPTS + 1)],
-            "is_demote": _YES_NO.items(),
+            "error_class": [("none", _("no error")), *labels.ERROR_CLASSES.items()],
+            "attempts": [(str(least), _at_least(least)) for least in range(1, MAX_ATTEMPTS + 1)],
+            "is_demoted": _YES_NO.items(),
             "retention": DAYS_LEFT.items(),
             "has": [("score", _("a score")), ("deadline", _("something outstanding"))],
             "erased": _YES_NO.items(),
@@ -139,7 +139,7 @@ class FilterBar:
         self.more_fields = [self._field(name) for name in shown if name not in _IN_SIGHT]
         self.has_more_in_use = any(field.value for field in self.more_fields)
         self.chips = [
-            Chip(str(_NAMES[name]), self._in_words(name, value), url({name: None}))
+            Chip(str(_NAMES[name]), self._describe(name, value), url({name: None}))
             for name, value in self._values.items()
             if name != "created"
         ]
@@ -163,7 +163,7 @@ class FilterBar:
             options = [(key, str(text)) for key, text in self._choices[name]]
             if value and value not in dict(options):
                 # Several at once, which an address can ask for.
-                options.append((value, self._in_words(name, value)))
+                options.append((value, self._describe(name, value)))
         return Field(
             name=name,
             label=str(_NAMES[name]),
@@ -173,7 +173,7 @@ class FilterBar:
             is_date=name in ("since", "until") and (not value or len(value) == len("2026-01-01")),
         )
 
-    def _in_words(self, name: str, value: str) -> str:
+    def _describe(self, name: str, value: str) -> str:
         if name == "rows":
             count = value.count(",") + 1
             return ngettext("%(count)d record", "%(count)d records", count) % {"count": count}

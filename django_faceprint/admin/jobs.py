@@ -34,10 +34,10 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.jobs import jobs
 from django_faceprint.models import AccessLog, Job
 from django_faceprint.records.filters import Selection
-from django_faceprint.tasks import wake_up_for_jobs
+from django_faceprint.tasks import notify_job_worker
 from django_faceprint.upstream import clients
 
-from . import words
+from . import labels
 from .columns import badge
 from .filters import FilterBar
 from .pages import fresh, page
@@ -69,9 +69,9 @@ _PROBLEMS = {
 }
 
 
-def may_export(request: HttpRequest, *, in_clear: bool, bundle: bool = False) -> bool:
+def may_export(request: HttpRequest, *, unmasked: bool, bundle: bool = False) -> bool:
     """Whether the user may have such a file made, and may download it."""
-    needed = [VIEW_RECORDS, EXPORT_SENSITIVE if in_clear else EXPORT_MASKED]
+    needed = [VIEW_RECORDS, EXPORT_SENSITIVE if unmasked else EXPORT_MASKED]
     return request.user.has_perms([*needed, *(BUNDLE_MEDIA if bundle else ())])  # type: ignore[union-attr]
 
 
@@ -83,7 +83,7 @@ def begin(
     selection: Selection,
     *,
     reason: Reason | None = None,
-    in_clear: bool = False,
+    unmasked: bool = False,
 ) -> Job | None:
     """Start a job and work on it as long as a person likes to wait; None, and a message, when refused."""
     refused = ""
@@ -94,7 +94,7 @@ def begin(
             selection,
             actor=Actor.of(request, CHANNEL),
             reason=reason,
-            in_clear=in_clear,
+            unmasked=unmasked,
             with_log=request.user.has_perm(VIEW_ACCESSLOG),
         )
     except InvalidInput as error:
@@ -106,7 +106,7 @@ def begin(
     if not clients.is_inside_transaction():
         jobs.work_on(job, until=monotonic() + AT_ONCE.total_seconds(), monotonic=monotonic)
     if job.is_unfinished:
-        wake_up_for_jobs()
+        notify_job_worker()
     return job
 
 
@@ -120,18 +120,18 @@ def ask_what_to_export(
 ) -> HttpResponse:
     """The page that asks for the format and whether names are wanted; the selection is signed."""
     frozen = selection.frozen()
-    count = frozen.queryset()[: jobs.MOST_ROWS + 1].count()
+    count = frozen.queryset()[: jobs.MAX_ROWS + 1].count()
     context = {
         "title": _("Export"),
         "count": count,
-        "most": jobs.MOST_ROWS,
+        "most": jobs.MAX_ROWS,
         "described": described(frozen),
         "token": signing.dumps(
             {"selection": frozen.to_json(), "user": str(request.user.pk)}, salt=_SALT, compress=True
         ),
-        "may_mask": may_export(request, in_clear=False),
-        "may_be_clear": may_export(request, in_clear=True),
-        "reveal_reasons": words.reveal_reasons(),
+        "may_mask": may_export(request, unmasked=False),
+        "may_be_clear": may_export(request, unmasked=True),
+        "reveal_reasons": labels.reveal_reasons(),
         "hours": int(jobs.FILE_LIFE.total_seconds() // 3600),
         "confirm_url": confirm_url,
         "back_url": back_url,
@@ -150,28 +150,28 @@ def export(request: HttpRequest, model_admin: admin.ModelAdmin, *, back_url: str
         )
         return HttpResponseRedirect(back_url)
     kind = request.POST.get("format", "")
-    in_clear = request.POST.get("in_clear") == "1"
-    if kind not in (Job.Kind.EXPORT_CSV, Job.Kind.EXPORT_XLSX) or not may_export(request, in_clear=in_clear):
+    unmasked = request.POST.get("unmasked") == "1"
+    if kind not in (Job.Kind.EXPORT_CSV, Job.Kind.EXPORT_XLSX) or not may_export(request, unmasked=unmasked):
         raise PermissionDenied
-    reason, problem = reason_for(request, in_clear=in_clear)
+    reason, problem = reason_for(request, unmasked=unmasked)
     job = None
     if problem:
         model_admin.message_user(request, problem, messages.ERROR)
     else:
         selection = Selection.from_json(signed["selection"])
-        job = begin(request, model_admin, kind, selection, reason=reason, in_clear=in_clear)
+        job = begin(request, model_admin, kind, selection, reason=reason, unmasked=unmasked)
     return HttpResponseRedirect(back_url if job is None else job_url(model_admin, job))
 
 
 @sensitive_variables()
-def reason_for(request: HttpRequest, *, in_clear: bool) -> tuple[Reason | None, str]:
+def reason_for(request: HttpRequest, *, unmasked: bool) -> tuple[Reason | None, str]:
     """The reason that was given for names in clear, and what is wrong with it."""
-    if not in_clear:
+    if not unmasked:
         return None, ""
     try:
-        return checked_reason(request.POST.get("reason", ""), request.POST.get("words", "")), ""
+        return checked_reason(request.POST.get("reason", ""), request.POST.get("reason_text", "")), ""
     except InvalidInput as error:
-        return None, words.reason_problem(error)
+        return None, labels.reason_problem(error)
 
 
 def job_url(model_admin: admin.ModelAdmin, job: Job, view: str = "change") -> str:
@@ -180,7 +180,7 @@ def job_url(model_admin: admin.ModelAdmin, job: Job, view: str = "change") -> st
 
 
 def described(selection: Selection) -> list[tuple[str, str]]:
-    """The filters of *selection* in words."""
+    """The filters of *selection* as text."""
     bar = FilterBar(selection, lambda _changes: "")
     span = [(gettext("time range"), span.text) for span in bar.spans if span.is_current]
     return [*span, *((chip.label, chip.text) for chip in bar.chips)]
@@ -242,7 +242,7 @@ class JobAdmin(ReadOnlyAdmin):
             "job": job,
             "state": badge(_state(job)),
             "described": described(Selection.from_json(job.selection)),
-            "reason_name": words.reason_name(job.reason_code) if job.reason_code else "",
+            "reason_name": labels.reason_name(job.reason_code) if job.reason_code else "",
             "may_download": self._may_download(request, job),
             "may_cancel": job.is_unfinished and self._is_own(request, job),
             "download_url": job_url(self, job, "download"),
@@ -312,7 +312,7 @@ class JobAdmin(ReadOnlyAdmin):
 
     @staticmethod
     def _may_have(request: HttpRequest, job: Job) -> bool:
-        return may_export(request, in_clear=job.in_clear, bundle=job.kind == Job.Kind.BUNDLE)
+        return may_export(request, unmasked=job.unmasked, bundle=job.kind == Job.Kind.BUNDLE)
 
     def _may_download(self, request: HttpRequest, job: Job) -> bool:
         return job.has_file and self._is_own(request, job) and self._may_have(request, job)

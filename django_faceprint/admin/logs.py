@@ -16,11 +16,11 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.models import AccessLog, AccessReason, AccessSeal, UpstreamCall, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
 
-from . import words
+from . import labels
 from .columns import badge
+from .labels import EMPTY
 from .readonly import ReadOnlyAdmin
 from .record import Badge
-from .words import EMPTY
 
 
 @admin.register(AccessLog)
@@ -33,7 +33,7 @@ class AccessLogAdmin(ReadOnlyAdmin):
     list_display_links = ("at",)
     list_filter = ("at", "action", "channel")
     fields = (
-        *("at", "actor_name", "actor_id", "action", "reason", "reason_in_words", "record_link"),
+        *("at", "actor_name", "actor_id", "action", "reason", "reason_text", "record_link"),
         *("asset_id", "channel", "address", "is_chained"),
     )
     readonly_fields = fields
@@ -57,10 +57,10 @@ class AccessLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("reason"), empty_value=EMPTY)
     def reason(self, entry: AccessLog) -> str | None:
-        return words.reason_name(entry.reason_code) if entry.reason_code else None
+        return labels.reason_name(entry.reason_code) if entry.reason_code else None
 
-    @admin.display(description=_("reason in words"), empty_value=EMPTY)
-    def reason_in_words(self, entry: AccessLog) -> str | None:
+    @admin.display(description=_("explanation"), empty_value=EMPTY)
+    def reason_text(self, entry: AccessLog) -> str | None:
         """What was typed; that it was erased, or cannot be decrypted, is said instead."""
         if not entry.reason_digest:
             return None
@@ -148,21 +148,21 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("interface"))
     def endpoint_column(self, call: UpstreamCall) -> str:
-        return words.endpoint_name(call.endpoint)
+        return labels.endpoint_name(call.endpoint)
 
     @admin.display(description=_("outcome"))
     def outcome_column(self, call: UpstreamCall) -> SafeString:
         tone = {UpstreamCall.OK: "good", "not_started": "quiet", "verification_failed": "quiet"}
-        return badge(Badge(words.outcome_name(call.outcome), tone.get(call.outcome, "bad")))
+        return badge(Badge(labels.outcome_name(call.outcome), tone.get(call.outcome, "bad")))
 
     @admin.display(description=_("latency"))
     def latency_column(self, call: UpstreamCall) -> str:
-        return words.seconds_in_words(call.latency)
+        return labels.format_seconds(call.latency)
 
     @admin.display(description=_("explanation"), empty_value=EMPTY)
     def explanation(self, call: UpstreamCall) -> str | None:
         failed = call.outcome != UpstreamCall.OK
-        return words.error_in_words(call.outcome, call.code) if failed else None
+        return labels.describe_error(call.outcome, call.code) if failed else None
 
     @admin.display(description=_("session"), empty_value=EMPTY)
     def session_column(self, call: UpstreamCall) -> SafeString | None:

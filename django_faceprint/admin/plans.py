@@ -10,7 +10,7 @@ from django.contrib.admin.widgets import AdminIntegerFieldWidget
 from django.http import HttpRequest
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.conf import LONGEST_RETENTION, RETENTION_KINDS, conf
+from django_faceprint.conf import MAX_RETENTION, RETENTION_KINDS, conf
 from django_faceprint.models import MediaAsset, Plan
 
 from .readonly import OnlyListedFilters
@@ -34,7 +34,7 @@ def _days(kind: Kind) -> forms.IntegerField:
         label=kind.label,
         required=False,
         min_value=0,
-        max_value=LONGEST_RETENTION.days,
+        max_value=MAX_RETENTION.days,
         widget=AdminIntegerFieldWidget,
     )
 
@@ -120,20 +120,20 @@ class PlanAdmin(OnlyListedFilters):
             },
         ),
         (_("Evidence"), {"fields": ("records_video", "created_at")}),
-        (_("Retention"), {"fields": ("retention_days", "keeps_without_end", "retention_basis")}),
+        (_("Retention"), {"fields": ("retention_days", "retain_indefinitely", "retention_basis")}),
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Plan | None = None) -> Any:
         """With a number for each kind of file; who may only look reads them in words."""
         may_change = self.has_change_permission(request, obj)
-        fields = tuple(KEEP_FIELDS) if may_change else ("kinds_in_words",)
+        fields = tuple(KEEP_FIELDS) if may_change else ("kept_kinds",)
         return (
             *self.fieldsets,
             (_("Retention by kind of file"), {"description": _KINDS_HELP, "fields": fields}),
         )
 
     @admin.display(description=_("retention by kind of file"))
-    def kinds_in_words(self, plan: Plan) -> str:
+    def kept_kinds(self, plan: Plan) -> str:
         """The plan's own days, kind by kind."""
         return ", ".join(
             f"{kind.label}: {_('not kept') if not plan.retention[kind] else plan.retention[kind]}"

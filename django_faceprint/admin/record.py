@@ -16,7 +16,7 @@ from django.utils.translation import gettext
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
-from django_faceprint.evidence.expected import reason_in_words
+from django_faceprint.evidence.expected import describe_absence
 from django_faceprint.evidence.thumbnails import open_thumbnail_of
 from django_faceprint.models import (
     AccessLog,
@@ -35,19 +35,19 @@ from django_faceprint.privacy.redaction import redacted
 from django_faceprint.records.lookup import others_of_person
 from django_faceprint.verification.consent import needs_guardian, of_session
 
-from . import words
-from .changelist import NEWEST_FIRST, ORDERS, Asked, Order
+from . import labels
+from .changelist import NEWEST_FIRST, ORDERS, ListRequest, Order
 
 Kind = MediaAsset.Kind
 State = MediaAsset.State
 
 #: The newest calls, answers and looks that one page shows.
-MOST_CALLS = 200
-MOST_ANSWERS = 50
-MOST_LOOKS = 20
+MAX_CALLS = 200
+MAX_ANSWERS = 50
+MAX_LOOKS = 20
 #: Other records of the same person that one page lists, the newest; and how many are counted.
-MOST_OTHERS = 20
-MOST_OTHERS_COUNTED = 1000
+MAX_OTHERS = 20
+MAX_OTHERS_COUNTED = 1000
 #: Polls that said the same thing, or looks of one person, are one line of the timeline from this many on.
 COLLAPSE_FROM = 3
 #: What is held side by side, in this order.
@@ -182,7 +182,7 @@ class Record:
     :param media_url: the address of a file's content, or None when the viewer may not see files.
     :param with_looks: whether the viewer may see who looked.
     :param visible: the records that the viewer may see, among which those of the same person are listed.
-    :param in_clear: whether the identity is shown unmasked, which the caller has written to the access log.
+    :param unmasked: whether the identity is shown unmasked, which the caller has written to the access log.
     :param site_name: of the admin site that the page is in.
     """
 
@@ -193,25 +193,25 @@ class Record:
         media_url: Callable[[MediaAsset], str] | None,
         with_looks: bool,
         visible: QuerySet[VerificationSession],
-        in_clear: bool = False,
+        unmasked: bool = False,
         site_name: str = "admin",
     ) -> None:
         self.session = session
         self._site_name = site_name
-        self.in_clear = in_clear
+        self.unmasked = unmasked
         self.now = now()
         self.consent = of_session(session)
         self._media_url = media_url
         self.may_see_media = media_url is not None
         self._assets = sorted(session.assets.all(), key=_asset_order)
-        calls = list(session.calls.order_by("-at", "-pk")[: MOST_CALLS + 1])
-        self.calls_left_out = len(calls) > MOST_CALLS
-        self._calls = calls[:MOST_CALLS]
+        calls = list(session.calls.order_by("-at", "-pk")[: MAX_CALLS + 1])
+        self.calls_left_out = len(calls) > MAX_CALLS
+        self._calls = calls[:MAX_CALLS]
         self.answers = [
-            (words.endpoint_name(answer.endpoint), answer, self._url("answer", session.pk, answer.pk))
+            (labels.endpoint_name(answer.endpoint), answer, self._url("answer", session.pk, answer.pk))
             for answer in UpstreamAnswer.objects.filter(session=session)
             .defer("body")
-            .order_by("-received_at", "-pk")[:MOST_ANSWERS]
+            .order_by("-received_at", "-pk")[:MAX_ANSWERS]
         ]
         self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
         self.files = [self._file(asset) for asset in self._assets]
@@ -225,15 +225,15 @@ class Record:
 
     def _looks(self) -> list[tuple[AccessLog, str]]:
         """The newest looks, each with its reason in words."""
-        newest = list(AccessLog.objects.filter(session_id=self.session.public_id)[: MOST_LOOKS + 1])
-        self.looks_left_out = len(newest) > MOST_LOOKS
+        newest = list(AccessLog.objects.filter(session_id=self.session.public_id)[: MAX_LOOKS + 1])
+        self.looks_left_out = len(newest) > MAX_LOOKS
         return [
-            (look, words.reason_name(look.reason_code) if look.reason_code else "")
-            for look in newest[:MOST_LOOKS]
+            (look, labels.reason_name(look.reason_code) if look.reason_code else "")
+            for look in newest[:MAX_LOOKS]
         ]
 
     @property
-    def looks_url(self) -> str:
+    def views_url(self) -> str:
         """Where the access log shows all looks at the record."""
         address = reverse("admin:faceprint_accesslog_changelist", current_app=self._site_name)
         return f"{address}?q={self.session.public_id}"
@@ -243,9 +243,9 @@ class Record:
         rows = others_of_person(self.session, visible)
         if rows is None:
             return [], 0
-        counted = rows.order_by().values("pk")[: MOST_OTHERS_COUNTED + 1].count()
+        counted = rows.order_by().values("pk")[: MAX_OTHERS_COUNTED + 1].count()
         newest = rows.select_related("plan").defer(*NOT_LISTED)
-        return [self._other(row) for row in newest[:MOST_OTHERS]], counted
+        return [self._other(row) for row in newest[:MAX_OTHERS]], counted
 
     def _other(self, row: VerificationSession) -> Other:
         return Other(
@@ -254,14 +254,14 @@ class Record:
             status=status_badge(row),
             name=masked(row, "masked_name"),
             number=masked(row, "masked_number"),
-            sentence=words.status_reason(row),
+            sentence=labels.status_reason(row),
         )
 
     @property
-    def others_in_words(self) -> str:
+    def others_summary(self) -> str:
         """How many other records the person has."""
-        if self.others_count > MOST_OTHERS_COUNTED:
-            return f"{MOST_OTHERS_COUNTED:,}+"
+        if self.others_count > MAX_OTHERS_COUNTED:
+            return f"{MAX_OTHERS_COUNTED:,}+"
         return str(self.others_count)
 
     # --- the verdict ----------------------------------------------------------------------------
@@ -272,7 +272,7 @@ class Record:
 
     @property
     def sentence(self) -> str:
-        return words.status_reason(self.session)
+        return labels.status_reason(self.session)
 
     @property
     def environment(self) -> Badge:
@@ -300,16 +300,16 @@ class Record:
         return time_left(self.session, self._assets, self.now)
 
     @property
-    def next_look(self) -> str:
+    def next_visit_at(self) -> str:
         """When the engine looks at the record again; "" when there is nothing left to do."""
         session = self.session
         if session.is_leased:
             return gettext("A worker is on it right now.")
-        if session.ready_deadline is not None or (session.wake_at and session.wake_at <= self.now):
+        if session.priority_at is not None or (session.wake_at and session.wake_at <= self.now):
             return gettext("The next look is due now, as soon as a worker is free.")
         if session.wake_at is not None:
             return gettext("The next look is due in %(time)s.") % {
-                "time": words.duration(session.wake_at - self.now)
+                "time": labels.duration(session.wake_at - self.now)
             }
         return ""
 
@@ -320,7 +320,7 @@ class Record:
         ocr, confirmed = _opened(self.session, "ocr"), _opened(self.session, "confirmed")
         name, number = _opened(self.session, "identity_name"), _opened(self.session, "identity_number")
         ocr, confirmed = ocr or {}, confirmed or {}
-        masks = (_as_it_is, _as_it_is) if self.in_clear else (mask_name, mask_number)
+        masks = (_as_it_is, _as_it_is) if self.unmasked else (mask_name, mask_number)
         return [
             _identity_row(gettext("Name"), "name", masks[0], name, ocr.get("name"), confirmed.get("name")),
             _identity_row(
@@ -351,10 +351,10 @@ class Record:
         """What OCR read besides name and number; masked, as far as it does not tell who the person is."""
         ocr = _opened(self.session, "ocr") or {}
         facts = [
-            (gettext("Address"), (_as_it_is if self.in_clear else mask_address)(ocr.get("address") or "")),
+            (gettext("Address"), (_as_it_is if self.unmasked else mask_address)(ocr.get("address") or "")),
             (gettext("Valid until"), _day(ocr.get("expire_time") or "")),
         ]
-        if self.in_clear:
+        if self.unmasked:
             facts += [
                 (gettext("Gender"), ocr.get("gender") or ""),
                 (gettext("Ethnic group"), ocr.get("nation") or ""),
@@ -411,10 +411,10 @@ class Record:
         good = threshold is None or session.score >= threshold
         return Score(
             name,
-            words.number(session.score),
+            labels.number(session.score),
             _share(session.score, 100),
             None if threshold is None else _share(threshold, 100),
-            "" if threshold is None else words.number(threshold),
+            "" if threshold is None else labels.number(threshold),
             "good" if good else "bad",
         )
 
@@ -424,19 +424,19 @@ class Record:
             return Score(name, gettext("not applicable"))
         if value is None:
             return Score(name, gettext("not known"))
-        return Score(name, words.number(value), _share(value, 1), tone="neutral")
+        return Score(name, labels.number(value), _share(value, 1), tone="neutral")
 
     def _spoofing(self, session: VerificationSession) -> Score:
-        name, value = gettext("Synthetic picture"), session.spoofing
+        name, value = gettext("Synthetic picture"), session.spoofing_score
         if not value:
-            return Score(name, words.spoofing(value))
-        return Score(name, words.spoofing(value), _share(value, 1), tone="neutral")
+            return Score(name, labels.spoofing(value))
+        return Score(name, labels.spoofing(value), _share(value, 1), tone="neutral")
 
     @property
     def demotion(self) -> str:
-        if self.session.is_demote is None:
+        if self.session.is_demoted is None:
             return gettext("not applicable") if not self.session.plan.is_real_time else gettext("not known")
-        return gettext("yes, to recorded video") if self.session.is_demote else gettext("no")
+        return gettext("yes, to recorded video") if self.session.is_demoted else gettext("no")
 
     # --- errors ---------------------------------------------------------------------------------
 
@@ -446,11 +446,11 @@ class Record:
 
     @property
     def error_class(self) -> str:
-        return words.error_class_name(self.session.error_class)
+        return labels.error_class_name(self.session.error_class)
 
     @property
-    def error_words(self) -> str:
-        return words.error_in_words(self.session.error_class, self.session.error_code)
+    def error_explanation(self) -> str:
+        return labels.describe_error(self.session.error_class, self.session.error_code)
 
     # --- files ----------------------------------------------------------------------------------
 
@@ -480,20 +480,20 @@ class Record:
     @property
     def videos(self) -> list[File]:
         """The videos; where none is there, the one that is missing, to say why."""
-        films = [file for file in self.files if file.asset.is_video]
-        return [file for file in films if file.is_stored] or films[:1]
+        videos = [file for file in self.files if file.asset.is_video]
+        return [file for file in videos if file.is_stored] or videos[:1]
 
     def _file(self, asset: MediaAsset) -> File:
         stored = asset.state == MediaAsset.State.STORED
-        explanation = reason_in_words(asset.reason)
+        explanation = describe_absence(asset.reason)
         overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
         state = explanation if asset.is_not_kept else asset.get_state_display()
         return File(
             asset=asset,
             name=_file_name(asset),
-            state=Badge(state, words.ASSET_TONES[MediaAsset.State(asset.state)]),
+            state=Badge(state, labels.ASSET_TONES[MediaAsset.State(asset.state)]),
             explanation="" if asset.is_not_kept else explanation,
-            error="" if stored else words.asset_error_in_words(asset.error),
+            error="" if stored else labels.describe_asset_error(asset.error),
             dimensions=_dimensions(asset),
             url=self._media_url(asset) if stored and self._media_url else "",
             overdue=bool(overdue),
@@ -545,7 +545,7 @@ class Record:
             (
                 session.decided_at,
                 gettext("Decided: %(verdict)s") % {"verdict": session.get_verdict_display()},
-                words.STATUS_TONES[session.status],
+                labels.STATUS_TONES[session.status],
             ),
             (session.archived_at, gettext("Archive complete"), "good"),
             (session.erased_at, gettext("Identity and evidence erased"), "neutral"),
@@ -582,9 +582,9 @@ class Record:
                 code = str(item.get("error_code", ""))
                 rows.append(
                     Stage(
-                        name=words.stage_name(stage),
+                        name=labels.stage_name(stage),
                         code=code,
-                        explanation=words.code_in_words(code),
+                        explanation=labels.describe_code(code),
                         count=item.get("count", 0),
                         is_success=code == "0",
                     )
@@ -596,12 +596,12 @@ class Record:
         return Attempt(
             row=row,
             result=result,
-            explanation="" if row.passed else words.code_in_words(row.code),
-            charge=(words.charge_name(row.charge_type) or gettext("yes")) if row.is_charged else "",
+            explanation="" if row.passed else labels.describe_code(row.code),
+            charge=(labels.charge_name(row.charge_type) or gettext("yes")) if row.is_charged else "",
             score=_number(row.score),
             threshold=_number(row.threshold),
             liveness=_number(row.liveness_score),
-            spoofing=words.spoofing(row.spoofing),
+            spoofing=labels.spoofing(row.spoofing_score),
         )
 
     @property
@@ -638,12 +638,12 @@ class TimeLeft:
 def time_left(session: VerificationSession, assets: list[MediaAsset], moment: datetime) -> TimeLeft | None:
     """The time left to the earliest archive deadline; None when nothing waits."""
     wanted = [asset for asset in assets if asset.state == MediaAsset.State.WANTED]
-    left = words.time_left(session, wanted, moment)
+    left = labels.time_left(session, wanted, moment)
     if left is None:
         return None
     if left <= timedelta(0):
-        return TimeLeft(gettext("overdue by %(time)s") % {"time": words.duration(-left)}, True, True)
-    return TimeLeft(words.duration(left), left < words.URGENT, False)
+        return TimeLeft(gettext("overdue by %(time)s") % {"time": labels.duration(-left)}, True, True)
+    return TimeLeft(labels.duration(left), left < labels.URGENT, False)
 
 
 def expected_count(assets: Iterable[MediaAsset]) -> int:
@@ -654,13 +654,13 @@ def expected_count(assets: Iterable[MediaAsset]) -> int:
 
 def status_badge(session: VerificationSession) -> Badge:
     """Where the session stands."""
-    return Badge(str(session.status.label), words.STATUS_TONES[session.status])
+    return Badge(str(session.status.label), labels.STATUS_TONES[session.status])
 
 
 def archive_badge(session: VerificationSession) -> Badge:
     """How far the archive is."""
     state = VerificationSession.ArchiveState(session.archive_state)
-    return Badge(str(state.label), words.ARCHIVE_TONES[state])
+    return Badge(str(state.label), labels.ARCHIVE_TONES[state])
 
 
 def masked(session: VerificationSession, attribute: str) -> str:
@@ -719,7 +719,7 @@ def _day(text: str) -> str:
 
 
 def _number(value: float | None) -> str:
-    return "" if value is None else words.number(value)
+    return "" if value is None else labels.number(value)
 
 
 def _share(value: float, full: float) -> float:
@@ -745,22 +745,22 @@ def _dimensions(asset: MediaAsset) -> str:
     if asset.width and asset.height:
         parts.append(f"{asset.width} × {asset.height}")
     if asset.duration:
-        parts.append(words.seconds_in_words(asset.duration))
+        parts.append(labels.format_seconds(asset.duration))
     return " · ".join(parts)
 
 
 def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
     last = run[-1]
-    details = [words.outcome_name(first.outcome)]
+    details = [labels.outcome_name(first.outcome)]
     if first.code:
         details.append(gettext("code %(code)s") % {"code": first.code})
-    details.append(words.seconds_in_words(sum(call.latency for call in run) / len(run)))
+    details.append(labels.format_seconds(sum(call.latency for call in run) / len(run)))
     if last.log_id:
         details.append(f"log_id {last.log_id}")
     quiet = first.outcome in (UpstreamCall.OK, "not_started")
     return Event(
         at=first.at,
-        text=words.endpoint_name(first.endpoint),
+        text=labels.endpoint_name(first.endpoint),
         tone="quiet" if quiet else "warn",
         details=details,
         times=len(run),
@@ -812,7 +812,7 @@ def neighbours_in_list(
 ) -> Neighbours:
     """The same in the list whose address had the parameters *address* (``status=failed&order=score``), as far
     as it consists of *visible* records. "" is the list of all, over all time."""
-    asked = Asked.of(QueryDict(address))
+    asked = ListRequest.of(QueryDict(address))
     rows = visible.filter(asked.selection.condition) if address else visible
     return neighbours(session, rows, asked.order)
 

@@ -27,23 +27,23 @@ from django.views.decorators.debug import sensitive_post_parameters, sensitive_v
 from django_faceprint.audit.access import REVEALED_FOR, Actor, Reason, earlier_reason, record_access
 from django_faceprint.engine import refresh
 from django_faceprint.evidence.erasure import sessions_of_person
-from django_faceprint.evidence.serving import media_response, record_look
+from django_faceprint.evidence.serving import log_media_view, media_response
 from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
 from django_faceprint.models.session import NOT_LISTED
 from django_faceprint.records import lookup
-from django_faceprint.records.filters import MOST_ROWS, Selection
-from django_faceprint.records.lookup import MOST_TEXTS
-from django_faceprint.tasks import wake_up
+from django_faceprint.records.filters import MAX_ROWS, Selection
+from django_faceprint.records.lookup import MAX_TEXTS
+from django_faceprint.tasks import notify_worker
 
-from . import columns, erasing, jobs, record, words
-from .changelist import Asked, RecordChangeList
+from . import columns, erasing, jobs, labels, record
+from .changelist import ListRequest, RecordChangeList
 from .pages import fresh, page
 from .readonly import ReadOnlyAdmin
 
 CHANNEL = "admin"
 #: Characters of a number, and of a whole list of texts to look for.
-LONGEST_TEXT = 100
-LONGEST_LOOKUP = 20_000
+MAX_TEXT_LENGTH = 100
+MAX_LOOKUP_LENGTH = 20_000
 REVEAL, DOWNLOAD, REFRESH = (
     "faceprint.reveal_identity",
     "faceprint.download_media",
@@ -51,7 +51,7 @@ REVEAL, DOWNLOAD, REFRESH = (
 )
 #: Where the browser session keeps which entry of the log holds the reason for a record, and for how many.
 REASONS = "faceprint_reasons"
-MOST_REASONS = 50
+MAX_REASONS = 50
 #: What the form sends for "the reason of before".
 REMEMBERED = "same"
 VIEW_MEDIA = "faceprint.view_media"
@@ -110,7 +110,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         context = {
             "title": self.opts.verbose_name_plural,
             "lookup_url": self._url("lookup"),
-            "most_texts": MOST_TEXTS,
+            "most_texts": MAX_TEXTS,
             "has_any_record": VerificationSession.objects.exists,
             "erase_person_url": self._url("erase_person") if self.has_erase_permission(request) else "",
             **(extra_context or {}),
@@ -173,7 +173,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session: VerificationSession,
         extra: dict[str, Any],
         *,
-        in_clear: bool = False,
+        unmasked: bool = False,
     ) -> HttpResponse:
         listed, kept = self._in_list(request)
         beside = record.neighbours_in_list(session, self._visible(request), listed)
@@ -181,7 +181,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "title": _("Verification record"),
             "subtitle": None,
             "original": session,
-            "record": self._record(request, session, in_clear=in_clear),
+            "record": self._record(request, session, unmasked=unmasked),
             "list_url": self._url("changelist") + (f"?{listed}" if listed else ""),
             "previous_url": self._url("change", beside.previous) + kept if beside.previous else "",
             "next_url": self._url("change", beside.next) + kept if beside.next else "",
@@ -190,10 +190,10 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             "may_download": request.user.has_perm(DOWNLOAD),
             "may_erase": self.has_erase_permission(request) and session.erased_at is None,
             "erase_url": self._url("erase_record", session.pk),
-            "may_bundle": jobs.may_export(request, in_clear=False, bundle=True),
-            "may_bundle_clear": jobs.may_export(request, in_clear=True, bundle=True),
+            "may_bundle": jobs.may_export(request, unmasked=False, bundle=True),
+            "may_bundle_clear": jobs.may_export(request, unmasked=True, bundle=True),
             "bundle_url": self._url("bundle", session.pk),
-            "reveal_reasons": words.reveal_reasons(),
+            "reveal_reasons": labels.reveal_reasons(),
             "remembered_reason": self._remembered_reason(request, session),
             "revealed_for": int(REVEALED_FOR.total_seconds()),
             "reveal_url": self._url("reveal", session.pk),
@@ -223,7 +223,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             return None
 
     def _record(
-        self, request: HttpRequest, session: VerificationSession, *, in_clear: bool = False
+        self, request: HttpRequest, session: VerificationSession, *, unmasked: bool = False
     ) -> record.Record:
         def url(asset: MediaAsset) -> str:
             return record.media_url(asset, site_name=self.admin_site.name)
@@ -233,20 +233,20 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             media_url=url if request.user.has_perm(VIEW_MEDIA) else None,
             with_looks=request.user.has_perm("faceprint.view_accesslog"),
             visible=self._visible(request),
-            in_clear=in_clear,
+            unmasked=unmasked,
             site_name=self.admin_site.name,
         )
 
     # --- revealing ------------------------------------------------------------------------------
 
-    @method_decorator(sensitive_post_parameters("words"))
+    @method_decorator(sensitive_post_parameters("reason_text"))
     @sensitive_variables()
     def reveal_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Name, number and what was read from the card, in clear, for a minute and for a reason.
 
         Posted; the look is logged first. Scripts ask for JSON and hide the texts by themselves, without them
         the page goes back to the masked one after the same time. A reason is remembered for the record until
-        the user logs out: not its words, but where in the log they stand.
+        the user logs out: a reference to its entry in the log, not the text.
         """
         if not self.has_view_permission(request) or not request.user.has_perm(REVEAL):
             raise PermissionDenied
@@ -255,11 +255,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session = self.get_object(request, str(pk))
         if session is None:
             raise Http404
-        given = request.POST.get("reason", ""), request.POST.get("words", "")
+        given = request.POST.get("reason", ""), request.POST.get("reason_text", "")
         reason = self._remembered_reason(request, session) if given == (REMEMBERED, "") else None
         problem = ""
         if reason is None:
-            reason, problem = jobs.reason_for(request, in_clear=True)
+            reason, problem = jobs.reason_for(request, unmasked=True)
         if reason is None:
             if self._wants_json(request):
                 return fresh(JsonResponse({"problem": problem}, status=400))
@@ -270,11 +270,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         )
         self._remember_reason(request, session, entry)
         if self._wants_json(request):
-            shown = self._record(request, session, in_clear=True)
+            shown = self._record(request, session, unmasked=True)
             rows = [[row.submitted, row.read, row.confirmed] for row in shown.identity]
             told = {"rows": rows, "facts": shown.card_facts, "seconds": int(REVEALED_FOR.total_seconds())}
             return fresh(JsonResponse(told))
-        return fresh(self._page(request, session, {}, in_clear=True))
+        return fresh(self._page(request, session, {}, unmasked=True))
 
     @staticmethod
     def _wants_json(request: HttpRequest) -> bool:
@@ -290,7 +290,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         kept = {
             key: value for key, value in request.session.get(REASONS, {}).items() if key != str(session.pk)
         }
-        newest = list(kept.items())[1 - MOST_REASONS :]
+        newest = list(kept.items())[1 - MAX_REASONS :]
         request.session[REASONS] = {**dict(newest), str(session.pk): str(entry.public_id)}
 
     def media_view(self, request: HttpRequest, asset_id: UUID) -> HttpResponseBase:
@@ -304,7 +304,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if as_download and not request.user.has_perm(DOWNLOAD):
             raise PermissionDenied
         action = AccessLog.Action.DOWNLOAD_MEDIA if as_download else AccessLog.Action.VIEW_MEDIA
-        record_look(request, asset, channel=CHANNEL, action=action)
+        log_media_view(request, asset, channel=CHANNEL, action=action)
         return media_response(request, asset, as_download=as_download)
 
     @sensitive_variables()
@@ -329,7 +329,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         context = {
             "title": _("Answer of Baidu"),
             "original": session,
-            "interface": words.endpoint_name(answer.endpoint),
+            "interface": labels.endpoint_name(answer.endpoint),
             "answer": answer,
             "text": text,
             "problem": problem,
@@ -344,7 +344,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     def lookup_view(self, request: HttpRequest) -> HttpResponseBase:
         """Opens the record that was asked for; several are listed, in the answer itself.
 
-        Takes up to :data:`MOST_TEXTS` texts: references, session IDs, log_ids, verify_tokens, ID numbers and
+        Takes up to :data:`MAX_TEXTS` texts: references, session IDs, log_ids, verify_tokens, ID numbers and
         names. They are posted and come into no URL and no log; that a person was looked for is logged. What
         matched nothing is not repeated, nor in the report of an error.
         """
@@ -352,7 +352,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
-        found = lookup.look_up(request.POST.get("q", "")[:LONGEST_LOOKUP])
+        found = lookup.look_up(request.POST.get("q", "")[:MAX_LOOKUP_LENGTH])
         if found.may_be_personal:
             record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
         rows = list(self.get_queryset(request).filter(pk__in=found.keys).order_by("-created_at", "-pk"))
@@ -362,7 +362,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             return HttpResponseRedirect(self._url("changelist"))
         if len(rows) == 1 and not found.missing:
             return HttpResponseRedirect(self._url("change", rows[0].pk))
-        return self._hits_page(request, rows, cut=found.is_cut)
+        return self._hits_page(request, rows, cut=found.is_truncated)
 
     @staticmethod
     def _findings(found: lookup.Found, *, hidden: int) -> list[tuple[str, int]]:
@@ -371,7 +371,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if found.left_out:
             told.append(
                 (
-                    gettext("At most %(count)d texts are looked for at a time.") % {"count": MOST_TEXTS},
+                    gettext("At most %(count)d texts are looked for at a time.") % {"count": MAX_TEXTS},
                     messages.ERROR,
                 )
             )
@@ -437,11 +437,11 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session = self._visible(request).filter(pk=pk).first()
         if session is None:
             raise Http404
-        problem = refresh.ask(session, kind, actor=Actor.of(request, CHANNEL))
+        problem = refresh.request_refresh(session, kind, actor=Actor.of(request, CHANNEL))
         if problem:
             self.message_user(request, _LEFT_ALONE[problem], messages.WARNING)
         else:
-            wake_up(session)
+            notify_worker(session)
             self.message_user(request, _ASKED if kind == Job.Kind.QUERY_NOW else _FETCHED, messages.SUCCESS)
         return HttpResponseRedirect(self._url("change", session.pk) + self._in_list(request)[1])
 
@@ -472,7 +472,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
 
     def has_export_permission(self, request: HttpRequest) -> bool:
         """Whether the user may export, masked or in clear."""
-        return any(jobs.may_export(request, in_clear=in_clear) for in_clear in (False, True))
+        return any(jobs.may_export(request, unmasked=unmasked) for unmasked in (False, True))
 
     @admin.action(description=_("Export …"), permissions=["export"])
     def export(self, request: HttpRequest, queryset: QuerySet) -> HttpResponseBase | None:
@@ -500,20 +500,20 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     @sensitive_variables()
     def bundle_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """证据包: everything about one record in a file, to be checked without us."""
-        in_clear = request.POST.get("in_clear") == "1"
-        if not jobs.may_export(request, in_clear=in_clear, bundle=True):
+        unmasked = request.POST.get("unmasked") == "1"
+        if not jobs.may_export(request, unmasked=unmasked, bundle=True):
             raise PermissionDenied
         if request.method != "POST":
             return HttpResponseNotAllowed(["POST"])
         if not self._visible(request).filter(pk=pk).exists():
             raise Http404
-        reason, problem = jobs.reason_for(request, in_clear=in_clear)
+        reason, problem = jobs.reason_for(request, unmasked=unmasked)
         job = None
         if problem:
             self.message_user(request, problem, messages.ERROR)
         else:
             one = Selection({"rows": str(pk)})
-            job = jobs.begin(request, self, Job.Kind.BUNDLE, one, reason=reason, in_clear=in_clear)
+            job = jobs.begin(request, self, Job.Kind.BUNDLE, one, reason=reason, unmasked=unmasked)
         return HttpResponseRedirect(self._url("change", pk) if job is None else jobs.job_url(self, job))
 
     def _chosen(self, request: HttpRequest, queryset: QuerySet) -> Selection | None:
@@ -522,13 +522,13 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         A host may narrow what an operator sees, which no selection can say: then only so many rows as can be
         named one by one. None, and a message, when there are more.
         """
-        asked = Asked.of(request.GET)
+        asked = ListRequest.of(request.GET)
         if request.POST.get("select_across") == "1" and not self.get_queryset(request).query.where:
             return asked.whole
-        keys = list(queryset.order_by().values_list("pk", flat=True)[: MOST_ROWS + 1])
-        if keys and len(keys) <= MOST_ROWS and not asked.problems:
+        keys = list(queryset.order_by().values_list("pk", flat=True)[: MAX_ROWS + 1])
+        if keys and len(keys) <= MAX_ROWS and not asked.problems:
             return Selection({"rows": ",".join(map(str, keys))})
-        text = _("Nothing was done: select at most %(count)d records at a time.") % {"count": MOST_ROWS}
+        text = _("Nothing was done: select at most %(count)d records at a time.") % {"count": MAX_ROWS}
         self.message_user(request, text, messages.ERROR)
         return None
 
@@ -564,7 +564,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             raise PermissionDenied
         problem = ""
         if request.method == "POST":
-            number = request.POST.get("number", "").strip()[:LONGEST_TEXT]
+            number = request.POST.get("number", "").strip()[:MAX_TEXT_LENGTH]
             record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
             keys = erasing.chosen(sessions_of_person(number))
             if keys is None or keys:
@@ -608,7 +608,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
                 _("Nothing was done: all of this is erased already.")
                 if keys is not None
                 else _("Nothing was done: select at most %(count)d records at a time.")
-                % {"count": erasing.MOST_RECORDS}
+                % {"count": erasing.MAX_RECORDS}
             )
             self.message_user(request, text, messages.WARNING)
             return None

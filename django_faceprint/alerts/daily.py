@@ -18,7 +18,7 @@ from django_faceprint.conf import conf
 from django_faceprint.models import AccessLog, Alert, AlertRule, Heartbeat, VerificationSession
 from django_faceprint.records import statistics
 
-from .mail import Story, deliver, local_time, one_line, site_language
+from .mail import MailContent, deliver, local_time, one_line, site_language
 
 #: When the mail goes out, in the site's time zone.
 SENT_AT = time(8, 0)
@@ -47,7 +47,7 @@ def send_daily_mail() -> bool:
     if not claimed:
         return False
     with site_language():
-        delivery = deliver(_story(due), addresses)
+        delivery = deliver(_content(due), addresses)
     if not delivery.reached:
         Heartbeat.objects.filter(pk=kept.pk, at=moment).update(at=kept.at)
     return bool(delivery.reached)
@@ -66,7 +66,7 @@ def _recipients() -> list[str]:
     return list(dict.fromkeys(address for rule in rules for address in rule.addresses))
 
 
-def _story(until: datetime) -> Story:
+def _content(until: datetime) -> MailContent:
     since = until - DAY
     looks = dict(
         AccessLog.objects.filter(at__gte=since, at__lt=until)
@@ -99,4 +99,4 @@ def _story(until: datetime) -> Story:
         (gettext("Head of the access log"), chain.head() or "–"),
         (gettext("Environment"), conf.environment),
     ]
-    return Story(subject=one_line(f"[faceprint] {headline}"), headline=headline, lines=lines)
+    return MailContent(subject=one_line(f"[faceprint] {headline}"), headline=headline, lines=lines)

@@ -39,7 +39,7 @@ def evaluate() -> EvaluationReport:
         _evaluate(rule, moment, report)
     report.mails_sent, report.mails_failed = send_due_mails()
     report.open = Alert.objects.filter(resolved_at__isnull=True).count()
-    statistics.beat("alerts")
+    statistics.record_heartbeat("alerts")
     return report
 
 

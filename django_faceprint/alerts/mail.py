@@ -30,7 +30,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
-from django_faceprint.base.lease import LEASE
+from django_faceprint.base.lease import MAX_LEASE
 from django_faceprint.client import ENDPOINTS
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -41,7 +41,7 @@ logger = logging.getLogger(__name__)
 Condition = AlertRule.Condition
 
 #: A claim this old belongs to a worker that is certainly dead: longer than any task may run.
-CLAIM_LIFE = LEASE
+CLAIM_LIFE = MAX_LEASE
 #: An incident that has been over for this long is news to nobody.
 RECOVERY_NEWS = timedelta(hours=24)
 
@@ -55,7 +55,7 @@ class AlertMailFailed(Exception):
 
 
 @dataclass(frozen=True)
-class Story:
+class MailContent:
     """A mail before it is rendered; every text is translated already."""
 
     subject: str
@@ -100,8 +100,8 @@ def send_test_mail(rule: AlertRule, user: Any) -> int:
     if not addresses:
         raise AlertMailFailed(gettext("This rule has no recipients."))
     with site_language():
-        story = _test_story(rule)
-        delivery = deliver(story, addresses)
+        content = _test_content(rule)
+        delivery = deliver(content, addresses)
     logger.info("faceprint: test mail of %s by user %s: %s sent", rule.condition, user.pk, delivery.reached)
     if delivery.problem:
         raise AlertMailFailed(
@@ -140,7 +140,7 @@ def _send_claimed(alert: Alert) -> bool | None:
     if not unchanged.update(mail_error=claim):
         return None
     with site_language():
-        delivery = deliver(_incident_story(alert), addresses, settled)
+        delivery = deliver(_incident_content(alert), addresses, settled)
     ours = Alert.objects.filter(pk=alert.pk, mail_error=claim)
     if delivery.problem and delivery.settled.bit_count() < len(addresses):
         ours.update(mail_error=f"{delivery.problem[:80]} {_state(listed, delivery.settled)}")
@@ -171,15 +171,15 @@ def _is_being_sent(alert: Alert) -> bool:
     return timedelta(0) <= age < CLAIM_LIFE
 
 
-def deliver(story: Story, addresses: Sequence[str], settled: int = 0) -> _Delivery:
+def deliver(content: MailContent, addresses: Sequence[str], settled: int = 0) -> _Delivery:
     """Send to every address whose bit in *settled* is not set, until the mail server itself fails."""
-    text, html = _render(story)
+    text, html = _render(content)
     reached = refused = 0
     problem = ""
     for number, address in enumerate(addresses):
         if settled >> number & 1:
             continue
-        message = EmailMultiAlternatives(story.subject, text, to=[address], headers=_headers(story))
+        message = EmailMultiAlternatives(content.subject, text, to=[address], headers=_headers(content))
         message.attach_alternative(html, "text/html")
         failure: Exception | None = None
         try:
@@ -190,7 +190,7 @@ def deliver(story: Story, addresses: Sequence[str], settled: int = 0) -> _Delive
             settled |= 1 << number
             reached += 1
             continue
-        problem = _words(failure)
+        problem = _describe(failure)
         if not isinstance(failure, SMTPRecipientsRefused):
             break
         if _is_final(failure):
@@ -206,7 +206,7 @@ def _is_final(error: SMTPRecipientsRefused) -> bool:
     return all(500 <= code < 600 for code, _ in error.recipients.values())
 
 
-def _words(error: Exception) -> str:
+def _describe(error: Exception) -> str:
     """Type and SMTP code; the text of such errors quotes addresses, hosts and user names."""
     code = getattr(error, "smtp_code", None)
     if isinstance(error, SMTPRecipientsRefused):
@@ -214,15 +214,15 @@ def _words(error: Exception) -> str:
     return f"{type(error).__name__} {code}" if isinstance(code, int) else type(error).__name__
 
 
-def _headers(story: Story) -> dict[str, str]:
+def _headers(content: MailContent) -> dict[str, str]:
     headers = {"Auto-Submitted": "auto-generated"}
-    if story.thread:
-        headers["References"] = story.thread
+    if content.thread:
+        headers["References"] = content.thread
     return headers
 
 
-def _render(story: Story) -> tuple[str, str]:
-    context = {"story": story, "language": translation.get_language()}
+def _render(content: MailContent) -> tuple[str, str]:
+    context = {"content": content, "language": translation.get_language()}
     return (
         render_to_string("faceprint/mail/alert.txt", context),
         render_to_string("faceprint/mail/alert.html", context),
@@ -239,7 +239,7 @@ def site_language() -> Iterator[None]:
 # --- content ------------------------------------------------------------------------------------
 
 
-def _incident_story(alert: Alert) -> Story:
+def _incident_content(alert: Alert) -> MailContent:
     rule, facts = alert.rule, alert.facts
     headline = _headline(rule.condition, facts)
     severity = alert.get_severity_display()
@@ -254,7 +254,7 @@ def _incident_story(alert: Alert) -> Story:
     if over and alert.mailed_at is not None:
         is_loss = rule.condition == Condition.EVIDENCE_LOST
         severity = gettext("Acknowledged") if is_loss else gettext("Recovered")
-    return Story(
+    return MailContent(
         subject=one_line(f"[{severity}][faceprint] {headline}"),
         headline=headline,
         lines=lines,
@@ -264,10 +264,10 @@ def _incident_story(alert: Alert) -> Story:
     )
 
 
-def _test_story(rule: AlertRule) -> Story:
+def _test_content(rule: AlertRule) -> MailContent:
     headline = gettext("This is a test of the rule: %(rule)s") % {"rule": rule.get_condition_display()}
     mark = gettext("Test")
-    return Story(
+    return MailContent(
         subject=one_line(f"[{mark}][faceprint] {rule.get_condition_display()}"),
         headline=headline,
         lines=[

@@ -26,10 +26,10 @@ from django_faceprint.client import MESSAGES, ErrorClass, UpstreamError, explain
 from django_faceprint.client.codes import SUBMIT_ENDPOINTS
 from django_faceprint.evidence.files import StorageFailed
 from django_faceprint.exceptions import (
-    BudgetExhausted,
     FaceprintConfigurationError,
     FaceprintError,
     InvalidInput,
+    RateLimitReached,
     Rejected,
     SessionGone,
     Throttled,
@@ -261,4 +261,4 @@ def _unforeseen(error: Exception) -> Problem:
 
 def _turn_after(error: Throttled) -> int:
     """When our own rate limit lets the caller ask again, else what is usual."""
-    return max(1, math.ceil(error.retry_after)) if isinstance(error, BudgetExhausted) else RETRY_SLOW
+    return max(1, math.ceil(error.retry_after)) if isinstance(error, RateLimitReached) else RETRY_SLOW

@@ -1,4 +1,4 @@
-"""The JSON of the API: shapes and sizes of what comes in, words of what goes out."""
+"""The JSON of the API: shapes and sizes of what comes in, names of what goes out."""
 
 from __future__ import annotations
 
@@ -18,18 +18,18 @@ from rest_framework.request import Request
 from rest_framework.reverse import reverse
 from rest_framework.settings import api_settings
 
-from django_faceprint.audit.access import LONGEST_REASON
+from django_faceprint.audit.access import MAX_REASON_LENGTH
 from django_faceprint.client.inputs import CONTROLS, MAX_IMAGE_BASE64
 from django_faceprint.clock import now
-from django_faceprint.evidence.erasure import LONGEST_REASON as LONGEST_ERASURE_REASON
-from django_faceprint.evidence.expected import reason_in_words
+from django_faceprint.evidence.erasure import MAX_REASON_LENGTH as MAX_ERASURE_REASON_LENGTH
+from django_faceprint.evidence.expected import describe_absence
 from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_card
 from django_faceprint.verification import consent as consents
 from django_faceprint.verification import sessions
-from django_faceprint.verification.consent import LONGEST_REFERENCE
-from django_faceprint.verification.texts import REFERENCE_MAX
+from django_faceprint.verification.consent import MAX_CONSENT_REFERENCE_LENGTH
+from django_faceprint.verification.texts import MAX_REFERENCE_LENGTH
 
 from .permissions import is_creator, may_view_media
 from .problems import Described
@@ -39,7 +39,7 @@ Status = VerificationSession.Status
 Verdict = VerificationSession.Verdict
 
 #: Seconds between two looks of a polling client, at least and at most.
-SHORTEST_WAIT, LONGEST_WAIT = 2, 30
+MIN_WAIT, MAX_WAIT = 2, 30
 #: Sessions after which the same person may simply be sent through a new one.
 CAN_RETRY = frozenset({Status.FAILED, Status.EXPIRED, Status.ABANDONED})
 
@@ -72,9 +72,9 @@ def _shown_name(name: str) -> str:
 
 
 class WordField(serializers.ChoiceField):
-    """One of several words; REST framework's own message would repeat the refused one."""
+    """One of several values; REST framework's own message would repeat the refused one."""
 
-    default_error_messages = {"invalid_choice": _("This is none of the allowed words.")}
+    default_error_messages = {"invalid_choice": _("This is not one of the allowed values.")}
 
 
 class IdentitySerializer(StrictSerializer):
@@ -176,12 +176,13 @@ class ConsentSerializer(StrictSerializer):
     """The person's consent: where it is on record, which notice was shown when and where, and to what."""
 
     reference = serializers.CharField(
-        max_length=LONGEST_REFERENCE, help_text=_("Where it is on record at your place; kept encrypted.")
+        max_length=MAX_CONSENT_REFERENCE_LENGTH,
+        help_text=_("Where it is on record at your place; kept encrypted."),
     )
-    notice_version = serializers.CharField(default="", allow_blank=True, max_length=REFERENCE_MAX)
+    notice_version = serializers.CharField(default="", allow_blank=True, max_length=MAX_REFERENCE_LENGTH)
     given_at = ZonedTimeField(allow_null=True, default=None, help_text=_("With a time zone."))
     channel = serializers.CharField(
-        default="", allow_blank=True, max_length=REFERENCE_MAX, help_text=_("App, website, counter …")
+        default="", allow_blank=True, max_length=MAX_REFERENCE_LENGTH, help_text=_("App, website, counter …")
     )
     separate = StrictBooleanField(default=False, help_text=_("For this purpose alone (单独同意)."))
     names_recipient = StrictBooleanField(
@@ -191,7 +192,7 @@ class ConsentSerializer(StrictSerializer):
     guardian_reference = serializers.CharField(
         default="",
         allow_blank=True,
-        max_length=LONGEST_REFERENCE,
+        max_length=MAX_CONSENT_REFERENCE_LENGTH,
         help_text=_("Where a guardian's consent is on record; for children under 14."),
     )
 
@@ -200,7 +201,7 @@ class ReasonSerializer(StrictSerializer):
     """Why evidence is to be erased."""
 
     reason = serializers.CharField(
-        default="", allow_blank=True, max_length=LONGEST_ERASURE_REASON, help_text=_("Kept encrypted.")
+        default="", allow_blank=True, max_length=MAX_ERASURE_REASON_LENGTH, help_text=_("Kept encrypted.")
     )
 
 
@@ -211,10 +212,10 @@ class StartSerializer(StrictSerializer):
     reference = serializers.CharField(
         default="",
         allow_blank=True,
-        max_length=REFERENCE_MAX,
+        max_length=MAX_REFERENCE_LENGTH,
         help_text=_("Your own number for this verification. Stored in clear: no personal data."),
     )
-    purpose = serializers.CharField(default="", allow_blank=True, max_length=REFERENCE_MAX)
+    purpose = serializers.CharField(default="", allow_blank=True, max_length=MAX_REFERENCE_LENGTH)
     identity = IdentitySerializer(required=False)
     match_image = MatchImageSerializer(required=False)
     return_url = serializers.CharField(
@@ -229,7 +230,7 @@ class StartSerializer(StrictSerializer):
 class SessionFilterSerializer(StrictSerializer):
     """The filters of the list."""
 
-    reference = serializers.CharField(required=False, max_length=REFERENCE_MAX)
+    reference = serializers.CharField(required=False, max_length=MAX_REFERENCE_LENGTH)
     plan = serializers.CharField(required=False, max_length=20)
     status = WordField(choices=Status.choices, required=False)
     verdict = WordField(choices=Verdict.choices, required=False)
@@ -253,7 +254,7 @@ class ScoresSerializer(Described):
 
     score = serializers.FloatField(allow_null=True, help_text=_("Similarity, 0 to 100."))
     liveness_score = serializers.FloatField(allow_null=True)
-    spoofing = serializers.FloatField(allow_null=True)
+    spoofing = serializers.FloatField(source="spoofing_score", allow_null=True)
 
 
 class ErrorSerializer(Described):
@@ -302,7 +303,7 @@ class SessionSummarySerializer(Described):
     deadlines = DeadlinesSerializer(source="*")
     scores = ScoresSerializer(source="*")
     threshold = serializers.FloatField(allow_null=True)
-    is_demote = serializers.BooleanField(allow_null=True)
+    is_demote = serializers.BooleanField(source="is_demoted", allow_null=True)
     error = serializers.SerializerMethodField()
     can_retry = serializers.SerializerMethodField()
     retry_after = serializers.SerializerMethodField()
@@ -322,9 +323,9 @@ class SessionSummarySerializer(Described):
         if session.verdict != Verdict.PENDING:
             return None
         if session.wake_at is None or session.is_leased:
-            return SHORTEST_WAIT
+            return MIN_WAIT
         seconds = math.ceil((session.wake_at - now()).total_seconds())
-        return min(max(seconds, SHORTEST_WAIT), LONGEST_WAIT)
+        return min(max(seconds, MIN_WAIT), MAX_WAIT)
 
     @field_schema(MaskedIdentitySerializer(allow_null=True))
     def get_identity(self, session: VerificationSession) -> dict[str, Any] | None:
@@ -386,10 +387,10 @@ class AttemptSerializer(Described):
     score = serializers.FloatField(allow_null=True)
     threshold = serializers.FloatField(allow_null=True)
     liveness_score = serializers.FloatField(allow_null=True)
-    spoofing = serializers.FloatField(allow_null=True)
+    spoofing = serializers.FloatField(source="spoofing_score", allow_null=True)
     risk_level = serializers.CharField()
     risk_tag = serializers.CharField()
-    is_demote = serializers.BooleanField(allow_null=True)
+    is_demote = serializers.BooleanField(source="is_demoted", allow_null=True)
     is_charged = serializers.BooleanField(allow_null=True)
     charge_type = serializers.CharField()
     log_id = serializers.CharField(source="verify_log_id")
@@ -489,7 +490,7 @@ class ResultSerializer(SessionSerializer):
 
     @property
     def _in_clear(self) -> bool:
-        return bool(self.context.get("in_clear"))
+        return bool(self.context.get("unmasked"))
 
 
 class RevealSerializer(StrictSerializer):
@@ -498,11 +499,11 @@ class RevealSerializer(StrictSerializer):
     reason = serializers.CharField(
         max_length=30, help_text=_('A code of FACEPRINT["REVEAL_REASONS"], such as complaint or audit.')
     )
-    words = serializers.CharField(
+    reason_text = serializers.CharField(
         default="",
         allow_blank=True,
-        max_length=LONGEST_REASON,
-        help_text=_("Ticket number or words, kept encrypted. The reason other demands them."),
+        max_length=MAX_REASON_LENGTH,
+        help_text=_("Short explanation, e.g. a ticket number; kept encrypted. Required with other."),
     )
 
 
@@ -547,7 +548,7 @@ class MediaSerializer(Described):
     @field_schema({"type": "string"})
     def get_reason_text(self, asset: MediaAsset) -> str:
         """In the reader's language; "" where there is nothing to explain."""
-        return reason_in_words(asset.reason)
+        return describe_absence(asset.reason)
 
     @field_schema({"type": "string", "format": "uri", "nullable": True})
     def get_url(self, asset: MediaAsset) -> str | None:

@@ -24,12 +24,12 @@ from rest_framework.views import APIView
 
 from django_faceprint.audit.access import Actor, checked_reason, record_access
 from django_faceprint.client import Identity, MatchImage
-from django_faceprint.engine import refresh
+from django_faceprint.engine import queue
 from django_faceprint.evidence import erasure
-from django_faceprint.evidence.serving import media_response, record_look
+from django_faceprint.evidence.serving import log_media_view, media_response
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import AccessLog, Erasure, MediaAsset, Plan, VerificationSession
-from django_faceprint.tasks import wake_up
+from django_faceprint.tasks import notify_worker
 from django_faceprint.verification import consent as consents
 from django_faceprint.verification import sessions
 from django_faceprint.verification.consent import Consent
@@ -126,7 +126,7 @@ class FaceprintView(APIView):
         return session
 
     def shown(self, request: Request, session: VerificationSession) -> dict[str, Any]:
-        """The session in the API's words, as it is now."""
+        """The session as the API shows it, as it is now."""
         session = VerificationSession.objects.select_related("plan").get(pk=session.pk)
         return dict(serializers.SessionSerializer(session, context={"request": request}).data)
 
@@ -280,8 +280,8 @@ class RefreshView(FaceprintView):
         session = self.find_session(request, id)
         sessions.refuse_erased(session)
         record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
-        refresh.make_due(session)
-        wake_up(session)
+        queue.request_recheck(session.pk)
+        notify_worker(session)
         return Response(self.shown(request, session), 202)
 
 
@@ -321,9 +321,9 @@ class RevealView(FaceprintView):
         """As ``result/``, unmasked, for holders of ``reveal_identity``. Logged with its reason."""
         session = self.find_session(request, id)
         values = self.checked(serializers.RevealSerializer, request.data)
-        reason = checked_reason(values["reason"], values["words"])
+        reason = checked_reason(values["reason"], values["reason_text"])
         record_access(request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason)
-        context = {"request": request, "in_clear": True}
+        context = {"request": request, "unmasked": True}
         return Response(serializers.ResultSerializer(session, context=context).data)
 
 
@@ -431,7 +431,7 @@ class MediaContentView(FaceprintView):
     def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
         """The file in clear. The look is logged before anything is read."""
         asset = self._find(request, id)
-        record_look(request, asset, channel=CHANNEL)
+        log_media_view(request, asset, channel=CHANNEL)
         answer = media_response(request._request, asset)
         return answer if answer.status_code < 400 else _media_problem(answer).response(asset.session)
 

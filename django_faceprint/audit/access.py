@@ -44,14 +44,14 @@ class Actor:
 
 @dataclass(frozen=True)
 class Reason:
-    """Why: a code of a known list, which tells of nobody, and words, which may."""
+    """Why: a code of a known list, which names nobody, and a free text, which may."""
 
     code: str = ""
     text: str = ""
 
 
-#: Characters of a reason in words, a ticket number, say.
-LONGEST_REASON = 200
+#: Maximum length of a free-text reason, e.g. a ticket number.
+MAX_REASON_LENGTH = 200
 #: How long a revealed identity is shown.
 REVEALED_FOR = timedelta(seconds=60)
 
@@ -59,8 +59,8 @@ REVEALED_FOR = timedelta(seconds=60)
 def checked_reason(code: str, text: str = "") -> Reason:
     """A reason to see an identity, from ``FACEPRINT["REVEAL_REASONS"]``.
 
-    Raises :class:`InvalidInput` for ``reason`` (``required``, ``unknown``) and ``words`` (``required`` with
-    ``other``, ``too_long``).
+    Raises :class:`InvalidInput` for ``reason`` (``required``, ``unknown``) and ``reason_text``
+    (``required`` with ``other``, ``too_long``).
     """
     code, text = code.strip(), text.strip()
     if not code:
@@ -68,10 +68,13 @@ def checked_reason(code: str, text: str = "") -> Reason:
     if code not in conf.reveal_reasons:
         raise InvalidInput("reason", "unknown", "Not one of the known reasons.")
     if code == "other" and not text:
-        raise InvalidInput("words", "required", "This reason needs words.")
-    if len(text) > LONGEST_REASON or "\x00" in text:
+        raise InvalidInput("reason_text", "required", "Please add a short explanation.")
+    if len(text) > MAX_REASON_LENGTH or "\x00" in text:
         raise InvalidInput(
-            "words", "too_long", f"At most {LONGEST_REASON} characters.", {"limit": LONGEST_REASON}
+            "reason_text",
+            "too_long",
+            f"At most {MAX_REASON_LENGTH} characters.",
+            {"limit": MAX_REASON_LENGTH},
         )
     return Reason(code, text)
 
@@ -88,8 +91,8 @@ def earlier_reason(request: HttpRequest, entry_id: UUID, session: VerificationSe
         return None
     if not entry.reason_digest:
         return Reason(entry.reason_code)
-    words = AccessReason.objects.filter(public_id=entry.public_id).first()
-    return Reason(entry.reason_code, words.text) if words is not None else None
+    row = AccessReason.objects.filter(public_id=entry.public_id).first()
+    return Reason(entry.reason_code, row.text) if row is not None else None
 
 
 def record_access(
@@ -101,7 +104,7 @@ def record_access(
     channel: str,
     reason: Reason | None = None,
 ) -> AccessLog:
-    """Write down that the request's user did *action*. One insert, and one more for a reason in words.
+    """Write down that the request's user did *action*. One insert, and one more for a free-text reason.
 
     Raises when it cannot be written, so that nobody sees a face without it being known.
     """
@@ -130,16 +133,16 @@ def add_entry(
         entry.save(force_insert=True)
         return entry
     entry.reason_code = reason.code
-    words = _reason_in_words(entry, reason.text)
+    row = _reason_row(entry, reason.text)
     with transaction.atomic():
         entry.save(force_insert=True)
-        if words is not None:
-            words.save(force_insert=True)
+        if row is not None:
+            row.save(force_insert=True)
     return entry
 
 
-def _reason_in_words(entry: AccessLog, text: str) -> AccessReason | None:
-    """The reason of *entry*, to be saved with it, whose digest the entry takes; None without words."""
+def _reason_row(entry: AccessLog, text: str) -> AccessReason | None:
+    """The reason of *entry*, to be saved with it, whose digest the entry takes; None without a text."""
     if not text:
         return None
     salt = secrets.token_hex(32)

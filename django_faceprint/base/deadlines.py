@@ -21,7 +21,7 @@ RESULTS_LIFE = timedelta(hours=72)
 # Documents disagree on the face of result/simple (2 h or 3 d), so it is fetched as if it had 2 h.
 FACE_LIFE_WORST_CASE = timedelta(hours=2)
 #: Columns of a session for its ladder of deadlines.
-RUNGS = 3
+MAX_DEADLINES = 3
 # A verify_time outside the token's life by more than this is a wrong clock or a wrong answer.
 VERIFY_TIME_TOLERANCE = timedelta(minutes=10)
 
@@ -33,8 +33,8 @@ class SessionDeadlines:
     expires_at: datetime
     media_deadline: datetime
     results_deadline: datetime
-    media_latest: datetime
-    results_latest: datetime
+    media_give_up_at: datetime
+    results_give_up_at: datetime
 
     def columns(self) -> dict[str, datetime]:
         """The columns of the session's row."""
@@ -48,13 +48,13 @@ def session_deadlines(requested_at: datetime, answered_at: datetime) -> SessionD
         expires_at=requested_at + TOKEN_LIFE,
         media_deadline=requested_at + MEDIA_LIFE,
         results_deadline=requested_at + RESULTS_LIFE,
-        media_latest=latest_finish + MEDIA_LIFE,
-        results_latest=latest_finish + RESULTS_LIFE,
+        media_give_up_at=latest_finish + MEDIA_LIFE,
+        results_give_up_at=latest_finish + RESULTS_LIFE,
     )
 
 
 @dataclass(frozen=True)
-class Ladder:
+class PendingDeadlines:
     """The safe deadlines of what is outstanding, in order: when one goes by, the next one counts.
 
     At most three differ: a face that may be gone after 2 h, recordings after 24 h, results after 72 h.
@@ -65,12 +65,12 @@ class Ladder:
     last_deadline: datetime | None = None
 
     @classmethod
-    def of(cls, deadlines: Iterable[datetime | None], moment: datetime) -> Ladder:
+    def of(cls, deadlines: Iterable[datetime | None], moment: datetime) -> PendingDeadlines:
         """Of these deadlines those after *moment*; when all are over, the one that was last."""
         known = sorted({deadline for deadline in deadlines if deadline is not None})
         ahead = [deadline for deadline in known if deadline > moment] or known[-1:]
-        if len(ahead) > RUNGS:
-            ahead = [*ahead[: RUNGS - 1], ahead[-1]]
+        if len(ahead) > MAX_DEADLINES:
+            ahead = [*ahead[: MAX_DEADLINES - 1], ahead[-1]]
         return cls(*ahead)
 
     def columns(self) -> dict[str, datetime | None]:
@@ -79,7 +79,7 @@ class Ladder:
 
 
 #: Nothing is outstanding that could expire.
-NO_DEADLINES = Ladder()
+NO_DEADLINES = PendingDeadlines()
 
 
 def window_closes_at(session: VerificationSession) -> datetime | None:
@@ -106,10 +106,10 @@ def asset_deadlines(
         return None, None
     is_media = kind in MediaAsset.MEDIA_KINDS
     known = plausible_verify_time(session, attempt_time or session.verified_at)
-    latest = session.media_latest if is_media else session.results_latest
+    give_up_at = session.media_give_up_at if is_media else session.results_give_up_at
     if known is not None:
-        return known + (MEDIA_LIFE if is_media else RESULTS_LIFE), latest
-    return (session.media_deadline if is_media else session.results_deadline), latest
+        return known + (MEDIA_LIFE if is_media else RESULTS_LIFE), give_up_at
+    return (session.media_deadline if is_media else session.results_deadline), give_up_at
 
 
 def ordering_deadline(session: VerificationSession, asset: MediaAsset) -> datetime | None:
@@ -121,28 +121,28 @@ def ordering_deadline(session: VerificationSession, asset: MediaAsset) -> dateti
     return min(filter(None, (worst_case, asset.deadline)), default=None)
 
 
-def pending_ladder(
+def undecided_deadlines(
     *,
     requested_at: datetime | None,
     media_deadline: datetime | None,
     results_deadline: datetime | None,
     records_video: bool,
     moment: datetime,
-) -> Ladder:
+) -> PendingDeadlines:
     """By when a session without a verdict should be asked: as if it had passed right after its start."""
     if requested_at is None:
         return NO_DEADLINES
     face = requested_at + FACE_LIFE_WORST_CASE
-    return Ladder.of([face, media_deadline if records_video else None, results_deadline], moment)
+    return PendingDeadlines.of([face, media_deadline if records_video else None, results_deadline], moment)
 
 
-def asset_ladder(
+def outstanding_deadlines(
     session: VerificationSession,
     assets: Iterable[MediaAsset],
     moment: datetime,
     *,
     unknown: Iterable[datetime | None] = (),
-) -> Ladder:
+) -> PendingDeadlines:
     """The deadlines of assets that are still wanted, and of those that may turn out to exist (*unknown*)."""
     dates = [date for asset in assets for date in (ordering_deadline(session, asset), asset.deadline)]
-    return Ladder.of([*dates, *unknown], moment)
+    return PendingDeadlines.of([*dates, *unknown], moment)

@@ -14,15 +14,15 @@ from django.db.models import BooleanField, Case, DateTimeField, F, Value, When
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
 
-from .deadlines import NO_DEADLINES, Ladder
+from .deadlines import NO_DEADLINES, PendingDeadlines
 
 #: Celery's soft and hard limits of one task, and how long a session may be held from its claim on, all in
 #: seconds. A task must be dead before that is over, and it must be over before a broker delivers the message
 #: again.
 SOFT_TIME_LIMIT = 240
 HARD_TIME_LIMIT = 300
-LEASE_SECONDS = 420
-LEASE = timedelta(seconds=LEASE_SECONDS)
+MAX_LEASE_SECONDS = 420
+MAX_LEASE = timedelta(seconds=MAX_LEASE_SECONDS)
 
 
 class LeaseLost(Exception):
@@ -34,23 +34,23 @@ class Release:
     """When to look again (None: never, all is done) and the safe deadlines of what is outstanding."""
 
     wake_at: datetime | None
-    ladder: Ladder = NO_DEADLINES
+    pending: PendingDeadlines = NO_DEADLINES
 
     def columns(self) -> dict[str, Any]:
-        """The columns that give a session back. Whoever poked it meanwhile gets it worked on at once.
+        """The columns that give a session back; at once due again if a recheck was requested meanwhile.
 
-        In this order: MySQL sets columns one after the other, and ``wake_at`` reads ``poked``.
+        In this order: MySQL sets columns one after the other, and ``wake_at`` reads ``recheck_requested``.
         """
         return {
             "wake_at": Case(
-                When(poked=True, then=Value(now(), output_field=DateTimeField())),
+                When(recheck_requested=True, then=Value(now(), output_field=DateTimeField())),
                 default=Value(self.wake_at, output_field=DateTimeField(null=True)),
                 output_field=DateTimeField(null=True),
             ),
-            "ready_deadline": None,
+            "priority_at": None,
             "lease_until": None,
-            "poked": Value(False, output_field=BooleanField()),
-            **self.ladder.columns(),
+            "recheck_requested": Value(False, output_field=BooleanField()),
+            **self.pending.columns(),
         }
 
 
@@ -59,14 +59,14 @@ class Lease:
     """The right to work on one session, as long as ``epoch`` is still the row's.
 
     Until when it is good stands in the row. ``row`` is the session as it was claimed, where the claim has
-    read it, ``since`` when that was, and ``aimed_at`` what it was ordered by.
+    read it, ``since`` when that was, and ``priority_at`` what it was ordered by.
     """
 
     session_pk: int
     epoch: int
     row: VerificationSession | None = field(default=None, compare=False, repr=False)
     since: datetime | None = field(default=None, compare=False, repr=False)
-    aimed_at: datetime | None = field(default=None, compare=False, repr=False)
+    priority_at: datetime | None = field(default=None, compare=False, repr=False)
 
     def session(self) -> VerificationSession:
         """The session as it is in the database. Raises :class:`LeaseLost`."""

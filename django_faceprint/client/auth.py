@@ -219,7 +219,7 @@ class AccessTokenAuth:
         )
         error = reply.envelope.error
         if error is not None and error.code in OAUTH_WORDS:
-            raise AuthenticationFailed(_words(error), error=error, raw=reply.raw)
+            raise AuthenticationFailed(_describe(error), error=error, raw=reply.raw)
         if error is not None:
             reply.raise_error()
         value = reply.envelope.document.get("access_token")
@@ -246,7 +246,7 @@ OAUTH_WORDS: Mapping[str, str] = {
 }
 
 
-def _words(error: UpstreamError) -> str:
+def _describe(error: UpstreamError) -> str:
     if error.code == "invalid_client":
         said = error.message.casefold()
         if "unknown client id" in said:

@@ -24,7 +24,7 @@ FAILURES_IN_A_ROW = 5
 #: Seconds until the first probe after that, doubled each time. The longest is short enough for an outage to
 #: show in the number of failed calls: one worker alone makes more than 20 in five minutes.
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 10.0
+MAX_PAUSE = 10.0
 #: Seconds to wait for the outcome of a probe that is under way.
 PROBE_SECONDS = 1.0
 _MAX_HOSTS = 256
@@ -74,7 +74,7 @@ class Breaker:
         self._next_probe: float | None = None
         self._probing = False
 
-    def rests(self) -> float | None:
+    def retry_after(self) -> float | None:
         """None while the host is up; else seconds until a probe may be sent, 0 if that is now."""
         with self._guard:
             return self._rests()
@@ -96,10 +96,10 @@ class Breaker:
 
     def _begin(self) -> Attempt:
         with self._guard:
-            rests = self._rests()
-            if rests:
-                raise HostDown("The host does not answer; it is tried again soon.", retry_after=rests)
-            self._probing = rests is not None
+            retry_after = self._rests()
+            if retry_after:
+                raise HostDown("The host does not answer; it is tried again soon.", retry_after=retry_after)
+            self._probing = retry_after is not None
             return Attempt(self._outages, is_probe=self._probing)
 
     def _end(self, attempt: Attempt) -> None:
@@ -127,7 +127,7 @@ class Breaker:
             logger.error("faceprint: %s does not answer; only probes are sent", self._host)
         self._failures = 0
         self._outages += 1
-        self._pause = min(max(self._pause * 2, FIRST_PAUSE), LONGEST_PAUSE)
+        self._pause = min(max(self._pause * 2, FIRST_PAUSE), MAX_PAUSE)
         self._next_probe = self._monotonic() + self._pause * (0.5 + self._jitter() / 2)
 
 

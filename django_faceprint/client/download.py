@@ -40,7 +40,7 @@ from .connections import (
     is_unicast_address,
     tls_context,
 )
-from .transport import FAILURES, POOL_SIZE, USER_AGENT, failure_words
+from .transport import FAILURES, POOL_SIZE, USER_AGENT, classify_failure
 
 CHUNK = 256 * 1024
 MAX_REDIRECTS = 3
@@ -195,9 +195,9 @@ class MediaBody(ClosedOnLeaving):
             try:
                 chunk = read(CHUNK)
             except FAILURES as error:
-                failure = failure_words(reader.failure or error)
+                failure = classify_failure(reader.failure or error)
             if not chunk and reader.failure is not None:
-                failure = failure_words(reader.failure)
+                failure = classify_failure(reader.failure)
             if failure:
                 self._response.close()
                 raise Unreachable(f"Media download: {failure}.")
@@ -578,7 +578,7 @@ class Downloader(ClosedOnLeaving):
                     timeout=self._timeout,
                 )
             except FAILURES as error:
-                return None, failure_words(error)
+                return None, classify_failure(error)
         assert current.response is not None  # noqa: S101  (urllib3 has just answered)
         return _Answer(response, current.response, limits, target.scheme == "http"), ""
 

@@ -236,7 +236,7 @@ class Transport:
                 with response:
                     return self._receive(response)
             except FAILURES as error:
-                return _Received(status, b"", failure_words(error), broken=True)
+                return _Received(status, b"", classify_failure(error), broken=True)
 
     def _receive(self, response: requests.Response) -> _Received:
         chunks: list[bytes] = []
@@ -311,7 +311,7 @@ def _new_session() -> requests.Session:
     return session
 
 
-def failure_words(error: BaseException) -> str:
+def classify_failure(error: BaseException) -> str:
     """Which kind of failure it was, in fixed words. Walks the causes, reads no text of theirs."""
     seen: set[int] = set()
     pending: list[object] = [error]

@@ -27,7 +27,7 @@ from django.db import DEFAULT_DB_ALIAS, connections, models, reset_queries, rout
 from django.utils.timezone import localtime
 from PIL import Image, ImageDraw
 
-from django_faceprint.base.deadlines import Ladder, pending_ladder, session_deadlines
+from django_faceprint.base.deadlines import PendingDeadlines, session_deadlines, undecided_deadlines
 from django_faceprint.client import ErrorClass
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -193,7 +193,7 @@ def refuse_outside_sandbox() -> None:
         raise FaceprintConfigurationError("Records are made up in a sandbox only, and API_URL is Baidu.")
 
 
-def made() -> VerificationSessionQuerySet:
+def sample_records() -> VerificationSessionQuerySet:
     """The records that were made here."""
     return VerificationSession.objects.filter(
         plan__plan_id__in=PLANS,
@@ -216,14 +216,14 @@ def fill(
     """Add *count* records that began within the last *years*; the same ones for a *seed*, but for the time.
 
     A further run adds others, numbered on. *files*: rows of no file, of those that a look begins with
-    (``main``: face, film, match image), or of all that a record has. *thumbnails*: of so many of the newest
+    (``main``: face, video, match image), or of all that a record has. *thumbnails*: of so many of the newest
     records. Written *batch* by *batch*, in a transaction each; *stop* is asked before each one.
 
     Raises as :func:`refuse_outside_sandbox`.
     """
     refuse_outside_sandbox()
     plans = _make_plans()
-    last = made().order_by("-pk").values_list("reference", flat=True).first()
+    last = sample_records().order_by("-pk").values_list("reference", flat=True).first()
     first = int(last.rpartition("-")[2]) + 1 if last else 1
     # Not by hash(), which differs from process to process; nothing here is a secret.
     noise = random.Random(f"{seed}/{first}")  # noqa: S311
@@ -264,7 +264,9 @@ def remove(
     """
     refuse_outside_sandbox()
     done = Filled()
-    while not stop() and (rows := list(made().order_by("pk").values_list("pk", "public_id")[:batch])):
+    while not stop() and (
+        rows := list(sample_records().order_by("pk").values_list("pk", "public_id")[:batch])
+    ):
         _remove([pk for pk, _ in rows], [public_id for _, public_id in rows], done)
         reset_queries()
         if progress is not None:
@@ -498,7 +500,7 @@ class _Maker:
             "verified_at": verified_at.replace(microsecond=0),
             "decided_at": decided_at,
             "threshold": own.rules.plan.applied_threshold,
-            "is_demote": noise.random() < DEMOTED_SHARE if own.rules.plan.is_real_time else None,
+            "is_demoted": noise.random() < DEMOTED_SHARE if own.rules.plan.is_real_time else None,
             "last_polled_at": decided_at,
             "poll_count": noise.randint(1, 4),
             "stages_done": dict.fromkeys(("getall", "simple", "media", "stat"), decided_at.isoformat()),
@@ -528,7 +530,7 @@ class _Maker:
             self._fail_to_start(own)
         elif returned_at < self.moment and noise.random() < 0.4:
             values["returned_at"] = returned_at
-        values |= pending_ladder(
+        values |= undecided_deadlines(
             requested_at=values["token_requested_at"],
             media_deadline=values["media_deadline"],
             results_deadline=values["results_deadline"],
@@ -592,7 +594,7 @@ class _Maker:
             "stat": {"活体检测": [{"error_code": code, "count": 1}]},
         }
         if code == "223131":
-            own.values["spoofing"] = round(noise.uniform(0.8, 0.999), 4)
+            own.values["spoofing_score"] = round(noise.uniform(0.8, 0.999), 4)
 
     def _liveness(self, own: _Own, value: float) -> Values:
         # Of colourful light Baidu says 0, and 0 of synthetic pictures where it did not look for them.
@@ -600,7 +602,7 @@ class _Maker:
         tested = self.noise.random() < 0.4
         return {
             "liveness_score": 0.0 if colourful else round(value, 6),
-            "spoofing": round(self.noise.uniform(0.0001, 0.02), 6) if tested else 0.0,
+            "spoofing_score": round(self.noise.uniform(0.0001, 0.02), 6) if tested else 0.0,
         }
 
     def _try(self, rows: _Rows, own: _Own) -> None:
@@ -624,9 +626,9 @@ class _Maker:
                     "score": values["score"] if last else None,
                     "threshold": values["threshold"],
                     "liveness_score": values["liveness_score"],
-                    "spoofing": values["spoofing"] if last else None,
+                    "spoofing_score": values["spoofing_score"] if last else None,
                     "risk_level": noise.choice("1112"),
-                    "is_demote": values["is_demote"],
+                    "is_demoted": values["is_demoted"],
                     "is_charged": passed or code in ("900002", "222351", "223120"),
                     "charge_type": "verify" if rules.compares else "live",
                     "verify_log_id": self._log_id(),
@@ -674,13 +676,13 @@ class _Maker:
                 values |= self._error(ErrorClass.RETRY, "http_error")
         elif lost or partial:
             state = ArchiveState.LOST if lost else ArchiveState.PARTIAL
-            archived_at = min(values["media_latest"], self.moment)
+            archived_at = min(values["media_give_up_at"], self.moment)
             if noise.random() < 0.5:
                 values |= {**self._error(ErrorClass.RETRY, ""), "error_class": UNSAFE_MEDIA}
         elif not passed and not any(item.state == State.WANTED for item in expected):
             state = ArchiveState.NOT_APPLICABLE
         values |= {"archive_state": state.value, "archived_at": None if collecting else archived_at}
-        # The film goes before the face does.
+        # The video goes before the face does.
         perishable = [n for n, item in enumerate(expected) if item.state == State.WANTED and _is_main(item)]
         missing = set(range(len(expected))) if lost else set(perishable[-1:]) if partial else set()
         has_face = len(perishable) > 1 and noise.random() < 0.5
@@ -701,7 +703,7 @@ class _Maker:
             if is_told:
                 rows.assets.append(row)
         if collecting:
-            values |= Ladder.of([*wanted, values["results_deadline"]], self.moment).columns()
+            values |= PendingDeadlines.of([*wanted, values["results_deadline"]], self.moment).columns()
 
     def _expected(self, own: _Own) -> list[expected_evidence.ExpectedAsset]:
         verdict = own.values["verdict"]
@@ -736,14 +738,14 @@ class _Maker:
         }
         if item.source != Source.UPLOAD:
             row["deadline"] = values["media_deadline" if is_media else "results_deadline"]
-            row["latest"] = values["media_latest" if is_media else "results_latest"]
+            row["give_up_at"] = values["media_give_up_at" if is_media else "results_give_up_at"]
         if item.state == State.NOT_PROVIDED:
             return row
         if is_lost:
             return {**row, "state": State.LOST.value, "error": "url_expired", "tries": noise.randint(3, 9)}
         if is_wanted and item.source != Source.UPLOAD:
             return {**row, "state": State.WANTED.value, "tries": noise.randint(0, 3)}
-        if is_media and values["is_demote"] and item.kind == Kind.PROCESS_VIDEO:
+        if is_media and values["is_demoted"] and item.kind == Kind.PROCESS_VIDEO:
             return {**row, "state": State.NOT_PROVIDED.value, "reason": "demoted"}
         key = new_file_key()
         row |= {
@@ -917,7 +919,7 @@ class _Own:
 _NO_TOKEN: Values = dict.fromkeys(
     (
         *("verify_token", "verify_token_index", "token_requested_at", "token_answered_at", "expires_at"),
-        *("media_deadline", "results_deadline", "media_latest", "results_latest"),
+        *("media_deadline", "results_deadline", "media_give_up_at", "results_give_up_at"),
     )
 )
 #: What an erased record, and a file of one, no longer says.

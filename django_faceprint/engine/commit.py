@@ -45,13 +45,13 @@ T = TypeVar("T")
 PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 _ASSET_COLUMNS = (
-    *("public_id", "state", "reason", "source", "deadline", "latest", "sha256", "size", "content_type"),
+    *("public_id", "state", "reason", "source", "deadline", "give_up_at", "sha256", "size", "content_type"),
     *("width", "height", "duration", "plain_http", "stored_name", "wrapped_key", "tries", "error"),
     *("archived_at", "retain_until", "thumbnail"),
 )
 _ATTEMPT_COLUMNS = (
-    *("passed", "code", "message", "verified_at", "score", "threshold", "liveness_score", "spoofing"),
-    *("risk_level", "risk_tag", "is_demote", "is_charged", "charge_type", "verify_log_id"),
+    *("passed", "code", "message", "verified_at", "score", "threshold", "liveness_score", "spoofing_score"),
+    *("risk_level", "risk_tag", "is_demoted", "is_charged", "charge_type", "verify_log_id"),
 )
 
 
@@ -89,8 +89,8 @@ class Changes:
 def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sleep) -> list[Changes]:
     """Write *batch*; returns those of it whose lease was lost, of which nothing was written.
 
-    Waits for a database that is gone as :func:`patiently` does; what was not written will be done anew when
-    the leases end.
+    Waits for a database that is gone as :func:`retry_on_disconnect` does. What was not written is done
+    anew when the leases end.
     """
 
     def interrupted() -> None:
@@ -98,14 +98,16 @@ def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sl
         for changes in batch:
             changes.uncertain = True
 
-    lost = patiently(partial(_commit_together, batch), sleep=sleep, interrupted=interrupted, also_alive=True)
+    lost = retry_on_disconnect(
+        partial(_commit_together, batch), sleep=sleep, interrupted=interrupted, also_alive=True
+    )
     for changes in lost:
         if not changes.uncertain:
             files.discard(changes.names)
     return lost
 
 
-def patiently(
+def retry_on_disconnect(
     work: Callable[[], T],
     *,
     sleep: Callable[[float], None] = time.sleep,

@@ -21,7 +21,7 @@ BUSY_ABOVE = 0.9
 
 
 @dataclass
-class Parallelism:
+class AdaptiveConcurrency:
     """From 1 to *most* visits; :attr:`width` is how many it is now.
 
     *monotonic* tells the time and *cpu* the CPU time of this process, both in seconds.
@@ -38,7 +38,7 @@ class Parallelism:
         self.width = min(FIRST, self.most)
         self._at, self._used = self.monotonic(), self.cpu()
 
-    def adjust(self, *, is_full: bool) -> None:
+    def adapt(self, *, is_full: bool) -> None:
         """Measure, if it is time, and grow or shrink; called often.
 
         *is_full*: as many visits are under way as there may be. A process that is idle for want of work

@@ -1,12 +1,12 @@
 """Whose turn it is: due work, earliest deadline first, claimed under a fenced lease.
 
 A session with work left is in one of two states, each a nullable, indexed column: *asleep*
-(``wake_at``) or *ready* (``ready_deadline``). A claim turns ready into asleep-until-the-lease-ends,
+(``wake_at``) or *ready* (``priority_at``). A claim turns ready into asleep-until-the-lease-ends,
 so that a worker that dies needs no cleaner: its session simply wakes up. Every claim increments
 ``lease_epoch`` and every later write is conditional on it, so that a worker that wakes after an hour
 writes nothing.
 
-``ready_deadline`` is the first of the session's safe deadlines that can still be kept. When none can, the
+``priority_at`` is the first of the session's safe deadlines that can still be kept. When none can, the
 session goes behind everything that has one: work that can no longer make it yields to work that can. So does
 work that perhaps makes it, but only to what has less than a day.
 Deadlines go by while sessions wait, those of the first in the queue above all: when there is too little time
@@ -24,7 +24,7 @@ from django.db.models import Case, DateTimeField, F, Q, Value, When
 from django.db.models.functions import Coalesce
 
 from django_faceprint.base.deadlines import MEDIA_LIFE
-from django_faceprint.base.lease import LEASE, Lease
+from django_faceprint.base.lease import MAX_LEASE, Lease
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
@@ -34,83 +34,87 @@ DOWNLOADS_BEGIN_WITHIN = 120
 #: A run takes its leases for a term and renews them long before it is over: a worker that dies keeps its
 #: sessions from the others no longer than that, however little time they have left. One that visits a single
 #: session at once renews between downloads only, so that its term is longer than the longest of them.
-TERM = timedelta(seconds=60)
-TERM_OF_ONE_AT_ONCE = timedelta(seconds=150)
-RENEWED_AFTER = timedelta(seconds=15)
-LONGEST_VISIT = timedelta(seconds=120)
+LEASE_TTL = timedelta(seconds=60)
+SERIAL_LEASE_TTL = timedelta(seconds=150)
+RENEW_AFTER = timedelta(seconds=15)
+MAX_VISIT = timedelta(seconds=120)
 PROMOTE_BATCH = 500
-REAIM_BATCHES = 20
+REORDER_BATCHES = 20
 #: A deadline nearer than this is not counted on any more: a visit waits for its turn, for ten seconds at
 #: most, and asking and fetching take their time. Too long a reach costs what could be done in it, once; too
 #: short a one spends turn after turn on work that comes too late, for as long as there is not enough time.
-REACH = timedelta(seconds=12)
+MIN_LEAD_TIME = timedelta(seconds=12)
 #: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
 #: upstream may keep longest comes last.
-BEHIND = timedelta(days=36_525)
+OVERDUE_PENALTY = timedelta(days=36_525)
 
 
-def aim(
+def priority(
     moment: datetime,
     *,
     next_deadline: datetime | None,
     later_deadline: datetime | None,
     last_deadline: datetime | None,
     media_deadline: datetime | None,
-    media_latest: datetime | None,
-    results_latest: datetime | None,
+    media_give_up_at: datetime | None,
+    results_give_up_at: datetime | None,
     wake_at: datetime | None,
 ) -> datetime | None:
-    """What a session is ordered by at *moment*, smaller first: the Python twin of :func:`aim_expression`."""
-    soon, day = moment + REACH, moment + MEDIA_LIFE
+    """Place in the queue at *moment*, smaller first: the twin of :func:`priority_expression`."""
+    soon, day = moment + MIN_LEAD_TIME, moment + MEDIA_LIFE
     rungs = (next_deadline, later_deadline, last_deadline)
     ahead = [deadline for deadline in rungs if deadline is not None and deadline > soon]
     for deadline in ahead:
         if deadline <= day:
             return deadline
-    if media_deadline is not None and media_latest is not None and media_deadline <= soon < media_latest:
+    if (
+        media_deadline is not None
+        and media_give_up_at is not None
+        and media_deadline <= soon < media_give_up_at
+    ):
         return day
     if ahead:
         return ahead[0]
-    if results_latest is not None:
-        return results_latest + BEHIND
+    if results_give_up_at is not None:
+        return results_give_up_at + OVERDUE_PENALTY
     return next_deadline or wake_at
 
 
-def aim_of(session: VerificationSession, moment: datetime) -> datetime | None:
+def priority_of(session: VerificationSession, moment: datetime) -> datetime | None:
     """What *session* is ordered by at *moment*."""
-    return aim(
+    return priority(
         moment,
         next_deadline=session.next_deadline,
         later_deadline=session.later_deadline,
         last_deadline=session.last_deadline,
         media_deadline=session.media_deadline,
-        media_latest=session.media_latest,
-        results_latest=session.results_latest,
+        media_give_up_at=session.media_give_up_at,
+        results_give_up_at=session.results_give_up_at,
         wake_at=session.wake_at,
     )
 
 
-def aim_expression(moment: datetime) -> Any:
-    """What a session is ordered by at *moment*, as an expression for its ``ready_deadline``.
+def priority_expression(moment: datetime) -> Any:
+    """What a session is ordered by at *moment*, as an expression for its ``priority_at``.
 
     Recordings whose safe deadline is over may be there for some hours yet: they yield to what may go within a
     day, and go before what has more time. A session without a verify_token has no deadline; closing it costs
     nothing, so that it comes first.
     """
-    soon, day = moment + REACH, moment + MEDIA_LIFE
+    soon, day = moment + MIN_LEAD_TIME, moment + MEDIA_LIFE
     return Case(
         When(next_deadline__gt=soon, next_deadline__lte=day, then=F("next_deadline")),
         When(later_deadline__gt=soon, later_deadline__lte=day, then=F("later_deadline")),
         When(last_deadline__gt=soon, last_deadline__lte=day, then=F("last_deadline")),
         When(
             media_deadline__lte=soon,
-            media_latest__gt=soon,
+            media_give_up_at__gt=soon,
             then=Value(day, output_field=DateTimeField()),
         ),
         When(next_deadline__gt=soon, then=F("next_deadline")),
         When(later_deadline__gt=soon, then=F("later_deadline")),
         When(last_deadline__gt=soon, then=F("last_deadline")),
-        When(results_latest__isnull=False, then=F("results_latest") + Value(BEHIND)),
+        When(results_give_up_at__isnull=False, then=F("results_give_up_at") + Value(OVERDUE_PENALTY)),
         default=Coalesce("next_deadline", "wake_at", Value(moment, output_field=DateTimeField())),
         output_field=DateTimeField(),
     )
@@ -121,21 +125,21 @@ def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
     return _change_due(
         VerificationSession.objects.asleep_until(moment).order_by("wake_at"),
         limit,
-        ready_deadline=aim_expression(moment),
+        priority_at=priority_expression(moment),
         wake_at=None,
     )
 
 
-def _aim_anew(moment: datetime) -> None:
+def _reorder(moment: datetime) -> None:
     """Put those ready sessions in their new place whose deadline went by while they waited.
 
     So many at most that a claim does not take long after an outage; the next claim goes on.
     """
     passed = VerificationSession.objects.filter(
-        ready_deadline__lte=moment + REACH, results_latest__isnull=False
-    ).order_by("ready_deadline")
-    for _ in range(REAIM_BATCHES):
-        if _change_due(passed, PROMOTE_BATCH, ready_deadline=aim_expression(moment)) < PROMOTE_BATCH:
+        priority_at__lte=moment + MIN_LEAD_TIME, results_give_up_at__isnull=False
+    ).order_by("priority_at")
+    for _ in range(REORDER_BATCHES):
+        if _change_due(passed, PROMOTE_BATCH, priority_at=priority_expression(moment)) < PROMOTE_BATCH:
             break
 
 
@@ -156,16 +160,21 @@ def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> 
 
 
 def claim(
-    moment: datetime, *, limit: int = 1, session_pk: int | None = None, term: timedelta = LEASE
+    moment: datetime, *, limit: int = 1, session_pk: int | None = None, ttl: timedelta = MAX_LEASE
 ) -> list[Lease]:
     """Take the most urgent ready sessions, at most *limit*, or the named one if it is ready, for a *term*."""
     ready = VerificationSession.objects.ready()
     if session_pk is None:
-        _aim_anew(moment)
+        _reorder(moment)
     else:
         ready = ready.filter(pk=session_pk)
-    until = moment + term
-    taken: dict[str, Any] = {"ready_deadline": None, "poked": False, "lease_until": until, "wake_at": until}
+    until = moment + ttl
+    taken: dict[str, Any] = {
+        "priority_at": None,
+        "recheck_requested": False,
+        "lease_until": until,
+        "wake_at": until,
+    }
     if not _can_skip_locked():
         rows = list(ready[:limit])
         # Compare and set: of several workers that read the same rows each wins a different one.
@@ -185,7 +194,7 @@ def claim(
             VerificationSession.objects.filter(pk__in=[row.pk for row in rows]).update(
                 lease_epoch=F("lease_epoch") + 1, **taken
             )
-    leases = [Lease(row.pk, row.lease_epoch + 1, row, moment, row.ready_deadline) for row in rows]
+    leases = [Lease(row.pk, row.lease_epoch + 1, row, moment, row.priority_at) for row in rows]
     for row in rows:
         row.lease_epoch += 1
         for name, value in taken.items():
@@ -193,22 +202,22 @@ def claim(
     return leases
 
 
-def renew(leases: Sequence[Lease], moment: datetime, term: timedelta) -> set[int]:
-    """Hold *leases* for a further *term* from *moment* on, none of them longer than :data:`LEASE` in all.
+def renew(leases: Sequence[Lease], moment: datetime, ttl: timedelta) -> set[int]:
+    """Hold *leases* for a further *term* from *moment* on, none of them longer than :data:`MAX_LEASE` in all.
 
     Returns the keys of the sessions that are ours for that term. One that has been lost stays lost.
     """
     ours = Q()
     asked: set[int] = set()
     for lease in leases:
-        if lease.since is not None and moment + term <= lease.since + LEASE:
+        if lease.since is not None and moment + ttl <= lease.since + MAX_LEASE:
             ours |= Q(pk=lease.session_pk, lease_epoch=lease.epoch)
             asked.add(lease.session_pk)
     if not asked:
         return asked
     # Those that are ready again, because they were renewed too late, are anybody's.
-    held = VerificationSession.objects.filter(ours, ready_deadline=None, lease_until__isnull=False)
-    until = moment + term
+    held = VerificationSession.objects.filter(ours, priority_at=None, lease_until__isnull=False)
+    until = moment + ttl
     if _change_due(held.order_by("pk"), len(leases), lease_until=until, wake_at=until) == len(asked):
         return asked
     return set(held.filter(lease_until__gte=until).values_list("pk", flat=True))
@@ -220,21 +229,23 @@ def is_stale(lease: Lease, moment: datetime) -> bool:
     Because what it was claimed for went by, so that it is less urgent than it was, or because it may not be
     held long enough for a visit.
     """
-    row, aimed_at = lease.row, lease.aimed_at
-    if lease.since is not None and lease.since + LEASE - moment < LONGEST_VISIT:
+    row, priority_at = lease.row, lease.priority_at
+    if lease.since is not None and lease.since + MAX_LEASE - moment < MAX_VISIT:
         return True
-    if row is None or aimed_at is None or row.results_latest is None:
+    if row is None or priority_at is None or row.results_give_up_at is None:
         return False
-    aim_now = aim_of(row, moment) or aimed_at
+    priority_now = priority_of(row, moment) or priority_at
     # The day that doubtful recordings have begins anew at each moment.
-    return aimed_at < aim_now and (aimed_at <= moment + REACH or aim_now != moment + MEDIA_LIFE)
+    return priority_at < priority_now and (
+        priority_at <= moment + MIN_LEAD_TIME or priority_now != moment + MEDIA_LIFE
+    )
 
 
 def give_back(leases: Sequence[Lease]) -> None:
     """Make claimed sessions ready again on which nothing was done."""
     for lease in leases:
         VerificationSession.objects.filter(pk=lease.session_pk, lease_epoch=lease.epoch).update(
-            ready_deadline=aim_expression(now()), wake_at=None, lease_until=None, poked=False
+            priority_at=priority_expression(now()), wake_at=None, lease_until=None, recheck_requested=False
         )
 
 
@@ -257,11 +268,11 @@ def _can_skip_locked() -> bool:
     return bool(connection.features.has_select_for_update_skip_locked)
 
 
-def poke(session_pk: int) -> None:
+def request_recheck(session_pk: int) -> None:
     """Make a session due now. One that a worker holds is worked on again as soon as it is released."""
     moment = now()
     row = VerificationSession.objects.filter(pk=session_pk)
-    row.filter(lease_until__gt=moment).update(poked=True)
+    row.filter(lease_until__gt=moment).update(recheck_requested=True)
     row.filter(Q(lease_until__isnull=True) | Q(lease_until__lte=moment), wake_at__isnull=False).update(
-        ready_deadline=aim_expression(moment), wake_at=None
+        priority_at=priority_expression(moment), wake_at=None
     )

@@ -23,7 +23,7 @@ Source = MediaAsset.Source
 FINISHED, UNDECIDED, NO_TOKEN, BUSY = "finished", "undecided", "no_token", "busy"
 
 
-def ask(session: VerificationSession, kind: str, *, actor: Actor) -> str:
+def request_refresh(session: VerificationSession, kind: str, *, actor: Actor) -> str:
     """Make *session* due (``query_now``), or have everything fetched that is not stored (``archive_again``).
 
     That it was wanted is written to the access log. Returns "", or why the record was left alone.
@@ -32,22 +32,17 @@ def ask(session: VerificationSession, kind: str, *, actor: Actor) -> str:
         if not session.has_outstanding_work:
             return FINISHED
         add_entry(actor, AccessLog.Action.REFRESH, session_id=session.public_id)
-        make_due(session)
+        queue.request_recheck(session.pk)
         return ""
     if session.verdict not in (Verdict.PASSED, Verdict.FAILED):
         return UNDECIDED
     if not VerificationSession.objects.filter(pk=session.pk, verify_token__isnull=False).exists():
         return NO_TOKEN
     add_entry(actor, AccessLog.Action.ARCHIVE_AGAIN, session_id=session.public_id)
-    return "" if collect_anew(session) else BUSY
+    return "" if recollect(session) else BUSY
 
 
-def make_due(session: VerificationSession) -> None:
-    """Look at *session* again as soon as a worker is free, if anything is left to do for it."""
-    queue.poke(session.pk)
-
-
-def collect_anew(session: VerificationSession) -> bool:
+def recollect(session: VerificationSession) -> bool:
     """Ask upstream for everything again that is not stored.
 
     False while a worker holds the session, before it is decided and after its verify_token was erased.
@@ -61,10 +56,10 @@ def collect_anew(session: VerificationSession) -> bool:
         reason=MediaAsset.NOT_KEPT,
         state=State.NOT_PROVIDED,
         kind__in=[kind for kind in RETENTION_KINDS if session.plan.keeps(kind)],
-        latest__gt=moment,
+        give_up_at__gt=moment,
     ) & ~Q(source=Source.UPLOAD)
     again = session.assets.filter(Q(state__in=(State.WANTED, State.LOST)) | kept_now)
-    ladder = deadlines.asset_ladder(
+    pending = deadlines.outstanding_deadlines(
         session, again, moment, unknown=[session.media_deadline, session.results_deadline]
     )
     idle = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
@@ -79,15 +74,15 @@ def collect_anew(session: VerificationSession) -> bool:
             },
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
-            ready_deadline=queue.aim(
+            priority_at=queue.priority(
                 moment,
-                **ladder.columns(),
+                **pending.columns(),
                 media_deadline=session.media_deadline,
-                media_latest=session.media_latest,
-                results_latest=session.results_latest,
+                media_give_up_at=session.media_give_up_at,
+                results_give_up_at=session.results_give_up_at,
                 wake_at=moment,
             ),
-            **ladder.columns(),
+            **pending.columns(),
             wake_at=None,
             failure_count=0,
         )

@@ -99,13 +99,13 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
             unread = attempt.passed and known.kind == kind and not known.sha256
             if unread or known.sha256 == digest:
                 # result/detail brought it before, and it could not be stored or read then.
-                visit.hold(known, data)
+                visit.cache_picture(known, data)
                 break
         if digest in visit.pictures:
             continue
         item = expected.ExpectedAsset(kind, Source.GETALL, attempt_order=attempt.order)
         asset = visit.want(item, attempt.verify_time)
-        visit.hold(asset, data)
+        visit.cache_picture(asset, data)
 
 
 def _pictures_of(visit: Visit) -> dict[str, str]:
@@ -125,13 +125,13 @@ def _take_last_attempt(visit: Visit, last: Attempt) -> None:
         values["verified_at"] = verified_at
     if last.threshold is not None:
         values["threshold"] = last.threshold
-    if session.is_demote is None and last.is_demote is not None:
-        values["is_demote"] = last.is_demote
+    if session.is_demoted is None and last.is_demote is not None:
+        values["is_demoted"] = last.is_demote
     if session.verdict == Verdict.FAILED:
         values |= {
             "score": last.score,
             "liveness_score": last.liveness_score,
-            "spoofing": last.spoofing_score,
+            "spoofing_score": last.spoofing_score,
             "error_class": ErrorClass.VERIFICATION_FAILED.value,
             "error_code": last.code[:40],
             "error_message": last.message[:200],
@@ -148,8 +148,8 @@ def _take_last_attempt(visit: Visit, last: Attempt) -> None:
     if "verified_at" in values:
         for asset in visit.assets.values():
             if asset.attempt_order == 0 and asset.deadline is not None:
-                safe, latest = deadlines.asset_deadlines(session, asset.kind)
-                visit.change(asset, deadline=safe, latest=latest)
+                safe, give_up_at = deadlines.asset_deadlines(session, asset.kind)
+                visit.change(asset, deadline=safe, give_up_at=give_up_at)
 
 
 def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
@@ -161,10 +161,10 @@ def _attempt_columns(attempt: Attempt) -> dict[str, Any]:
         "score": attempt.score,
         "threshold": attempt.threshold,
         "liveness_score": attempt.liveness_score,
-        "spoofing": attempt.spoofing_score,
+        "spoofing_score": attempt.spoofing_score,
         "risk_level": (attempt.risk_level or "")[:20],
         "risk_tag": (attempt.risk_tag or "")[:200],
-        "is_demote": attempt.is_demote,
+        "is_demoted": attempt.is_demote,
         "is_charged": attempt.is_charged,
         "charge_type": (attempt.charge_type or "")[:20],
         "verify_log_id": attempt.verify_log_id[:40],
@@ -247,7 +247,7 @@ def ask_media(visit: Visit) -> None:
 
 
 def _may_be_a_mistake(visit: Visit, refusal: Rejected | SessionGone) -> bool:
-    """Where the plan records, a film may exist although upstream refuses to name it: ask some times more.
+    """Where the plan records, a video may exist although upstream refuses to name it: ask some times more.
 
     An answer that blames the request is clear: there is none for such a session.
     """
@@ -306,7 +306,7 @@ def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tup
     expired = session.media_deadline is not None and now() >= session.media_deadline
     if any(kind in MediaAsset.VIDEO_KINDS for kind, _ in given) and any(asset.is_video for asset in missing):
         # The person's browser fell back from the plan's kind of recording to the other one.
-        reason = "demoted" if session.is_demote else expected.UPSTREAM_GAVE_NONE
+        reason = "demoted" if session.is_demoted else expected.UPSTREAM_GAVE_NONE
     elif result.ext_info:
         reason = f"extInfo: {clean_message(result.ext_info)}"
     elif processing or (expired and not named):
@@ -352,7 +352,7 @@ def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
     assets = {asset.kind: asset for asset in visit.assets.values() if asset.source == Source.DETAIL}
     for kind, data in ((Kind.ID_FRONT, result.front_image), (Kind.ID_BACK, result.back_image)):
         if data is not None and kind in assets:
-            visit.hold(assets[kind], data)
+            visit.cache_picture(assets[kind], data)
     visit.record(detail, oddities=result.oddities)
 
 

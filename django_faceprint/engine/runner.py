@@ -30,12 +30,12 @@ from django_faceprint.evidence import files
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.upstream import clients
-from django_faceprint.upstream.db_thread import RunOver, desk
+from django_faceprint.upstream.db_thread import RunEnded, desk
 from django_faceprint.upstream.errors import NO_ERROR, error_columns
 
 from . import queue
-from .commit import Changes, commit, patiently
-from .concurrency import Parallelism
+from .commit import Changes, commit, retry_on_disconnect
+from .concurrency import AdaptiveConcurrency
 from .settle import postpone
 from .steps import log_unexpected, perform_visit
 from .visit import Visit
@@ -54,7 +54,7 @@ LIKELY_FILES = 8
 COMMIT_BATCH = 16
 COMMIT_WITHIN = 0.2
 #: Seconds after which a queue that was empty is looked at again while visits are under way.
-LOOK_AGAIN = 0.2
+RECHECK_AFTER = 0.2
 #: Seconds for waking sessions before the first is claimed.
 PROMOTE_SECONDS = 1.0
 
@@ -136,12 +136,12 @@ class _Run:
     finished_since: float = 0.0
     events: SimpleQueue[_Request | Visit | BaseException] = field(default_factory=SimpleQueue)
     active: int = 0
-    look_again_at: float = 0.0
+    recheck_at: float = 0.0
     over: bool = False
-    parallelism: Parallelism = field(init=False)
+    concurrency_control: AdaptiveConcurrency = field(init=False)
 
     def __post_init__(self) -> None:
-        self.parallelism = Parallelism(self.concurrency, self.monotonic)
+        self.concurrency_control = AdaptiveConcurrency(self.concurrency, self.monotonic)
 
     def work(self) -> WorkReport:
         self._promote()
@@ -157,7 +157,7 @@ class _Run:
         return self.report
 
     def _work_alone(self) -> None:
-        with desk(patiently):
+        with desk(retry_on_disconnect):
             while lease := self._next():
                 visit = self._start(lease)
                 visit.on_checkpoint = self._between
@@ -174,13 +174,13 @@ class _Run:
             with desk(self._ask):
                 context = copy_context()
             while True:
-                while self.active < self.parallelism.width and (lease := self._next()):
+                while self.active < self.concurrency_control.width and (lease := self._next()):
                     visit = self._start(lease)
                     pool.submit(self._visit_in_thread, context.copy(), visit)
                     self.active += 1
                 if not self.active:
                     break
-                self.parallelism.adjust(is_full=self.active >= self.parallelism.width)
+                self.concurrency_control.adapt(is_full=self.active >= self.concurrency_control.width)
                 self.active -= self._handle_event()
                 self._between()
         finally:
@@ -216,14 +216,14 @@ class _Run:
         """Called by a visit's thread: have *work* done by the run's own."""
         request = _Request(work)
         if self.over:
-            raise RunOver
+            raise RunEnded
         self.events.put(request)
         while True:
             try:
                 return request.result.result(timeout=1.0)
             except TimeoutError:
                 if self.over:
-                    raise RunOver from None
+                    raise RunEnded from None
 
     # --- claiming -----------------------------------------------------------------------------------
 
@@ -233,17 +233,17 @@ class _Run:
             return None
         if self.limit is not None and self.report.sessions >= self.limit:
             return None
-        rests = clients.api_rests()
-        self.report.baidu_down = rests is not None
-        if rests is not None and (rests or self.active):
+        retry_after = clients.api_retry_after()
+        self.report.baidu_down = retry_after is not None
+        if retry_after is not None and (retry_after or self.active):
             # Nothing can be learnt about any session; the one that is visited now tells when Baidu is back.
             return None
         self._hold()
         self._give_back_stale()
-        if not self.claimed and (not self.active or self.monotonic() >= self.look_again_at):
+        if not self.claimed and (not self.active or self.monotonic() >= self.recheck_at):
             self._claim()
             if not self.claimed:
-                self.look_again_at = self.monotonic() + LOOK_AGAIN
+                self.recheck_at = self.monotonic() + RECHECK_AFTER
         if not self.claimed:
             # There is nothing to be asked, so that nothing is left undone.
             self.report.baidu_down = False
@@ -260,37 +260,37 @@ class _Run:
             self._give_back([self.claimed.popleft()])
 
     def _give_back(self, leases: Sequence[Lease]) -> None:
-        patiently(lambda: queue.give_back(leases))
+        retry_on_disconnect(lambda: queue.give_back(leases))
         if names := [name for lease in leases for name in self.names.pop(lease.session_pk, ())]:
-            patiently(lambda: files.settle_names(names))
+            retry_on_disconnect(lambda: files.settle_names(names))
 
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
         if hint is not None:
             self._take_ready(session_pk=hint)
         if not self.claimed:
-            most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.parallelism.width)
+            most = 1 if self.report.baidu_down else max(CLAIM_BATCH, self.concurrency_control.width)
             if self.limit is not None:
                 most = min(most, self.limit - self.report.sessions)
             # What has woken meanwhile may be more urgent than all that is ready.
-            woken = patiently(lambda: queue.promote(now()))
+            woken = retry_on_disconnect(lambda: queue.promote(now()))
             self._take_ready(limit=most)
             if not self.claimed and (woken or self.finished):
-                # Others may have taken what was woken, and whoever poked a session during its visit finds it
-                # due again.
+                # Others may have taken what was woken, and a session for which a recheck was requested during
+                # its visit is due again.
                 self._commit()
                 if self._promote():
                     self._take_ready(limit=most)
         rows = [lease.row for lease in self.claimed if lease.row]
-        patiently(lambda: prefetch_related_objects(rows, "plan", "assets"))
-        patiently(lambda: self._reserve_names(rows))
+        retry_on_disconnect(lambda: prefetch_related_objects(rows, "plan", "assets"))
+        retry_on_disconnect(lambda: self._reserve_names(rows))
 
     def _take_ready(self, **which: int) -> None:
-        self.claimed.extend(patiently(lambda: queue.claim(now(), term=self._term, **which)))
+        self.claimed.extend(retry_on_disconnect(lambda: queue.claim(now(), ttl=self._ttl, **which)))
 
     @property
-    def _term(self) -> timedelta:
-        return queue.TERM_OF_ONE_AT_ONCE if self.concurrency == 1 else queue.TERM
+    def _ttl(self) -> timedelta:
+        return queue.SERIAL_LEASE_TTL if self.concurrency == 1 else queue.LEASE_TTL
 
     def _hold(self) -> None:
         """Renew the leases of all that this run has in hand, when it is time for that.
@@ -298,10 +298,10 @@ class _Run:
         What others have taken meanwhile, because this process stood still for long, is not begun.
         """
         moment = now()
-        if moment - self.renewed_at < queue.RENEWED_AFTER:
+        if moment - self.renewed_at < queue.RENEW_AFTER:
             return
         leases = [*self.held.values(), *self.claimed]
-        ours = patiently(lambda: queue.renew(leases, moment, self._term), also_alive=True)
+        ours = retry_on_disconnect(lambda: queue.renew(leases, moment, self._ttl), also_alive=True)
         self.renewed_at = moment
         lost = [lease for lease in self.claimed if lease.session_pk not in ours]
         self.claimed = deque(lease for lease in self.claimed if lease.session_pk in ours)
@@ -319,7 +319,7 @@ class _Run:
         """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
         until = self.monotonic() + PROMOTE_SECONDS
         promoted = 0
-        while woken := patiently(lambda: queue.promote(now())):
+        while woken := retry_on_disconnect(lambda: queue.promote(now())):
             promoted += woken
             if woken < queue.PROMOTE_BATCH or self.monotonic() >= until:
                 break
@@ -349,7 +349,7 @@ class _Run:
             visit.abandon()
         except FaceprintConfigurationError as error:
             problem = error_columns(error)
-        except (SoftTimeLimitExceeded, RunOver):
+        except (SoftTimeLimitExceeded, RunEnded):
             raise
         except Exception as error:  # noqa: BLE001  (reported below, with its place)
             # One session that trips over a mistake of ours must not keep the others from their turn.
@@ -403,7 +403,7 @@ class _Request:
 
     def answer(self) -> None:
         try:
-            outcome = patiently(self.work)
+            outcome = retry_on_disconnect(self.work)
         except SoftTimeLimitExceeded:
             self.refuse()
             raise
@@ -413,7 +413,7 @@ class _Request:
             self.result.set_result(outcome)
 
     def refuse(self) -> None:
-        self.result.set_exception(RunOver())
+        self.result.set_exception(RunEnded())
 
 
 def _likely_files(session: VerificationSession) -> int:

@@ -12,12 +12,12 @@ from django_faceprint.base.lease import LeaseLost
 from django_faceprint.clock import now
 from django_faceprint.evidence import expected
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.upstream.db_thread import on_desk
+from django_faceprint.upstream.db_thread import run_in_db_thread
 from django_faceprint.upstream.errors import NO_ERROR
 
 from . import polling
 from .results import STEPS
-from .verdict import decide
+from .verdict import record_verdict
 from .visit import Visit
 
 logger = logging.getLogger(__name__)
@@ -34,7 +34,7 @@ def finish_unstarted(visit: Visit) -> None:
     if moment < over_at:
         visit.release(over_at)
         return
-    decide(visit, Verdict.EXPIRED)
+    record_verdict(visit, Verdict.EXPIRED)
     settle(visit)
 
 
@@ -45,7 +45,7 @@ def settle(visit: Visit) -> None:
     if session.verdict == Verdict.PENDING:
         _settle_pending(visit, moment)
         return
-    over = session.results_latest is not None and moment >= session.results_latest
+    over = session.results_give_up_at is not None and moment >= session.results_give_up_at
     decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
     if decided and over:
         _want_what_was_never_named(visit)
@@ -59,23 +59,23 @@ def settle(visit: Visit) -> None:
         unknown = [session.results_deadline] if unasked else []
         if "media" in unasked and session.plan.records_video:
             unknown.append(session.media_deadline)
-        ladder = deadlines.asset_ladder(session, wanted, moment, unknown=unknown)
+        pending = deadlines.outstanding_deadlines(session, wanted, moment, unknown=unknown)
         failures = 0 if visit.cut_short else session.failure_count + 1
-        retry_at = polling.retry_at(moment, failures, ladder.next_deadline)
+        retry_at = polling.retry_at(moment, failures, pending.next_deadline)
         if visit.held_back is not None and not visit.failed:
             failures = session.failure_count
             retry_at = polling.turn_at(moment, visit.held_back)
         visit.update(failure_count=failures)
-        visit.release(retry_at, ladder)
+        visit.release(retry_at, pending)
         return
     _finish(visit, moment)
 
 
 def _settle_pending(visit: Visit, moment: datetime) -> None:
     session = visit.session
-    if session.results_latest is not None and moment >= session.results_latest:
+    if session.results_give_up_at is not None and moment >= session.results_give_up_at:
         logger.error("faceprint: session %s: the verdict was never learnt", session.public_id)
-        decide(visit, Verdict.UNKNOWN)
+        record_verdict(visit, Verdict.UNKNOWN)
         _give_up_broken_uploads(visit)
         _finish(visit, moment)
         return
@@ -87,7 +87,7 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
     elif visit.held_back is not None:
         failures = session.failure_count
         poll_at = polling.turn_at(moment, visit.held_back)
-    ladder = deadlines.pending_ladder(
+    pending = deadlines.undecided_deadlines(
         requested_at=session.token_requested_at,
         media_deadline=session.media_deadline,
         results_deadline=session.results_deadline,
@@ -95,7 +95,7 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
         moment=moment,
     )
     visit.update(failure_count=failures)
-    visit.release(poll_at, ladder)
+    visit.release(poll_at, pending)
 
 
 def _want_what_was_never_named(visit: Visit) -> None:
@@ -112,7 +112,7 @@ def _want_what_was_never_named(visit: Visit) -> None:
 def _mark_lost(visit: Visit, moment: datetime) -> None:
     """An asset is lost only here: its latest deadline is over, and this visit could not get it either."""
     for asset in visit.wanted():
-        if asset.latest is None or asset.latest > moment:
+        if asset.give_up_at is None or asset.give_up_at > moment:
             continue
         # A download that failed has said why; else it is what kept us from beginning one.
         why = asset.error or visit.trouble or expected.UPSTREAM_GAVE_NONE
@@ -167,9 +167,9 @@ def postpone(visit: Visit, problem: dict[str, str]) -> Visit:
     """
     second = Visit(visit.lease, visit.session, None, failed=True, calls=visit.calls)
     try:
-        session = on_desk(visit.lease.session)
+        session = run_in_db_thread(visit.lease.session)
         second = Visit(visit.lease, session, None, failed=True, calls=visit.calls)
-        second.take_assets(on_desk(lambda: list(session.assets.all())))
+        second.take_assets(run_in_db_thread(lambda: list(session.assets.all())))
         second.write_problem(problem)
         if session.token_answered_at is None:
             finish_unstarted(second)

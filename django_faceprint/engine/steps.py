@@ -18,7 +18,7 @@ from django_faceprint.evidence import files, thumbnails
 from django_faceprint.exceptions import FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.upstream import clients
-from django_faceprint.upstream.db_thread import RunOver
+from django_faceprint.upstream.db_thread import RunEnded
 from django_faceprint.upstream.errors import error_columns
 
 from . import queue, results
@@ -60,7 +60,7 @@ def log_unexpected(where: str, error: Exception) -> None:
 def _is_urgent(session: VerificationSession) -> bool:
     """A deadline that can be kept is near, or a person waits for the result."""
     moment = now()
-    deadline, returned_at = queue.aim_of(session, moment), session.returned_at
+    deadline, returned_at = queue.priority_of(session, moment), session.returned_at
     return (deadline is not None and deadline - moment < URGENT_WITHIN) or (
         returned_at is not None and moment - returned_at < PERSON_WAITS
     )
@@ -155,7 +155,7 @@ def _archive_one(visit: Visit, asset: MediaAsset) -> None:
         problem = str(error)
     except files.StorageFailed as error:
         problem = f"storage: {error}"
-    except (LeaseLost, SoftTimeLimitExceeded, RunOver):
+    except (LeaseLost, SoftTimeLimitExceeded, RunEnded):
         visit.drop_upload(name)
         raise
     except Exception as error:  # noqa: BLE001  (reported, with its place)

@@ -63,7 +63,7 @@ def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) ->
     assert error is not None  # noqa: S101  (narrowing only; the caller has checked)
     visit.record(detail, code=error.code)
     if final:
-        decide(visit, Verdict.FAILED, columns=columns_of(error))
+        record_verdict(visit, Verdict.FAILED, columns=columns_of(error))
     else:
         visit.update(**columns_of(error))
         visit.mark("attempted")
@@ -84,12 +84,12 @@ def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, to
         and token_closes
         and all(item.passed is False for item in attempts)
     ):
-        decide(visit, Verdict.FAILED)
+        record_verdict(visit, Verdict.FAILED)
         take_attempts(visit, everything)
     elif problem is not None:
         raise problem
     elif not attempts:
-        decide(visit, Verdict.EXPIRED)
+        record_verdict(visit, Verdict.EXPIRED)
     else:
         # Passed between our two questions: the next pass reads result/detail again.
         visit.failed = True
@@ -109,14 +109,14 @@ def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
     result = detail.result
     assert result is not None  # noqa: S101  (narrowing only; the caller has checked)
     confirmed = without_none({"name": result.confirmed_name, "number": result.confirmed_number})
-    decide(
+    record_verdict(
         visit,
         Verdict.PASSED,
         columns={
             "score": result.score,
             "liveness_score": result.liveness_score,
-            "spoofing": result.spoofing,
-            "is_demote": result.is_demote,
+            "spoofing_score": result.spoofing,
+            "is_demoted": result.is_demote,
             "confirmed": confirmed or None,
             "ocr": _ocr(result.ocr),
             "name_index": session.name_index or blind_index("name", result.confirmed_name or ""),
@@ -135,7 +135,7 @@ def _take_pass(visit: Visit, detail: Answer[DetailResult]) -> None:
     record_detail(visit, detail)
 
 
-def decide(
+def record_verdict(
     visit: Visit,
     verdict: str,
     *,
@@ -162,7 +162,7 @@ def decide(
         visit.want(item)
     for asset in visit.assets.values():
         if asset.state == MediaAsset.State.STORED:
-            visit.change(asset, retain_until=retention_rules.kept_until(session, asset.kind))
+            visit.change(asset, retain_until=retention_rules.expires_at(session, asset.kind))
     visit.after_commit(lambda: events.verdict_reached(session))
 
 

@@ -23,10 +23,10 @@ from django_faceprint.clock import now
 from django_faceprint.evidence import expected, files, retention_rules
 from django_faceprint.evidence.answers import make_answer, make_refusal
 from django_faceprint.exceptions import (
-    BudgetExhausted,
     FaceprintConfigurationError,
     FaceprintError,
     HostDown,
+    RateLimitReached,
 )
 from django_faceprint.models import (
     MediaAsset,
@@ -35,7 +35,7 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
-from django_faceprint.upstream.db_thread import on_desk
+from django_faceprint.upstream.db_thread import run_in_db_thread
 from django_faceprint.upstream.errors import columns_of, error_columns, is_evidence
 
 from .commit import Changes, commit_one
@@ -114,7 +114,7 @@ class Visit:
         """Make sure that the row of *item* exists; an asset that was not provided may become wanted."""
         key = (item.attempt_order, item.kind, item.position)
         asset = self.assets.get(key)
-        safe, latest = deadlines.asset_deadlines(self.session, item.kind, attempt_time)
+        safe, give_up_at = deadlines.asset_deadlines(self.session, item.kind, attempt_time)
         if asset is None:
             asset = self.assets[key] = MediaAsset(
                 session=self.session,
@@ -126,10 +126,10 @@ class Visit:
             state, reason = item.state, item.reason
             if state == State.WANTED and not self.keeps(item.kind):
                 state, reason = State.NOT_PROVIDED, MediaAsset.NOT_KEPT
-            self.change(asset, state=state, reason=reason, deadline=safe, latest=latest)
+            self.change(asset, state=state, reason=reason, deadline=safe, give_up_at=give_up_at)
         elif item.state == State.WANTED and asset.state == State.NOT_PROVIDED and self.keeps(item.kind):
             # Upstream gives now what it did not give before, or what the plan did not promise.
-            self.change(asset, state=State.WANTED, reason="", deadline=safe, latest=latest)
+            self.change(asset, state=State.WANTED, reason="", deadline=safe, give_up_at=give_up_at)
         return asset
 
     def keeps(self, kind: str) -> bool:
@@ -160,7 +160,7 @@ class Visit:
             code=code,
             oddities=oddities,
             pictures=self.pictures,
-            held=self._held_pictures(),
+            cached=self._cached_pictures(),
         )
         self._keep(row)
 
@@ -176,9 +176,11 @@ class Visit:
         """Call this when what was said so far has been written."""
         self.changes.after.append(call)
 
-    def release(self, wake_at: datetime | None, ladder: deadlines.Ladder = deadlines.NO_DEADLINES) -> None:
+    def release(
+        self, wake_at: datetime | None, pending: deadlines.PendingDeadlines = deadlines.NO_DEADLINES
+    ) -> None:
         """Give the session back with the last of the changes."""
-        self.changes.release = Release(wake_at, ladder)
+        self.changes.release = Release(wake_at, pending)
         self._settle_names()
 
     def checkpoint(self) -> None:
@@ -193,7 +195,7 @@ class Visit:
         changes, self.changes = self.changes, Changes(self.lease, self.session)
         self._waiting_since = None
         if changes:
-            on_desk(lambda: commit_one(changes))
+            run_in_db_thread(lambda: commit_one(changes))
 
     def abandon(self) -> None:
         """Forget what was to be written; files of it are removed again."""
@@ -201,7 +203,7 @@ class Visit:
         self.changes = Changes(self.lease, self.session)
         self._names = []
         if names:
-            on_desk(lambda: files.discard(names))
+            run_in_db_thread(lambda: files.discard(names))
 
     def _wait(self) -> None:
         if self._waiting_since is None:
@@ -213,7 +215,7 @@ class Visit:
         """Have names for *count* uploads, recorded before anything is written under them."""
         missing = count - len(self._names)
         if missing > 0:
-            self._names += on_desk(lambda: files.reserve_names(self.session.pk, missing))
+            self._names += run_in_db_thread(lambda: files.reserve_names(self.session.pk, missing))
 
     def take_names(self, names: Sequence[str]) -> None:
         """Have *names*, which were reserved for this session when it was claimed."""
@@ -226,7 +228,7 @@ class Visit:
 
     def keep_upload(self, asset: MediaAsset, columns: dict[str, Any]) -> None:
         """The file of *asset* lies complete in storage; *columns* are what ``files.save`` returned."""
-        self.change(asset, retain_until=retention_rules.kept_until(self.session, asset.kind), **columns)
+        self.change(asset, retain_until=retention_rules.expires_at(self.session, asset.kind), **columns)
         self.changes.names.append(asset.stored_name)
         self.changes.stored.append(asset)
         self.archived += 1
@@ -243,7 +245,7 @@ class Visit:
 
     # --- what is known ------------------------------------------------------------------------------
 
-    def hold(self, asset: MediaAsset, data: bytes) -> None:
+    def cache_picture(self, asset: MediaAsset, data: bytes) -> None:
         """Keep the bytes of a picture that came inside an answer until it is stored.
 
         Their hash is written even if they cannot be stored now: another answer may bring the same picture.
@@ -256,10 +258,10 @@ class Visit:
 
     def digest(self, data: bytes) -> str:
         """SHA-256 of a picture in hex; of one that is held already it is known."""
-        known = (digest for digest, held in self._held_pictures().items() if held is data)
+        known = (digest for digest, cached in self._cached_pictures().items() if cached is data)
         return next(known, "") or hashlib.sha256(data).hexdigest()
 
-    def _held_pictures(self) -> dict[str, bytes]:
+    def _cached_pictures(self) -> dict[str, bytes]:
         """SHA-256 → bytes of the card pictures that this visit holds."""
         assets = {digest: UUID(asset_id) for digest, asset_id in self.pictures.items()}
         return {digest: self.data[pk] for digest, pk in assets.items() if pk in self.data}
@@ -298,7 +300,7 @@ class Visit:
         self.checkpoint()
 
     def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
-        if isinstance(problem, BudgetExhausted | HostDown):
+        if isinstance(problem, RateLimitReached | HostDown):
             # Not the session's fault, and nothing was asked: it keeps its place.
             self.held_back = max(self.held_back or 0.0, problem.retry_after)
             self.trouble = self.trouble or ErrorClass.SLOW_DOWN.value

@@ -18,7 +18,7 @@ from django_faceprint.privacy.blind_index import fingerprint
 MAX_KEPT = 1_000_000
 PICTURE_KEYS = frozenset({"front_base64", "back_base64"})
 # No text of upstream's is this long; a longer one is a picture under a name we do not know.
-LONGEST_TEXT = 20_000
+MAX_TEXT_LENGTH = 20_000
 
 
 def make_answer(
@@ -32,7 +32,7 @@ def make_answer(
     parsed: bool = True,
     oddities: tuple[str, ...] = (),
     pictures: Mapping[str, str] | None = None,
-    held: Mapping[str, bytes] | None = None,
+    cached: Mapping[str, bytes] | None = None,
 ) -> UpstreamAnswer:
     """The row that keeps *raw* for *session*; one per distinct content, told by its ``body_index``.
 
@@ -40,7 +40,7 @@ def make_answer(
     picture's bytes to the id of the asset that holds it; *held* are bytes of pictures by their SHA-256:
     those that :func:`decode_picture` remembers are not hashed again.
     """
-    text, readable = _without_pictures(raw or b"", document, _Scissors(pictures or {}, held or {}))
+    text, readable = _without_pictures(raw or b"", document, _PictureRedactor(pictures or {}, cached or {}))
     return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
@@ -55,7 +55,7 @@ def make_answer(
 
 
 def make_refusal(session: VerificationSession, endpoint: str, data: bytes, reason: str) -> UpstreamAnswer:
-    """The row that keeps bytes which were sent as a picture or film and are none.
+    """The row that keeps bytes which were sent as a picture or video and are none.
 
     In base64, so that nothing ever takes them for text, and never shown.
     """
@@ -80,7 +80,7 @@ def content_index(body: str, log_id: str = "") -> str:
     return fingerprint("answer", content.encode("utf-8", "surrogatepass"))
 
 
-def _without_pictures(raw: bytes, document: Any, scissors: _Scissors) -> tuple[str, bool]:
+def _without_pictures(raw: bytes, document: Any, scissors: _PictureRedactor) -> tuple[str, bool]:
     try:
         if document is None:
             document = json.loads(raw)
@@ -90,18 +90,18 @@ def _without_pictures(raw: bytes, document: Any, scissors: _Scissors) -> tuple[s
 
 
 @dataclass(frozen=True)
-class _Scissors:
-    """Cut pictures out of a document: ``pictures`` and ``held`` as of :func:`make_answer`."""
+class _PictureRedactor:
+    """Cut pictures out of a document: ``pictures`` and ``cached`` as of :func:`make_answer`."""
 
     pictures: Mapping[str, str]
-    held: Mapping[str, bytes]
+    cached: Mapping[str, bytes]
 
     def cut(self, value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
             return {name: self.cut(item, name) for name, item in value.items()}
         if isinstance(value, list):
             return [self.cut(item, key) for item in value]
-        if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > LONGEST_TEXT):
+        if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > MAX_TEXT_LENGTH):
             digest = self._digest(value)
             return {"removed": "picture", "sha256": digest, "asset": self.pictures.get(digest)}
         return value
@@ -111,7 +111,7 @@ class _Scissors:
             data = decode_picture(text)
         except ValueError:
             data = text.encode("utf-8", "surrogatepass")
-        for digest, held in self.held.items():
-            if held is data:
+        for digest, cached in self.cached.items():
+            if cached is data:
                 return digest
         return hashlib.sha256(data).hexdigest()

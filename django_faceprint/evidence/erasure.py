@@ -46,7 +46,7 @@ ArchiveState = VerificationSession.ArchiveState
 State = MediaAsset.State
 
 #: Characters of the reason.
-LONGEST_REASON = 500
+MAX_REASON_LENGTH = 500
 #: Unverified erasures that are looked at together.
 BATCH = 100
 
@@ -54,9 +54,9 @@ BATCH = 100
 _GONE: dict[str, Any] = {
     "retain_until": None,
     "lease_until": None,
-    "poked": False,
+    "recheck_requested": False,
     "wake_at": None,
-    "ready_deadline": None,
+    "priority_at": None,
     "next_deadline": None,
     "later_deadline": None,
     "last_deadline": None,
@@ -285,9 +285,9 @@ def check_reason(reason: str) -> None:
     """Whether an erasure has a reason, for its certificate. Raises :class:`InvalidInput` for ``reason``."""
     if not reason.strip():
         raise InvalidInput("reason", "required", "A reason is required.")
-    if len(reason.strip()) > LONGEST_REASON:
+    if len(reason.strip()) > MAX_REASON_LENGTH:
         raise InvalidInput(
-            "reason", "too_long", f"At most {LONGEST_REASON} characters.", {"limit": LONGEST_REASON}
+            "reason", "too_long", f"At most {MAX_REASON_LENGTH} characters.", {"limit": MAX_REASON_LENGTH}
         )
 
 

@@ -110,6 +110,6 @@ def is_card_unread(oddities: Iterable[str], side: str) -> bool:
     return any(path.endswith((".idcard_images", f".{side}_base64")) for path in oddities)
 
 
-def reason_in_words(reason: str) -> str:
+def describe_absence(reason: str) -> str:
     """Why a file is not there."""
     return str(REASONS.get(reason, reason))

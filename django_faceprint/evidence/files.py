@@ -23,7 +23,7 @@ from django.core.files.storage import Storage, storages
 from django.db import transaction
 
 from django_faceprint.base import events
-from django_faceprint.base.lease import LEASE_SECONDS, Lease, LeaseLost
+from django_faceprint.base.lease import MAX_LEASE_SECONDS, Lease, LeaseLost
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintError, UnsafeMedia
 from django_faceprint.models import MediaAsset, UploadIntent
@@ -36,9 +36,9 @@ from django_faceprint.privacy.files import (
     wrap_file_key,
 )
 from django_faceprint.upstream import clients
-from django_faceprint.upstream.db_thread import RunOver, on_desk
+from django_faceprint.upstream.db_thread import RunEnded, run_in_db_thread
 
-from .media_types import FilmInspector, NotMedia, describe_image
+from .media_types import NotMedia, VideoInspector, describe_image
 from .thumbnails import make_thumbnail
 
 logger = logging.getLogger(__name__)
@@ -50,7 +50,7 @@ MAX_IMAGE_BYTES = 20 * 1024 * 1024
 #: What is not what was promised is kept as evidence up to this size.
 MAX_REFUSED_BYTES = 64 * 1024
 #: An upload that has not been committed after this time never will be: its lease is long over.
-INTENT_LIFE = timedelta(seconds=4 * LEASE_SECONDS)
+INTENT_LIFE = timedelta(seconds=4 * MAX_LEASE_SECONDS)
 
 
 class StorageFailed(Exception):
@@ -87,7 +87,7 @@ def save(
     few), :class:`StorageFailed` when the storage fails, and whatever reading *chunks* raises. In every such
     case *name* may hold part of a file.
     """
-    check: _Check = _FilmCheck(chunks) if asset.is_video else _PictureCheck(chunks)
+    check: _Check = _VideoCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
     sealed = seal(asset.public_id, name, check.chunks(), key=key)
     facts = check.facts()
@@ -260,12 +260,12 @@ class _PictureCheck:
         return None if small is None else seal_thumbnail(small, key, asset_id)
 
 
-class _FilmCheck:
-    """Films are looked at while they go by."""
+class _VideoCheck:
+    """Videos are looked at while they go by."""
 
     def __init__(self, chunks: Iterable[bytes]) -> None:
         self._chunks = iter(chunks)
-        self._inspector = FilmInspector()
+        self._inspector = VideoInspector()
         self._seen: bytearray | None = bytearray()
 
     def chunks(self) -> Iterable[bytes]:
@@ -278,8 +278,8 @@ class _FilmCheck:
 
     def facts(self) -> _Facts:
         with _refusing_non_media(self._evidence):
-            film = self._inspector.facts()
-        return _Facts(film.content_type, film.width, film.height, film.duration)
+            video = self._inspector.facts()
+        return _Facts(video.content_type, video.width, video.height, video.duration)
 
     def thumbnail(self, key: bytes, asset_id: UUID) -> bytes | None:
         return None
@@ -327,7 +327,7 @@ def _write(name: str, stream: EncryptingStream) -> str:
     written = name
     try:
         written = storage().save(name, _Encrypted(cast(IO[bytes], stream)))
-    except (FaceprintError, LeaseLost, RunOver, SoftTimeLimitExceeded):
+    except (FaceprintError, LeaseLost, RunEnded, SoftTimeLimitExceeded):
         # Raised by what is read, not by the storage.
         raise
     except Exception as error:  # noqa: BLE001  (storages raise what they like)
@@ -336,7 +336,7 @@ def _write(name: str, stream: EncryptingStream) -> str:
         raise StorageFailed(failure)
     if written != name:
         # A storage may alter names; whatever it returns is the truth.
-        on_desk(lambda: UploadIntent.objects.filter(name=name).update(name=written))
+        run_in_db_thread(lambda: UploadIntent.objects.filter(name=name).update(name=written))
     return written
 
 

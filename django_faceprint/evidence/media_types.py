@@ -130,25 +130,25 @@ def describe_image(content: bytes | IO[bytes]) -> ImageFacts:
 
 
 def describe_video(fileobj: IO[bytes]) -> VideoFacts:
-    """Walk the boxes of an MP4 or QuickTime film: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
+    """Walk the boxes of an MP4 or QuickTime video: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
 
     The file must be seekable; only box headers and ``moov`` (up to 16 MiB) are read. Frames are not
     decoded. Raises :class:`NotMedia`.
     """
     length = fileobj.seek(0, io.SEEK_END)
     fileobj.seek(0)
-    film = FilmInspector()
-    while chunk := _read(fileobj, film.wanted):
-        film.feed(chunk)
-        film.pass_over(length)
-        fileobj.seek(film.position)
-    return film.facts()
+    video = VideoInspector()
+    while chunk := _read(fileobj, video.wanted):
+        video.feed(chunk)
+        video.pass_over(length)
+        fileobj.seek(video.position)
+    return video.facts()
 
 
-class FilmInspector:
-    """:func:`describe_video` for a film that passes by: feed it every chunk, then ask for the facts.
+class VideoInspector:
+    """:func:`describe_video` for a video that passes by: feed it every chunk, then ask for the facts.
 
-    Chunks may be of any size. It keeps nothing but the film's index (``moov``, up to 16 MiB).
+    Chunks may be of any size. It keeps nothing but the video's index (``moov``, up to 16 MiB).
     """
 
     def __init__(self) -> None:
@@ -168,7 +168,7 @@ class FilmInspector:
         self._to_end = False
 
     def __repr__(self) -> str:
-        return f"<FilmInspector at {self.position}>"
+        return f"<VideoInspector at {self.position}>"
 
     @property
     def wanted(self) -> int:
@@ -176,7 +176,7 @@ class FilmInspector:
         return self._needed - len(self._kept)
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the film. Raises :class:`NotMedia` as soon as it cannot be one."""
+        """Take the next bytes of the video. Raises :class:`NotMedia` as soon as it cannot be one."""
         if self._refusal:
             raise NotMedia(self._refusal)
         size = len(chunk)
@@ -201,13 +201,13 @@ class FilmInspector:
             raise
 
     def pass_over(self, length: int) -> None:
-        """Move ``position`` to the next byte that matters, in a film of ``length`` bytes."""
+        """Move ``position`` to the next byte that matters, in a video of ``length`` bytes."""
         step = min(self._skipped, length - self.position)
         self.position += step
         self._skipped -= step
 
     def facts(self) -> VideoFacts:
-        """What the film is, after its last byte. Raises :class:`NotMedia`."""
+        """What the video is, after its last byte. Raises :class:`NotMedia`."""
         if self._refusal:
             raise NotMedia(self._refusal)
         if not self._content_type and sniff(bytes(self._kept)) not in (MP4, QUICKTIME):

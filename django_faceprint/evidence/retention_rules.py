@@ -23,7 +23,7 @@ CALLS_KEPT = timedelta(days=30)
 BATCH = 500
 
 
-def kept_until(session: VerificationSession, kind: str) -> datetime | None:
+def expires_at(session: VerificationSession, kind: str) -> datetime | None:
     """When a file of *kind* goes; None: with its record, or before the verdict."""
     span = session.plan.span_of(kind)
     if span is None or session.decided_at is None:

@@ -60,7 +60,7 @@ def media_response(request: HttpRequest, asset: MediaAsset, *, as_download: bool
     these three say nothing more, the log does. Under ASGI the response streams asynchronously.
 
     With *as_download* the browser saves it instead of showing it. The caller has checked permissions and has
-    called :func:`record_look`.
+    called :func:`log_media_view`.
     """
     if request.method not in ("GET", "HEAD"):
         return HttpResponseNotAllowed(["GET", "HEAD"])
@@ -93,7 +93,7 @@ def media_response(request: HttpRequest, asset: MediaAsset, *, as_download: bool
     return answer
 
 
-def record_look(
+def log_media_view(
     request: HttpRequest,
     asset: MediaAsset,
     *,

@@ -20,11 +20,11 @@ logger = logging.getLogger(__name__)
 
 #: Pixels of the longer side, and bytes at most.
 SIDE = 32
-MOST_BYTES = 2048
+MAX_BYTES = 2048
 #: Pixels of blur: eyes and mouth of a face that fills the thumbnail run into each other.
 BLUR = 1.5
 #: Pixels that are decoded at most. A JPEG is decoded at an eighth of its size.
-MOST_PIXELS = 4_000_000
+MAX_PIXELS = 4_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
 #: The one picture of a record that has a thumbnail: the first kind that is kept.
@@ -43,7 +43,7 @@ def portrait_of(assets: Iterable[MediaAsset]) -> MediaAsset | None:
 
 
 def make_thumbnail(picture: bytes) -> bytes | None:
-    """A blurred JPEG of at most :data:`SIDE` pixels and :data:`MOST_BYTES` bytes.
+    """A blurred JPEG of at most :data:`SIDE` pixels and :data:`MAX_BYTES` bytes.
 
     None when the picture is too large or cannot be decoded: no picture is refused for that.
     """
@@ -70,7 +70,7 @@ def open_thumbnail_of(asset: MediaAsset) -> bytes | None:
 def _make(picture: bytes) -> bytes | None:
     with Image.open(io.BytesIO(picture), formats=_FORMATS) as image:
         image.draft("RGB", (2 * SIDE, 2 * SIDE))
-        if image.width * image.height > MOST_PIXELS:
+        if image.width * image.height > MAX_PIXELS:
             return None
         small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
@@ -80,4 +80,4 @@ def _make(picture: bytes) -> bytes | None:
     content = io.BytesIO()
     blurred.save(content, "JPEG", quality=50)
     thumbnail = content.getvalue()
-    return thumbnail if len(thumbnail) <= MOST_BYTES else None
+    return thumbnail if len(thumbnail) <= MAX_BYTES else None

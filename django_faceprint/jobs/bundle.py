@@ -27,7 +27,7 @@ import django_faceprint
 from django_faceprint.audit import chain
 from django_faceprint.clock import now
 from django_faceprint.evidence import media_types
-from django_faceprint.evidence.expected import reason_in_words
+from django_faceprint.evidence.expected import describe_absence
 from django_faceprint.evidence.files import StorageFailed, is_gone, open_stored
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
@@ -69,7 +69,7 @@ def write_bundle(
     session: VerificationSession,
     out: BinaryIO,
     *,
-    in_clear: bool,
+    unmasked: bool,
     language: str,
     made_by: str,
     with_media: bool = True,
@@ -81,7 +81,7 @@ def write_bundle(
     """
     bundle = Bundle(
         session,
-        in_clear=in_clear,
+        unmasked=unmasked,
         language=language,
         made_by=made_by,
         with_media=with_media,
@@ -106,7 +106,7 @@ class _Entry:
 class Bundle:
     """The bytes of a bundle, to be iterated once, as ``archive`` and streaming responses like them.
 
-    :param in_clear: names, numbers, what was read from the card, and Baidu's answers are told; otherwise they
+    :param unmasked: names, numbers, what was read from the card, and Baidu's answers are told; otherwise they
         are masked, and pictures of the ID card and the answers are left out.
     :param language: of the texts that explain, such as ``zh-hans``. The README comes in both.
     :param made_by: who will be named as its maker.
@@ -121,14 +121,14 @@ class Bundle:
         self,
         session: VerificationSession,
         *,
-        in_clear: bool,
+        unmasked: bool,
         language: str,
         made_by: str,
         with_media: bool = True,
         with_log: bool = True,
     ) -> None:
         self._session = session
-        self._in_clear = in_clear
+        self._in_clear = unmasked
         self._language = language
         self._made_by = made_by
         self._with_media = with_media
@@ -224,7 +224,7 @@ class Bundle:
             "session": self._session,
             "made_at": timezone.localtime(self._made_at).isoformat(timespec="seconds"),
             "made_by": self._made_by,
-            "in_clear": self._in_clear,
+            "unmasked": self._in_clear,
             "with_log": self._with_log,
         }
         with override(language):
@@ -259,10 +259,10 @@ class Bundle:
             "scores": {
                 "score": session.score,
                 "liveness_score": session.liveness_score,
-                "spoofing": session.spoofing,
+                "spoofing": session.spoofing_score,
             },
             "threshold": session.threshold,
-            "is_demote": session.is_demote,
+            "is_demote": session.is_demoted,
             "error": {
                 "class": session.error_class,
                 "code": session.error_code,
@@ -371,7 +371,7 @@ class Bundle:
         """Why a file is not in the bundle; None when it is."""
         if asset.state != MediaAsset.State.STORED:
             with override(self._language):
-                words = reason_in_words(asset.reason) or str(asset.get_state_display())
+                words = describe_absence(asset.reason) or str(asset.get_state_display())
             return {"code": asset.reason or asset.state, "text": words}
         code = ""
         if not self._with_media:
@@ -472,10 +472,10 @@ def _attempt(row: Any) -> dict[str, Any]:
         "score": row.score,
         "threshold": row.threshold,
         "liveness_score": row.liveness_score,
-        "spoofing": row.spoofing,
+        "spoofing": row.spoofing_score,
         "risk_level": row.risk_level,
         "risk_tag": row.risk_tag,
-        "is_demote": row.is_demote,
+        "is_demote": row.is_demoted,
         "is_charged": row.is_charged,
         "charge_type": row.charge_type,
         "log_id": row.verify_log_id,

@@ -102,8 +102,8 @@ _MORE_COLUMNS = (
     Column(_("threshold"), lambda session: session.threshold),
     Column(_("liveness score"), _liveness),
     # 0 is what upstream says when it did not look (API reference 3.5).
-    Column(_("spoofing score"), lambda session: session.spoofing or gettext("not checked")),
-    Column(_("demoted"), lambda session: _yes_no(session.is_demote)),
+    Column(_("spoofing score"), lambda session: session.spoofing_score or gettext("not checked")),
+    Column(_("demoted"), lambda session: _yes_no(session.is_demoted)),
     Column(_("error code"), lambda session: session.error_code),
     Column(_("error"), _error),
     Column(_("log_id"), lambda session: session.error_log_id),
@@ -119,20 +119,20 @@ _MORE_COLUMNS = (
 )
 
 
-def columns(*, in_clear: bool) -> Sequence[Column]:
-    """The columns, in order. *in_clear*: with name and ID number as they are."""
-    return (*_COLUMNS, *(_IN_CLEAR if in_clear else _MASKED), *_MORE_COLUMNS)
+def columns(*, unmasked: bool) -> Sequence[Column]:
+    """The columns, in order. *unmasked*: with name and ID number as they are."""
+    return (*_COLUMNS, *(_IN_CLEAR if unmasked else _MASKED), *_MORE_COLUMNS)
 
 
-def heads(*, in_clear: bool) -> list[str]:
+def heads(*, unmasked: bool) -> list[str]:
     """The heads of the columns, in the language that is active."""
-    return [str(column.head)[:1].upper() + str(column.head)[1:] for column in columns(in_clear=in_clear)]
+    return [str(column.head)[:1].upper() + str(column.head)[1:] for column in columns(unmasked=unmasked)]
 
 
 @sensitive_variables()
-def cells(sessions: Iterable[VerificationSession], *, in_clear: bool) -> Iterator[list[Cell]]:
+def cells(sessions: Iterable[VerificationSession], *, unmasked: bool) -> Iterator[list[Cell]]:
     """One row for each of *sessions*, as :func:`read` has read them."""
-    chosen = columns(in_clear=in_clear)
+    chosen = columns(unmasked=unmasked)
     for session in sessions:
         yield [column.cell(session) for column in chosen]
 

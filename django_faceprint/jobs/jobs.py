@@ -40,15 +40,15 @@ Kind, State = Job.Kind, Job.State
 FILE_LIFE = timedelta(hours=24)
 JOB_KEPT = timedelta(days=90)
 #: Nobody else takes a job for so long after a step began; a step takes seconds.
-LEASE = timedelta(minutes=7)
+MAX_LEASE = timedelta(minutes=7)
 #: A job that fails is tried again after this long, so many times.
 AGAIN_AFTER = timedelta(minutes=1)
-MOST_FAILURES = 5
+MAX_FAILURES = 5
 #: Records of one step, and of one certificate of an erasure.
 ROWS_OF_PART = 5_000
 ROWS_OF_STEP = 100
 #: Records of one export.
-MOST_ROWS = 5_000_000
+MAX_ROWS = 5_000_000
 BATCH = 100
 assert ROWS_OF_SHEET % ROWS_OF_PART == 0  # noqa: S101  (no part lies across two sheets)
 
@@ -93,14 +93,14 @@ def start(
     *,
     actor: Actor,
     reason: Reason | None = None,
-    in_clear: bool = False,
+    unmasked: bool = False,
     with_log: bool = False,
 ) -> Job:
     """Note down that *actor* wants *kind* done to *selection*, frozen as of now. Nothing is done yet.
 
     An export and a bundle are written to the access log here. Language and time zone are those that are
     active. *with_log*: a bundle holds the access log of its record. The caller has checked permissions, and
-    the reason of what is shown *in_clear*.
+    the reason of what is shown *unmasked*.
 
     Raises :class:`InvalidInput` for ``selection`` (``unknown``, a filter that is not understood; ``empty``;
     ``too_large``).
@@ -108,11 +108,11 @@ def start(
     frozen = selection.frozen()
     if frozen.problems:
         raise InvalidInput("selection", "unknown", "A filter is not understood.")
-    counted = frozen.queryset()[: MOST_ROWS + 1].count()
+    counted = frozen.queryset()[: MAX_ROWS + 1].count()
     if not counted:
         raise InvalidInput("selection", "empty", "No record is selected.")
-    if counted > MOST_ROWS:
-        raise InvalidInput("selection", "too_large", f"At most {MOST_ROWS} records.", {"limit": MOST_ROWS})
+    if counted > MAX_ROWS:
+        raise InvalidInput("selection", "too_large", f"At most {MAX_ROWS} records.", {"limit": MAX_ROWS})
     moment = now()
     job = Job(
         kind=kind,
@@ -120,7 +120,7 @@ def start(
         address=actor.address,
         reason_code=reason.code if reason else "",
         reason=(reason.text or None) if reason else None,
-        in_clear=in_clear,
+        unmasked=unmasked,
         with_log=with_log,
         selection=frozen.to_json(),
         language=translation.get_language() or "en",
@@ -172,7 +172,7 @@ def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
                 if monotonic() >= until:
                     held.write(wake_at=now())
                     break
-                held.write(wake_at=now() + LEASE)
+                held.write(wake_at=now() + MAX_LEASE)
     except JobTaken:
         # Whoever has it now goes on; what we wrote last was not committed.
         pass
@@ -209,7 +209,7 @@ def open_file(job: Job) -> tuple[str, str, Iterator[bytes]]:
         return "application/zip", "zip", chunks
     form = exports.FORMATS[job.kind]
     with translation.override(job.language):
-        heads = exports.heads(in_clear=job.in_clear)
+        heads = exports.heads(unmasked=job.unmasked)
     return form.content_type, form.extension, form.file(heads, pieces)
 
 
@@ -235,7 +235,7 @@ def _discard(intents: Iterable[UploadIntent]) -> None:
 def _claim(job: Job) -> _Held | None:
     moment = now()
     ours = Job.objects.filter(pk=job.pk, lease_epoch=job.lease_epoch, wake_at__lte=moment)
-    claimed = ours.update(state=State.RUNNING, lease_epoch=F("lease_epoch") + 1, wake_at=moment + LEASE)
+    claimed = ours.update(state=State.RUNNING, lease_epoch=F("lease_epoch") + 1, wake_at=moment + MAX_LEASE)
     job.refresh_from_db()
     if not claimed:
         return None
@@ -274,9 +274,9 @@ def _export(held: _Held) -> bool:
     rows = exports.read(held.next_rows(ROWS_OF_PART))
     if not rows:
         return True
-    content = exports.FORMATS[job.kind].rows(exports.cells(rows, in_clear=job.in_clear), before=job.done)
+    content = exports.FORMATS[job.kind].rows(exports.cells(rows, unmasked=job.unmasked), before=job.done)
     entries = []
-    if job.in_clear:
+    if job.unmasked:
         entries = [
             held.actor.entry(AccessLog.Action.EXPORT, session_id=row.public_id, reason_code=job.reason_code)
             for row in rows
@@ -291,7 +291,7 @@ def _bundle(held: _Held) -> bool:
     if rows:
         pieces = bundle.Bundle(
             rows[0],
-            in_clear=job.in_clear,
+            unmasked=job.unmasked,
             language=job.language,
             made_by=job.actor_name,
             with_log=job.with_log,
@@ -362,7 +362,7 @@ def _erase(held: _Held) -> bool:
 def _act(held: _Held) -> bool:
     job = held.job
     rows = list(held.next_rows(ROWS_OF_STEP).select_related("plan"))
-    skipped = sum(bool(refresh.ask(row, job.kind, actor=held.actor)) for row in rows)
+    skipped = sum(bool(refresh.request_refresh(row, job.kind, actor=held.actor)) for row in rows)
     if rows:
         held.write(
             cursor=rows[-1].pk,
@@ -377,7 +377,7 @@ def _note_failure(held: _Held, problem: str) -> None:
     """Try again in a while, or give up and take away what was written."""
     job = held.job
     failures = job.failures + 1
-    gives_up = failures >= MOST_FAILURES
+    gives_up = failures >= MAX_FAILURES
     with transaction.atomic():
         ours = Job.objects.filter(pk=job.pk, lease_epoch=job.lease_epoch)
         if not ours.update(failures=failures, problem=problem, wake_at=now() + AGAIN_AFTER):

@@ -313,7 +313,7 @@ def _application(alias: str) -> Check:
         with clients.client_for(alias) as client:
             client.check_credentials()
     except (FaceprintError, FaceprintConfigurationError) as error:
-        return Check(name, State.WRONG, *_upstream_words(error))
+        return Check(name, State.WRONG, *_describe_upstream(error))
     return _ok(name, _("API key and Secret Key are accepted (%s)") % conf.environment)
 
 
@@ -347,7 +347,7 @@ def _plan(plan_id: str, plan: Plan | None) -> Check:
         with clients.client_for(alias) as client:
             client.generate_verify_token(plan_id)
     except (FaceprintError, FaceprintConfigurationError) as error:
-        return Check(name, State.WRONG, *_upstream_words(error))
+        return Check(name, State.WRONG, *_describe_upstream(error))
     if plan is None:
         return Check(
             name,
@@ -358,7 +358,7 @@ def _plan(plan_id: str, plan: Plan | None) -> Check:
     return _ok(name, _("a verify_token was generated"))
 
 
-def _upstream_words(error: FaceprintError | FaceprintConfigurationError) -> tuple[str, str]:
+def _describe_upstream(error: FaceprintError | FaceprintConfigurationError) -> tuple[str, str]:
     """(what is wrong, what to do)"""
     answer: UpstreamError | None = error.error
     if isinstance(error, AuthenticationFailed):
@@ -419,7 +419,7 @@ def _heartbeat() -> Check:
         "Start a worker and beat (celery --app … worker --beat) with FACEPRINT_BEAT_SCHEDULE in its "
         "beat_schedule, or faceprint_run --forever."
     )
-    last = statistics.last_beat("tick")
+    last = statistics.last_heartbeat("tick")
     if last is None:
         return _wrong("heartbeat", _("The engine has never run: beat has not reached a worker."), remedy)
     age = now() - last
@@ -480,7 +480,7 @@ def _public_url() -> Check:
     return _ok("public_url", _("browsers return to this site"))
 
 
-# --- words --------------------------------------------------------------------------------------
+# --- texts --------------------------------------------------------------------------------------
 
 
 def _attempt(action: Callable[[], Any]) -> Any:

@@ -57,7 +57,7 @@ def retain() -> RetentionReport:
     erasure.verify_erasures()
     _forget_calls(report)
     report.log_entries = chain.prune() + consent.prune() + erasure.prune()
-    statistics.beat("retain")
+    statistics.record_heartbeat("retain")
     return report
 
 

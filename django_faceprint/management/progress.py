@@ -15,17 +15,17 @@ class ProgressLine:
         #: Whether anybody sees it.
         self.is_shown = bool(out.isatty())
 
-    def show(self, words: str) -> None:
+    def show(self, text: str) -> None:
         """Say this in place of what was said before."""
         if self.is_shown:
-            self._out.write(f"\r{words}\x1b[K", ending="")
+            self._out.write(f"\r{text}\x1b[K", ending="")
             self._out.flush()
 
-    def show_part(self, done: int, whole: int, words: str = "") -> None:
-        """A bar and figures, and *words* behind them. *whole* may turn out to be too small."""
+    def show_part(self, done: int, whole: int, text: str = "") -> None:
+        """A bar and figures, and *text* behind them. *whole* may turn out to be too small."""
         whole = max(whole, done, 1)
         full = BAR * done // whole
-        self.show(f"[{'#' * full}{'.' * (BAR - full)}] {done}/{whole}  {words}".rstrip())
+        self.show(f"[{'#' * full}{'.' * (BAR - full)}] {done}/{whole}  {text}".rstrip())
 
     def clear(self) -> None:
         """Leave an empty line."""

@@ -6,7 +6,7 @@ from .alert import Alert, AlertRule
 from .answer import UpstreamAnswer
 from .asset import MediaAsset, UploadIntent
 from .attempt import VerificationAttempt
-from .call import AccessToken, Heartbeat, UpstreamBudget, UpstreamCall
+from .call import AccessToken, Heartbeat, RateLimitBucket, UpstreamCall
 from .consent import ConsentRecord
 from .erasure import Erasure
 from .job import Job, JobPart
@@ -29,12 +29,12 @@ __all__ = [
     "JobPart",
     "MediaAsset",
     "Plan",
+    "RateLimitBucket",
     "Rollup",
     "RollupHour",
     "StorageBlock",
     "UploadIntent",
     "UpstreamAnswer",
-    "UpstreamBudget",
     "UpstreamCall",
     "VerificationAttempt",
     "VerificationSession",

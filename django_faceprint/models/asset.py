@@ -73,7 +73,7 @@ class MediaAsset(models.Model):
     reason = models.CharField(_("reason"), max_length=200, blank=True, default="")
     source = models.CharField(_("source"), max_length=20, choices=Source.choices)
     deadline = models.DateTimeField(_("deadline"), null=True)
-    latest = models.DateTimeField(null=True, editable=False)
+    give_up_at = models.DateTimeField(null=True, editable=False)
     sha256 = models.CharField("SHA-256", max_length=64, blank=True, default="")
     size = models.PositiveBigIntegerField(_("size (bytes)"), null=True)
     content_type = models.CharField(_("content type"), max_length=50, blank=True, default="")

@@ -64,7 +64,7 @@ class AccessToken(models.Model):
         return f"access token {self.pk}"
 
 
-class UpstreamBudget(models.Model):
+class RateLimitBucket(models.Model):
     """When the next request may be sent to one interface with one Baidu account, for all workers.
 
     ``free_at`` is in microseconds since 1970 by the database's clock. ``throttled`` counts the rate-limit
@@ -81,10 +81,10 @@ class UpstreamBudget(models.Model):
     throttled_code = models.CharField(max_length=40, blank=True, default="")
 
     class Meta:
-        verbose_name = _("upstream budget")
-        verbose_name_plural = _("upstream budgets")
+        verbose_name = _("rate limit bucket")
+        verbose_name_plural = _("rate limit buckets")
         constraints = [
-            models.UniqueConstraint(fields=["account", "endpoint"], name="faceprint_budget_interface"),
+            models.UniqueConstraint(fields=["account", "endpoint"], name="faceprint_bucket_interface"),
         ]
 
     def __str__(self) -> str:

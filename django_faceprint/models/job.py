@@ -50,7 +50,7 @@ class Job(models.Model):
     reason_code = models.CharField(_("reason"), max_length=30, blank=True, default="")
     # In the actor's own words, which may name a person.
     reason = EncryptedTextField(label="job.reason", null=True)
-    in_clear = models.BooleanField(_("in clear"), default=False)
+    unmasked = models.BooleanField(_("in clear"), default=False)
     # Of a bundle: with the access log, which names colleagues.
     with_log = models.BooleanField(default=False, editable=False)
     selection = models.JSONField(_("selection"))

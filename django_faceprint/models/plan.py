@@ -11,7 +11,7 @@ from django.db import models
 from django.db.models import Q
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.conf import LONGEST_RETENTION, RETENTION_KINDS, conf
+from django_faceprint.conf import MAX_RETENTION, RETENTION_KINDS, conf
 
 
 class PlanQuerySet(models.QuerySet["Plan"]):
@@ -106,7 +106,7 @@ class Plan(models.Model):
         help_text=_('Identity, answers and files. Empty: as FACEPRINT["RETENTION"] says.'),
     )
     retention = models.JSONField(_("retention by kind of file"), default=dict, blank=True)
-    keeps_without_end = models.BooleanField(
+    retain_indefinitely = models.BooleanField(
         _("kept without end"),
         default=False,
         help_text=_("Only with its legal basis."),
@@ -129,7 +129,7 @@ class Plan(models.Model):
         ordering = ["plan_id"]
         constraints = [
             models.CheckConstraint(
-                condition=Q(keeps_without_end=False) | ~Q(retention_basis=""),
+                condition=Q(retain_indefinitely=False) | ~Q(retention_basis=""),
                 name="faceprint_plan_endless_has_basis",
             ),
         ]
@@ -170,7 +170,7 @@ class Plan(models.Model):
     @property
     def record_span(self) -> timedelta | None:
         """How long a record of this plan is kept after its verdict; None: without end."""
-        if self.keeps_without_end:
+        if self.retain_indefinitely:
             return None
         return timedelta(days=self.retention_days) if self.retention_days else conf.retention.default
 
@@ -202,14 +202,14 @@ class Plan(models.Model):
 
     def _retention_errors(self) -> dict[str, Any]:
         errors: dict[str, Any] = {}
-        if self.keeps_without_end and not self.retention_basis.strip():
+        if self.retain_indefinitely and not self.retention_basis.strip():
             errors["retention_basis"] = _("Without a legal basis nothing is kept without end.")
-        if self.keeps_without_end and self.retention_days:
+        if self.retain_indefinitely and self.retention_days:
             errors["retention_days"] = _("Either days or without end.")
         record = self.record_span
         known = isinstance(self.retention, dict) and set(self.retention) <= RETENTION_KINDS
         if not known or not all(
-            type(days) is int and 0 <= days <= LONGEST_RETENTION.days for days in self.retention.values()
+            type(days) is int and 0 <= days <= MAX_RETENTION.days for days in self.retention.values()
         ):
             errors[NON_FIELD_ERRORS] = _("Days by kind of file: whole numbers from 0 to 36500.")
         elif record is not None and any(timedelta(days=days) > record for days in self.retention.values()):

@@ -28,7 +28,7 @@ IS_PREPARED = Q(adopted_at__isnull=False) | (
     & (Q(match_image_accepted_at__isnull=False) | ~Q(plan__match_source=Plan.MatchSource.MATCH_IMAGE))
 )
 #: and what :attr:`VerificationSession.has_outstanding_work` says.
-HAS_WORK = Q(wake_at__isnull=False) | Q(ready_deadline__isnull=False)
+HAS_WORK = Q(wake_at__isnull=False) | Q(priority_at__isnull=False)
 
 
 class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
@@ -48,11 +48,11 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
 
     def due(self, moment: datetime) -> VerificationSessionQuerySet:
         """Sessions that nobody has to wait for."""
-        return self.filter(Q(ready_deadline__isnull=False) | Q(wake_at__lte=moment))
+        return self.filter(Q(priority_at__isnull=False) | Q(wake_at__lte=moment))
 
     def ready(self) -> VerificationSessionQuerySet:
         """Sessions that may be claimed, most urgent first."""
-        return self.filter(ready_deadline__isnull=False).order_by("ready_deadline", "pk")
+        return self.filter(priority_at__isnull=False).order_by("priority_at", "pk")
 
     def outstanding(self) -> VerificationSessionQuerySet:
         """Sessions for which the engine still has work."""
@@ -82,10 +82,10 @@ class VerificationSession(models.Model):
     Rows are created and changed by the rooms above the models only. Names, numbers, the
     verify_token and OCR texts are encrypted with the row's ``public_id`` as associated data.
 
-    Scheduling: exactly one of ``wake_at`` (asleep or leased until then) and ``ready_deadline``
+    Scheduling: exactly one of ``wake_at`` (asleep or leased until then) and ``priority_at``
     (may be claimed, ordered by it) is set while there is work; both are NULL when all is done.
     ``next_deadline``, ``later_deadline`` and ``last_deadline`` are the safe deadlines of what is
-    outstanding, in order; ``ready_deadline`` is the first of them that can still be kept.
+    outstanding, in order; ``priority_at`` is the first of them that can still be kept.
     """
 
     class Environment(models.TextChoices):
@@ -162,9 +162,9 @@ class VerificationSession(models.Model):
     )
     score = models.FloatField(_("similarity score"), null=True)
     liveness_score = models.FloatField(_("liveness score"), null=True)
-    spoofing = models.FloatField(_("spoofing score"), null=True)
+    spoofing_score = models.FloatField(_("spoofing score"), null=True)
     threshold = models.FloatField(_("threshold"), null=True)
-    is_demote = models.BooleanField(_("demoted to recorded video"), null=True)
+    is_demoted = models.BooleanField(_("demoted to recorded video"), null=True)
 
     error_class = models.CharField(_("error class"), max_length=30, blank=True, default="")
     error_code = models.CharField(_("error code"), max_length=40, blank=True, default="")
@@ -196,17 +196,17 @@ class VerificationSession(models.Model):
 
     media_deadline = models.DateTimeField(_("media deadline"), null=True)
     results_deadline = models.DateTimeField(_("results deadline"), null=True)
-    media_latest = models.DateTimeField(null=True, editable=False)
-    results_latest = models.DateTimeField(null=True, editable=False)
+    media_give_up_at = models.DateTimeField(null=True, editable=False)
+    results_give_up_at = models.DateTimeField(null=True, editable=False)
 
     wake_at = models.DateTimeField(_("next work"), null=True, editable=False)
-    ready_deadline = models.DateTimeField(null=True, editable=False)
+    priority_at = models.DateTimeField(null=True, editable=False)
     next_deadline = models.DateTimeField(_("earliest deadline"), null=True, editable=False)
     later_deadline = models.DateTimeField(null=True, editable=False)
     last_deadline = models.DateTimeField(null=True, editable=False)
     lease_epoch = models.PositiveBigIntegerField(default=0, editable=False)
     lease_until = models.DateTimeField(null=True, editable=False)
-    poked = models.BooleanField(default=False, editable=False)
+    recheck_requested = models.BooleanField(default=False, editable=False)
     poll_count = models.PositiveIntegerField(_("polls"), default=0, editable=False)
     failure_count = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
     last_polled_at = models.DateTimeField(_("last asked"), null=True, editable=False)
@@ -220,7 +220,7 @@ class VerificationSession(models.Model):
         ordering = ["-created_at", "-pk"]
         indexes = [
             models.Index(fields=["wake_at"], name="faceprint_session_wake"),
-            models.Index(fields=["ready_deadline", "id"], name="faceprint_session_ready"),
+            models.Index(fields=["priority_at", "id"], name="faceprint_session_ready"),
             # What the record console sorts by, and what it filters by over all time: each with the key that
             # its pages continue from.
             models.Index(fields=["created_at", "id"], name="faceprint_session_created"),
@@ -239,7 +239,7 @@ class VerificationSession(models.Model):
         ]
         constraints = [
             models.CheckConstraint(
-                condition=Q(wake_at__isnull=True) | Q(ready_deadline__isnull=True),
+                condition=Q(wake_at__isnull=True) | Q(priority_at__isnull=True),
                 name="faceprint_session_waits_or_ready",
             ),
         ]
@@ -292,7 +292,7 @@ class VerificationSession(models.Model):
     @property
     def has_outstanding_work(self) -> bool:
         """The engine will look at this session again."""
-        return self.wake_at is not None or self.ready_deadline is not None
+        return self.wake_at is not None or self.priority_at is not None
 
     @property
     def masked_name(self) -> str:

@@ -18,7 +18,7 @@ from django.views.decorators.debug import sensitive_variables
 from .masking import MASK, mask_address, mask_name, mask_number
 
 #: Characters that are shown at most, and how deep documents may be nested.
-MOST_SHOWN = 100_000
+MAX_SHOWN = 100_000
 DEEPEST = 40
 #: What names of fields look like; one that was made of data does not, and is data.
 _FIELD = re.compile(r"[A-Za-z][A-Za-z_]{0,39}|(?!.*[0-9]{8})[A-Za-z][A-Za-z0-9_]{0,22}")
@@ -69,7 +69,7 @@ def redacted(text: str, *, known: Iterable[str] = ()) -> str | None:
     what cannot be understood cannot be hidden either.
 
     *known* are values in clear that must not appear, such as the person's name and the token. The result has
-    at most :data:`MOST_SHOWN` characters and one line that says so when it was cut.
+    at most :data:`MAX_SHOWN` characters and one line that says so when it was cut.
     """
     try:
         document = json.loads(text)
@@ -79,7 +79,7 @@ def redacted(text: str, *, known: Iterable[str] = ()) -> str | None:
         return None
     # A lone surrogate cannot be sent to a browser.
     shown = shown.encode("utf-8", "backslashreplace").decode("utf-8")
-    return shown if len(shown) <= MOST_SHOWN else f"{shown[:MOST_SHOWN]}\n…"
+    return shown if len(shown) <= MAX_SHOWN else f"{shown[:MAX_SHOWN]}\n…"
 
 
 class _Redaction:

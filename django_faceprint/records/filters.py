@@ -34,9 +34,9 @@ HOURS_LEFT = {"6h": timedelta(hours=6), "24h": timedelta(hours=24), "over": time
 DAYS_LEFT = {"7d": timedelta(days=7), "30d": timedelta(days=30), "over": timedelta(0)}
 ERROR_CLASSES = (*(kind.value for kind in ErrorClass), UNSAFE_MEDIA)
 #: At least so many attempts under one token.
-MOST_ATTEMPTS = 5
-LONGEST_TEXT = 100
-MOST_ROWS = 500
+MAX_ATTEMPTS = 5
+MAX_TEXT_LENGTH = 100
+MAX_ROWS = 500
 _FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
 
 
@@ -76,7 +76,7 @@ def _number(column: str, operation: str) -> Filter:
 
 def _text(lookup: str) -> Filter:
     def condition(text: str, moment: datetime) -> Q:
-        if len(text) > LONGEST_TEXT or "\x00" in text:
+        if len(text) > MAX_TEXT_LENGTH or "\x00" in text:
             raise ValueError(text)
         return Q(**{lookup: text})
 
@@ -167,7 +167,7 @@ def _retention(text: str, moment: datetime) -> Q:
 def _attempts(text: str, moment: datetime) -> Q:
     """At least so many."""
     least = int(text)
-    if not 1 <= least <= MOST_ATTEMPTS:
+    if not 1 <= least <= MAX_ATTEMPTS:
         raise ValueError(text)
     rows = VerificationAttempt.objects.filter(session=OuterRef("pk"))
     return Q(Exists(rows.order_by("order")[least - 1 : least]))
@@ -175,7 +175,7 @@ def _attempts(text: str, moment: datetime) -> Q:
 
 def _rows(text: str, moment: datetime) -> Q:
     keys = [int(part) for part in text.split(",")]
-    if len(keys) > MOST_ROWS or not all(0 < key < 2**63 for key in keys):
+    if len(keys) > MAX_ROWS or not all(0 < key < 2**63 for key in keys):
         raise ValueError(text)
     return Q(pk__in=keys)
 
@@ -201,12 +201,12 @@ FILTERS: dict[str, Filter] = {
     "score_max": _number("score", "lte"),
     "liveness_min": _number("liveness_score", "gte"),
     "liveness_max": _number("liveness_score", "lte"),
-    "spoofing_min": _number("spoofing", "gte"),
-    "spoofing_max": _number("spoofing", "lte"),
+    "spoofing_min": _number("spoofing_score", "gte"),
+    "spoofing_max": _number("spoofing_score", "lte"),
     "error_class": Filter(_error_class),
     "error_code": _text("error_code__exactly"),
     "attempts": Filter(_attempts),
-    "is_demote": _yes_no(Q(is_demote=True), Q(is_demote=False)),
+    "is_demoted": _yes_no(Q(is_demoted=True), Q(is_demoted=False)),
     "retention": Filter(_retention),
     "erased": _yes_no(Q(erased_at__isnull=False), Q(erased_at__isnull=True)),
     # What some orders of a list leave out.
@@ -258,7 +258,7 @@ class Selection:
         return "" if any(name in self.parameters for name in _OF_ALL_TIME) else DEFAULT_SPAN
 
     @property
-    def is_found_apart(self) -> bool:
+    def is_sparse(self) -> bool:
         """Whether the records lie together by another index than that of time, and far apart by time.
 
         What is due to be deleted is the oldest there is: whoever looks for it from the newest on reads all.

@@ -23,7 +23,7 @@ HORIZON = 100_000
 NAMED = 50
 MEASURED_OVER = timedelta(hours=1)
 #: Sessions that were started longer ago have come to their end.
-LONGEST_LIFE = timedelta(days=5)
+MAX_LIFE = timedelta(days=5)
 
 
 @dataclass(frozen=True)
@@ -38,25 +38,25 @@ class AtRisk:
 
 
 @dataclass(frozen=True)
-class Outlook:
+class Forecast:
     """What is outstanding in the present environment, and what that means for an outage.
 
     ``per_minute`` is the best minute of the last hour, in sessions; None when none was finished, and then
-    the backlog is taken to cost no time. ``may_be_down`` is how long workers may stay away so that, working
-    earliest deadline first at that speed afterwards, all is archived by its safe deadline; zero when even
-    now some is not. Sessions that start meanwhile have a day of their own.
+    the backlog is taken to cost no time. ``tolerable_outage`` is how long workers may stay away so that,
+    working earliest deadline first at that speed afterwards, all is archived by its safe deadline; zero when
+    even now some is not. Sessions that start meanwhile have a day of their own.
     """
 
     due: int
     asleep: int
     files: int
     per_minute: float | None
-    may_be_down: timedelta
+    tolerable_outage: timedelta
     at_risk: list[AtRisk] = field(default_factory=list)
     at_risk_total: int = 0
 
 
-def outlook(window: timedelta) -> Outlook:
+def forecast(window: timedelta) -> Forecast:
     """Look ahead; sessions with a deadline nearer than *window* count as at risk."""
     moment = now()
     sessions = VerificationSession.objects.filter(environment=conf.environment)
@@ -71,12 +71,12 @@ def outlook(window: timedelta) -> Outlook:
         spare = min(spare, left)
         if left < timedelta(0) or deadline - moment < window:
             risky.append((pk, deadline))
-    return Outlook(
+    return Forecast(
         due=sessions.due(moment).count(),
         asleep=sessions.filter(wake_at__gt=moment).count(),
         files=wanted.count(),
         per_minute=per_minute,
-        may_be_down=max(spare, timedelta(0)),
+        tolerable_outage=max(spare, timedelta(0)),
         at_risk=_named(risky[:NAMED]),
         at_risk_total=len(risky),
     )
@@ -108,7 +108,7 @@ def _deadlines() -> list[tuple[datetime, int]]:
 def _best_minute(moment: datetime) -> float | None:
     finished = VerificationSession.objects.filter(
         environment=conf.environment,
-        created_at__gt=moment - LONGEST_LIFE,
+        created_at__gt=moment - MAX_LIFE,
         archived_at__gt=moment - MEASURED_OVER,
     )
     # In the connection's own time zone. In another one MariaDB without its table of zones makes NULL of every

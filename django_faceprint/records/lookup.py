@@ -14,9 +14,9 @@ from django_faceprint.privacy.blind_index import Kind, blind_index_candidates
 from django_faceprint.privacy.keys import SealBroken
 
 #: Texts that one lookup takes, and records of one text that it finds: the newest.
-MOST_TEXTS = 100
-MOST_HITS = 50
-LONGEST_TEXT = 100
+MAX_TEXTS = 100
+MAX_HITS = 50
+MAX_TEXT_LENGTH = 100
 
 _BLIND_INDEXES = (
     ("number_index", Kind.ID_NUMBER),
@@ -30,15 +30,15 @@ _LINES = re.compile(r"[\r\n\t,;，；、]+")
 class Found:
     """What a lookup found. ``missing`` are the places, from 1, of the texts that matched nothing.
 
-    ``may_be_personal`` tells that some text was compared with names and numbers; ``is_cut`` that a text has
-    more records than are listed; ``left_out`` how many texts were too many.
+    ``may_be_personal`` tells that some text was compared with names and numbers; ``is_truncated`` that a
+    text has more records than are listed; ``left_out`` how many texts were too many.
     """
 
     keys: frozenset[int]
     asked: int
     missing: tuple[int, ...]
     may_be_personal: bool
-    is_cut: bool
+    is_truncated: bool
     left_out: int
 
 
@@ -62,20 +62,25 @@ def look_up(text: str) -> Found:
 def _look_up(texts: list[str]) -> Found:
     keys: set[int] = set()
     missing = []
-    may_be_personal = is_cut = False
-    asked = texts[:MOST_TEXTS]
+    may_be_personal = is_truncated = False
+    asked = texts[:MAX_TEXTS]
     named = _by_name(asked)
     for place, text in enumerate(asked, 1):
         hits = named.get(text, [])
-        if not hits and len(text) <= LONGEST_TEXT:
+        if not hits and len(text) <= MAX_TEXT_LENGTH:
             may_be_personal = True
             hits = _of_person(text)
         if not hits:
             missing.append(place)
-        is_cut |= len(hits) > MOST_HITS
-        keys.update(hits[:MOST_HITS])
+        is_truncated |= len(hits) > MAX_HITS
+        keys.update(hits[:MAX_HITS])
     return Found(
-        frozenset(keys), len(asked), tuple(missing), may_be_personal, is_cut, max(len(texts) - MOST_TEXTS, 0)
+        frozenset(keys),
+        len(asked),
+        tuple(missing),
+        may_be_personal,
+        is_truncated,
+        max(len(texts) - MAX_TEXTS, 0),
     )
 
 
@@ -83,7 +88,7 @@ def _by_name(texts: list[str]) -> dict[str, list[int]]:
     """Records by reference, session ID or log_id. Each question names one indexed column only: joined by OR,
     a database reads the whole table."""
     # PostgreSQL does not even take a question with a null character.
-    asked = [text for text in texts if len(text) <= LONGEST_TEXT and "\x00" not in text]
+    asked = [text for text in texts if len(text) <= MAX_TEXT_LENGTH and "\x00" not in text]
     found: dict[str, set[int]] = {text: set() for text in asked}
     sessions = VerificationSession.objects.order_by()
     by_id = {
@@ -107,7 +112,7 @@ def _by_name(texts: list[str]) -> dict[str, list[int]]:
 def _collect(
     found: dict[str, set[int]], rows: QuerySet[Any], column: str, key: str, values: list[str]
 ) -> None:
-    most = (MOST_HITS + 1) * MOST_TEXTS
+    most = (MAX_HITS + 1) * MAX_TEXTS
     for text, pk in rows.filter(**{f"{column}__in": values}).values_list(column, key)[:most]:
         # MySQL finds by collation, which takes "a" for "A": only the very same text counts.
         if text in found:
@@ -121,7 +126,7 @@ def _of_person(text: str) -> list[int]:
         candidates = blind_index_candidates(kind, text)
         if candidates:
             rows = VerificationSession.objects.filter(**{f"{column}__in": candidates})
-            keys = list(rows.order_by("-pk").values_list("pk", flat=True)[: MOST_HITS + 1])
+            keys = list(rows.order_by("-pk").values_list("pk", flat=True)[: MAX_HITS + 1])
             if keys:
                 return keys
     return []

@@ -49,7 +49,7 @@ from django_faceprint.models import (
 from django_faceprint.models.session import HAS_WORK, IS_PREPARED
 
 from . import statistics
-from .forecast import outlook
+from .forecast import forecast
 
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
@@ -76,13 +76,13 @@ BUDGET = timedelta(seconds=90)
 BLOCK = 10_000
 BLOCKS_PER_RUN = 20
 #: Records that are counted as due at most.
-MOST_DUE = 100_000
+MAX_DUE = 100_000
 DUE_WITHIN = timedelta(days=7)
 
 # The metrics. All but the last three follow from the sessions of an hour.
 VERDICT, PREPARED, ATTEMPTED, ARCHIVE, DEMOTED = "verdict", "prepared", "attempted", "archive", "demoted"
 FAILED, STAGE, SCORE, LATE, TIME_TO_ARCHIVE = "failed", "stage", "score", "late", "time_to_archive"
-CALL, OUTLOOK, RETENTION = "call", "outlook", "retention"
+CALL, OUTLOOK, RETENTION = "call", "forecast", "retention"
 SESSION_METRICS = (
     *(VERDICT, PREPARED, ATTEMPTED, ARCHIVE, DEMOTED, FAILED, STAGE, SCORE, LATE, TIME_TO_ARCHIVE),
 )
@@ -143,7 +143,7 @@ def roll_up(*, budget: timedelta = BUDGET, monotonic: Callable[[], float] = time
     _take_stock(moment)
     _forget(moment)
     if not report.left:
-        statistics.beat("rollup")
+        statistics.record_heartbeat("rollup")
     return report
 
 
@@ -318,7 +318,7 @@ def _sessions_of(hour: datetime) -> tuple[Figures, int]:
     groups = (
         sessions.annotate(prepared=_if(IS_PREPARED), attempted=_if(_ATTEMPTED))
         .values_list(
-            *("environment", "plan_id", "verdict", "archive_state", "is_demote", "prepared", "attempted")
+            *("environment", "plan_id", "verdict", "archive_state", "is_demoted", "prepared", "attempted")
         )
         .annotate(found=Count("pk"), outstanding=Count("pk", filter=HAS_WORK))
     )
@@ -447,7 +447,7 @@ def _sum_storage(moment: datetime) -> int:
 def _take_stock(moment: datetime) -> None:
     """What stands now, as this hour's figures: the last run of an hour is the one that stays."""
     environment = conf.environment
-    seen = outlook(HOUR)
+    seen = forecast(HOUR)
     sessions = VerificationSession.objects.all()
     due = sessions.filter(retain_until__gte=moment, retain_until__lt=moment + DUE_WITHIN)
     overdue = sessions.filter(retain_until__lt=moment - HOUR)
@@ -456,9 +456,9 @@ def _take_stock(moment: datetime) -> None:
         (OUTLOOK, "asleep"): seen.asleep,
         (OUTLOOK, "files"): seen.files,
         (OUTLOOK, "at_risk"): seen.at_risk_total,
-        (OUTLOOK, "may_be_down"): int(seen.may_be_down.total_seconds()),
-        (RETENTION, "due"): due.order_by()[: MOST_DUE + 1].count(),
-        (RETENTION, "overdue"): overdue.order_by()[: MOST_DUE + 1].count(),
+        (OUTLOOK, "tolerable_outage"): int(seen.tolerable_outage.total_seconds()),
+        (RETENTION, "due"): due.order_by()[: MAX_DUE + 1].count(),
+        (RETENTION, "overdue"): overdue.order_by()[: MAX_DUE + 1].count(),
     }
     with transaction.atomic():
         # Two runs at once: the row of the hour is there and makes them wait for each other.

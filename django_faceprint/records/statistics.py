@@ -39,7 +39,7 @@ UPSTREAM_FAILURES = frozenset(
     }
 )
 #: Records among which repeated ID numbers are looked for, the newest ones.
-MOST_COMPARED = 10_000
+MAX_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
@@ -171,12 +171,12 @@ def suspicious_failures(window: timedelta) -> Share:
     return Share(sum(part["count"] for part in parts), sum(part["total"] for part in parts))
 
 
-def beat(name: str) -> None:
+def record_heartbeat(name: str) -> None:
     """Note that the part *name* of the engine is alive."""
     Heartbeat.objects.update_or_create(name=name, defaults={"at": now()})
 
 
-def last_beat(name: str) -> datetime | None:
+def last_heartbeat(name: str) -> datetime | None:
     """When the part *name* of the engine last ran."""
     return Heartbeat.objects.filter(name=name).values_list("at", flat=True).first()
 
@@ -199,13 +199,13 @@ def most_repeated(
 ) -> tuple[list[Repeated], bool]:
     """The ID numbers with the most records since then, and whether all records were compared.
 
-    At most the newest :data:`MOST_COMPARED` are, so that it costs the same however many there are.
+    At most the newest :data:`MAX_COMPARED` are, so that it costs the same however many there are.
     """
     recent = _sessions().filter(created_at__gte=since).exclude(number_index="")
     if plan is not None:
         recent = recent.filter(plan=plan)
     times = recent.order_by("-created_at").values_list("created_at", flat=True)
-    beyond = list(times[MOST_COMPARED : MOST_COMPARED + 1])
+    beyond = list(times[MAX_COMPARED : MAX_COMPARED + 1])
     if beyond:
         recent = recent.filter(created_at__gt=beyond[0])
     groups = recent.order_by().values_list("number_index").annotate(found=Count("pk"), newest=Max("pk"))

@@ -20,7 +20,7 @@ from .message import Request, Response
 
 MAX_BODY = 32 * 1024 * 1024
 IDLE_SECONDS = 60.0
-LONGEST_LOGGED_PATH = 100
+MAX_LOGGED_PATH_LENGTH = 100
 PHRASES = {status.value: status.phrase for status in HTTPStatus}
 
 
@@ -127,7 +127,7 @@ def _loggable(request: Request) -> str:
     path = request.target.partition("?")[0]
     if path.startswith("/v1/"):
         return "/v1/…"
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in path[:LONGEST_LOGGED_PATH])
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in path[:MAX_LOGGED_PATH_LENGTH])
 
 
 class _HTTPServer(ThreadingHTTPServer):

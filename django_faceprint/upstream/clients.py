@@ -17,7 +17,7 @@ from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.hosts import refuse_unsafe_hosts
 from django_faceprint.models import UpstreamCall, VerificationSession
 
-from .rate_limit import Budget
+from .rate_limit import RateLimit
 from .token_store import DatabaseTokenStore
 
 #: Bytes that one picture or video may have at most, and seconds that its download may take.
@@ -35,7 +35,7 @@ class _Caller:
 
 
 _caller: ContextVar[_Caller | None] = ContextVar("faceprint_caller", default=None)
-_budget = Budget()
+_budget = RateLimit()
 # Apart, as one host may be both: the sandbox is.
 _api_hosts = Breakers()
 _media_hosts = Breakers()
@@ -102,9 +102,9 @@ def downloader() -> Downloader:
         return _downloaders[key]
 
 
-def api_rests() -> float | None:
+def api_retry_after() -> float | None:
     """None while Baidu answers; else seconds until it may be asked again, 0 if that is now."""
-    return _api_hosts.of_url(conf.api_url).rests()
+    return _api_hosts.of_url(conf.api_url).retry_after()
 
 
 def is_inside_transaction() -> bool:
@@ -145,7 +145,7 @@ def _client(application: str) -> FaceprintClient:
                 h5_url=conf.h5_url,
                 token_store=DatabaseTokenStore(),
                 proxies=conf.proxies,
-                before_call=_wait_turn,
+                before_call=_acquire,
                 on_call=_remember,
                 breakers=_api_hosts,
                 clock=now,
@@ -153,10 +153,10 @@ def _client(application: str) -> FaceprintClient:
         return _clients[key]
 
 
-def _wait_turn(endpoint: str) -> None:
+def _acquire(endpoint: str) -> None:
     caller = _caller.get()
     if caller is not None:
-        _budget.wait_turn(caller.application, endpoint, urgent=caller.urgent)
+        _budget.acquire(caller.application, endpoint, urgent=caller.urgent)
 
 
 def _remember(record: CallRecord) -> None:

@@ -14,14 +14,14 @@ from typing import Any, TypeVar
 T = TypeVar("T")
 
 
-class RunOver(Exception):
+class RunEnded(Exception):
     """The run for which something was to be done has ended."""
 
 
 _run: ContextVar[Callable[[Callable[[], Any]], Any] | None] = ContextVar("faceprint_desk", default=None)
 
 
-def on_desk(work: Callable[[], T]) -> T:
+def run_in_db_thread(work: Callable[[], T]) -> T:
     """Do *work* where the database may be used; returns or raises what it does."""
     run = _run.get()
     return work() if run is None else run(work)

@@ -31,16 +31,16 @@ from django.db.models import BigIntegerField, F, Func
 
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
-from django_faceprint.exceptions import BudgetExhausted
-from django_faceprint.models import UpstreamBudget
+from django_faceprint.exceptions import RateLimitReached
+from django_faceprint.models import RateLimitBucket
 
-from .db_thread import on_desk
+from .db_thread import run_in_db_thread
 
 logger = logging.getLogger(__name__)
 
 #: Seconds that urgent work may book ahead, and that any call waits for its turn at the longest.
 BOOK_AHEAD = 5.0
-LONGEST_WAIT = 10.0
+MAX_WAIT = 10.0
 #: Requests per second from which a process books several turns at once, for at most so many seconds' worth,
 #: and seconds after which those that are left are dropped.
 BATCHES_FROM = 100.0
@@ -53,7 +53,7 @@ PLENTY_GOOD_FOR = 0.5
 PLENTY_SECONDS = 0.005
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
-LONGEST_PAUSE = 60.0
+MAX_PAUSE = 60.0
 #: The longest pause where they say that a daily or total quota is used up.
 QUOTA_PAUSE = 300.0
 QUOTA_CODES = frozenset({"17", "19"})
@@ -135,7 +135,7 @@ class _Booking:
 
 
 @dataclass
-class _Lane:
+class _Bucket:
     """What one process has booked of one interface."""
 
     lock: threading.Lock = field(default_factory=threading.Lock)
@@ -154,7 +154,7 @@ class _Lane:
         return self.booked - self.left + 1
 
 
-class Budget:
+class RateLimit:
     """The turns of one process. Safe to share between threads.
 
     *monotonic* and *sleep* are those of the process; *database_time* (microseconds) replaces the database's.
@@ -171,15 +171,15 @@ class Budget:
         self._sleep = sleep
         self._database_time = database_time
         self._guard = threading.Lock()
-        self._lanes: dict[tuple[str, str], _Lane] = {}
+        self._lanes: dict[tuple[str, str], _Bucket] = {}
 
-    def wait_turn(self, application: str, endpoint: str, *, urgent: bool) -> None:
+    def acquire(self, application: str, endpoint: str, *, urgent: bool) -> None:
         """Return when the request may be sent.
 
-        Raises :class:`BudgetExhausted` when it is not its turn within 10 seconds or the interface pauses.
+        Raises :class:`RateLimitReached` when it is not its turn within 10 seconds or the interface pauses.
         """
         key = (_account(application), endpoint)
-        give_up_at = self._monotonic() + LONGEST_WAIT
+        give_up_at = self._monotonic() + MAX_WAIT
         while True:
             turn = self._take_turn(key, urgent=urgent)
             moment = self._monotonic()
@@ -188,7 +188,7 @@ class Budget:
                     self._sleep(turn.begin - moment)
                 return
             if moment + turn.wait > give_up_at:
-                raise BudgetExhausted(f"{endpoint}: held back by our own rate limit.", retry_after=turn.wait)
+                raise RateLimitReached(f"{endpoint}: held back by our own rate limit.", retry_after=turn.wait)
             self._sleep(max(turn.wait, 0.001))
 
     def note_answer(self, application: str, endpoint: str, throttled_by: str) -> None:
@@ -197,19 +197,19 @@ class Budget:
         lane = self._lane(key)
         if throttled_by:
             lane.throttled = True
-            on_desk(lambda: _pause(key, throttled_by))
+            run_in_db_thread(lambda: _pause(key, throttled_by))
             with lane.lock:
                 # What was booked before the pause is not used during it.
                 lane.left = 0
-        elif lane.throttled and on_desk(lambda: _resume(key)):
+        elif lane.throttled and run_in_db_thread(lambda: _resume(key)):
             lane.throttled = False
 
-    def _lane(self, key: tuple[str, str]) -> _Lane:
+    def _lane(self, key: tuple[str, str]) -> _Bucket:
         with self._guard:
-            return self._lanes.setdefault(key, _Lane())
+            return self._lanes.setdefault(key, _Bucket())
 
     def _take_turn(self, key: tuple[str, str], *, urgent: bool) -> _Booking:
-        """One turn, or why there is none. Raises :class:`BudgetExhausted` while the interface pauses."""
+        """One turn, or why there is none. Raises :class:`RateLimitReached` while the interface pauses."""
         lane = self._lane(key)
         pace = _Pace.of(conf.qps)
         reach = BOOK_AHEAD if urgent else pace.near
@@ -218,9 +218,9 @@ class Budget:
         if turn is not None:
             return turn
         # Not under the lock: the desk's own thread may want a turn, too, and would wait for us for ever.
-        return on_desk(lambda: self._fresh_turn(key, lane, pace, reach, urgent=urgent))
+        return run_in_db_thread(lambda: self._fresh_turn(key, lane, pace, reach, urgent=urgent))
 
-    def _kept_turn(self, lane: _Lane, reach: float, *, urgent: bool) -> _Booking | None:
+    def _kept_turn(self, lane: _Bucket, reach: float, *, urgent: bool) -> _Booking | None:
         """A turn that is booked already, or why there can be none; None: ask the database."""
         moment = self._monotonic()
         if not lane.left or moment > lane.until:
@@ -233,7 +233,7 @@ class Budget:
         return _Booking(1, lane.begin)
 
     def _fresh_turn(
-        self, key: tuple[str, str], lane: _Lane, pace: _Pace, reach: float, *, urgent: bool
+        self, key: tuple[str, str], lane: _Bucket, pace: _Pace, reach: float, *, urgent: bool
     ) -> _Booking:
         with lane.lock:
             # Another thread may have booked while this one was on its way.
@@ -251,14 +251,14 @@ class Budget:
                 lane.full_until = self._monotonic() + booking.wait
             return booking
 
-    def _book(self, key: tuple[str, str], lane: _Lane, count: int, pace: _Pace, reach: float) -> _Booking:
+    def _book(self, key: tuple[str, str], lane: _Bucket, count: int, pace: _Pace, reach: float) -> _Booking:
         for _ in range(_TRIES):
             row = _row(key)
             seen_at = self._monotonic()
             lane.throttled = row.throttled > 0
             pause = _pause_left(row)
             if pause > 0:
-                raise BudgetExhausted(f"{key[1]}: paused after a rate limit.", retry_after=pause)
+                raise RateLimitReached(f"{key[1]}: paused after a rate limit.", retry_after=pause)
             moment = self._database_time() if self._database_time else row.moment
             start = max(row.free_at, moment)
             if start - moment > (BOOK_AHEAD + pace.most * pace.spacing + 1) * _MICRO:
@@ -269,14 +269,14 @@ class Budget:
                 return _Booking(0, wait=wait - reach / 2)
             # Rounded up: what is cut off of each turn would make room for one more in a second.
             free_at = start + math.ceil(count * pace.spacing * _MICRO - 0.001)
-            if UpstreamBudget.objects.filter(pk=row.pk, free_at=row.free_at).update(free_at=free_at):
+            if RateLimitBucket.objects.filter(pk=row.pk, free_at=row.free_at).update(free_at=free_at):
                 return _Booking(count, seen_at + wait)
         return _Booking(0, wait=pace.near)
 
 
 def persistent_quota_problems() -> list[QuotaProblem]:
     """Interfaces that have answered nothing but rate limits, three at least, for five minutes and more."""
-    rows = UpstreamBudget.objects.filter(
+    rows = RateLimitBucket.objects.filter(
         throttled__gte=PERSISTS_FROM, throttled_at__gte=F("throttled_since") + PERSISTS_AFTER
     )
     return [
@@ -292,19 +292,19 @@ def _account(application: str) -> str:
 
 
 def _row(key: tuple[str, str]) -> Any:
-    rows = UpstreamBudget.objects.annotate(moment=DatabaseMicroseconds())
+    rows = RateLimitBucket.objects.annotate(moment=DatabaseMicroseconds())
     row = rows.filter(account=key[0], endpoint=key[1]).first()
     if row is not None:
         return row
     try:
         with transaction.atomic():
-            UpstreamBudget.objects.create(account=key[0], endpoint=key[1])
+            RateLimitBucket.objects.create(account=key[0], endpoint=key[1])
     except IntegrityError:
         logger.debug("faceprint: another worker has begun the budget of %s", key[1])
     return rows.get(account=key[0], endpoint=key[1])
 
 
-def _pause_left(row: UpstreamBudget) -> float:
+def _pause_left(row: RateLimitBucket) -> float:
     """Seconds for which the interface still pauses; 0 or less: it does not.
 
     A pause that is longer than any we give was written under a clock that is ahead of ours: it does not
@@ -313,7 +313,7 @@ def _pause_left(row: UpstreamBudget) -> float:
     if row.paused_until is None:
         return 0.0
     left = (row.paused_until - now()).total_seconds()
-    return left if left <= (QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else LONGEST_PAUSE) else 0.0
+    return left if left <= (QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else MAX_PAUSE) else 0.0
 
 
 def _pause(key: tuple[str, str], code: str) -> None:
@@ -323,11 +323,11 @@ def _pause(key: tuple[str, str], code: str) -> None:
             # Many requests are under way at once: one burst of such answers is one reason to pause.
             return
         # One such answer may be a mistake of theirs, and a deadline may be near: only a run of them is long.
-        longest = QUOTA_PAUSE if code in QUOTA_CODES else LONGEST_PAUSE
+        longest = QUOTA_PAUSE if code in QUOTA_CODES else MAX_PAUSE
         pause = min(FIRST_PAUSE * 2 ** min(row.throttled, 10), longest)
         moment = now()
         since = row.throttled_since or moment
-        changed = UpstreamBudget.objects.filter(pk=row.pk, throttled=row.throttled).update(
+        changed = RateLimitBucket.objects.filter(pk=row.pk, throttled=row.throttled).update(
             paused_until=moment + timedelta(seconds=pause),
             throttled=row.throttled + 1,
             throttled_since=since,
@@ -351,7 +351,7 @@ def _pause(key: tuple[str, str], code: str) -> None:
 
 def _resume(key: tuple[str, str]) -> bool:
     """End the run, unless the interface pauses: then this is the answer to a request sent before."""
-    rows = UpstreamBudget.objects.filter(account=key[0], endpoint=key[1])
+    rows = RateLimitBucket.objects.filter(account=key[0], endpoint=key[1])
     row = rows.first()
     if row is None:
         return True

@@ -18,7 +18,7 @@ from django_faceprint.models import AccessToken
 from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
 from django_faceprint.privacy.keys import SealBroken
 
-from .db_thread import on_desk
+from .db_thread import run_in_db_thread
 
 logger = logging.getLogger(__name__)
 
@@ -45,7 +45,7 @@ class DatabaseTokenStore:
         token, until = self._remembered.get(key, (None, 0.0))
         if token is not None and self._monotonic() < until and now() < token.renew_at:
             return token
-        token = on_desk(lambda: self._read(key))
+        token = run_in_db_thread(lambda: self._read(key))
         if token is None:
             self._remembered.pop(key, None)
         else:
@@ -66,7 +66,7 @@ class DatabaseTokenStore:
     def put(self, key: str, token: Token) -> None:
         """Keep *token* for all workers."""
         self._remembered.pop(key, None)
-        on_desk(lambda: self._write(key, token))
+        run_in_db_thread(lambda: self._write(key, token))
 
     def _write(self, key: str, token: Token) -> None:
         row = self._row(key)
@@ -82,15 +82,15 @@ class DatabaseTokenStore:
         stored = AccessToken.objects.filter(
             key=key, token_index__in=blind_index_candidates("access_token", token.value)
         )
-        on_desk(lambda: stored.update(token=None, token_index="", expires_at=None, renew_at=None))
+        run_in_db_thread(lambda: stored.update(token=None, token_index="", expires_at=None, renew_at=None))
 
     @contextmanager
     def single_flight(self, key: str) -> Iterator[None]:
         """Enter when no other worker is fetching; whoever waited should look into the store again."""
-        row = on_desk(lambda: self._row(key))
+        row = run_in_db_thread(lambda: self._row(key))
         holder = secrets.token_hex(16)
         give_up_at = time.monotonic() + FETCH_LEASE.total_seconds()
-        while not on_desk(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
+        while not run_in_db_thread(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
             time.sleep(WAIT_SECONDS)
         # Whoever waited must see what the one before has brought.
         self._remembered.pop(key, None)
@@ -98,7 +98,7 @@ class DatabaseTokenStore:
             yield
         finally:
             held = AccessToken.objects.filter(pk=row.pk, lease_holder=holder)
-            on_desk(lambda: held.update(lease_holder="", lease_until=None))
+            run_in_db_thread(lambda: held.update(lease_holder="", lease_until=None))
 
     @staticmethod
     def _take(pk: int, holder: str) -> bool:

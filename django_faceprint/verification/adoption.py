@@ -113,7 +113,7 @@ def _check_issue(issued_at: datetime) -> None:
     if issued_at > moment + CLOCK_TOLERANCE:
         raise InvalidInput("issued_at", "future", "The time lies in the future.")
     answered_at = issued_at + ISSUE_TOLERANCE
-    if deadlines.session_deadlines(issued_at, answered_at).results_latest <= moment:
+    if deadlines.session_deadlines(issued_at, answered_at).results_give_up_at <= moment:
         raise InvalidInput("issued_at", "too_old", "Baidu has deleted everything of it by now.")
 
 
@@ -134,7 +134,7 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         answered_at = moment
         dates = deadlines.session_deadlines(requested_at, answered_at)
         dates = replace(dates, media_deadline=moment + SOON, results_deadline=moment + SOON)
-    ladder = deadlines.pending_ladder(
+    pending = deadlines.undecided_deadlines(
         requested_at=requested_at,
         media_deadline=dates.media_deadline,
         results_deadline=dates.results_deadline,
@@ -157,15 +157,15 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         token_requested_at=requested_at,
         token_answered_at=answered_at,
         **dates.columns(),
-        ready_deadline=queue.aim(
+        priority_at=queue.priority(
             moment,
-            **ladder.columns(),
+            **pending.columns(),
             media_deadline=dates.media_deadline,
-            media_latest=dates.media_latest,
-            results_latest=dates.results_latest,
+            media_give_up_at=dates.media_give_up_at,
+            results_give_up_at=dates.results_give_up_at,
             wake_at=moment,
         ),
-        **ladder.columns(),
+        **pending.columns(),
     )
     if adoption.consent_reference:
         consent.record(session, Consent(adoption.consent_reference))

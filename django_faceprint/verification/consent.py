@@ -20,7 +20,7 @@ from django_faceprint.models.append_only import KEPT_AT_LEAST
 from .texts import check_text
 
 #: Characters of a reference, which is kept encrypted.
-LONGEST_REFERENCE = 500
+MAX_CONSENT_REFERENCE_LENGTH = 500
 #: How far ahead of ours a host's clock may be.
 CLOCK_TOLERANCE = timedelta(minutes=5)
 #: Below this age a guardian consents (FR 7; PIPL 31).
@@ -166,12 +166,12 @@ def _check_form(consent: Consent) -> None:
         check_text(f"consent.{name}", getattr(consent, name))
     for name in ("reference", "guardian_reference"):
         text: Any = getattr(consent, name)
-        if len(text) > LONGEST_REFERENCE:
+        if len(text) > MAX_CONSENT_REFERENCE_LENGTH:
             raise InvalidInput(
                 f"consent.{name}",
                 "too_long",
-                f"At most {LONGEST_REFERENCE} characters.",
-                {"limit": LONGEST_REFERENCE},
+                f"At most {MAX_CONSENT_REFERENCE_LENGTH} characters.",
+                {"limit": MAX_CONSENT_REFERENCE_LENGTH},
             )
     if consent.given_at is None:
         return

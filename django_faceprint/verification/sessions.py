@@ -45,7 +45,7 @@ from .texts import check_text
 RETURN_SALT = "faceprint.return"
 START_REQUEST = "start_request"
 #: Pictures that one session keeps, refused ones included.
-MOST_MATCH_IMAGES = 20
+MAX_MATCH_IMAGES = 20
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,80}")
 
 
@@ -207,7 +207,7 @@ def record_return(session: VerificationSession) -> None:
         returned_at=now()
     )
     session.refresh_from_db(fields=["returned_at", "verdict"])
-    queue.poke(session.pk)
+    queue.request_recheck(session.pk)
     if first:
         events.session_returned(session)
 
@@ -246,7 +246,7 @@ def _obtain_token(session: VerificationSession) -> None:
         "token_requested_at": requested_at,
         "token_answered_at": answered_at,
         **dates.columns(),
-        **deadlines.pending_ladder(
+        **deadlines.undecided_deadlines(
             requested_at=requested_at,
             media_deadline=dates.media_deadline,
             results_deadline=dates.results_deadline,
@@ -254,11 +254,11 @@ def _obtain_token(session: VerificationSession) -> None:
             moment=answered_at,
         ).columns(),
         "wake_at": polling.first_poll_at(answered_at),
-        "ready_deadline": None,
+        "priority_at": None,
         # A worker that holds the session still takes it for one without a token: end its lease.
         "lease_epoch": F("lease_epoch") + 1,
         "lease_until": None,
-        "poked": False,
+        "recheck_requested": False,
         **NO_ERROR,
     }
     # Two callers with one idempotency key may both get here; the second token is simply never used.
@@ -297,7 +297,7 @@ def _keep_match_image(session: VerificationSession, image: MatchImage) -> None:
 def _new_match_image(session: VerificationSession) -> MediaAsset:
     """The next free place; two uploads at the same time get two."""
     kept = session.assets.filter(kind=MediaAsset.Kind.MATCH_IMAGE).count()
-    for position in range(kept, MOST_MATCH_IMAGES):
+    for position in range(kept, MAX_MATCH_IMAGES):
         asset, created = MediaAsset.objects.get_or_create(
             session=session,
             attempt_order=0,
@@ -310,8 +310,8 @@ def _new_match_image(session: VerificationSession) -> MediaAsset:
     raise InvalidInput(
         "match_image",
         "too_many",
-        f"At most {MOST_MATCH_IMAGES} match images per session.",
-        {"limit": MOST_MATCH_IMAGES},
+        f"At most {MAX_MATCH_IMAGES} match images per session.",
+        {"limit": MAX_MATCH_IMAGES},
     )
 
 

@@ -8,7 +8,7 @@ import unicodedata
 from django_faceprint.exceptions import InvalidInput
 
 #: Characters of such a text.
-REFERENCE_MAX = 100
+MAX_REFERENCE_LENGTH = 100
 
 _DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
 _ID_NUMBER = re.compile(
@@ -20,9 +20,9 @@ _PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
 
 def check_text(field: str, text: str) -> None:
     """Refuse what must not be stored and searched in clear. Raises :class:`InvalidInput`."""
-    if len(text) > REFERENCE_MAX:
+    if len(text) > MAX_REFERENCE_LENGTH:
         raise InvalidInput(
-            field, "too_long", f"At most {REFERENCE_MAX} characters.", {"limit": REFERENCE_MAX}
+            field, "too_long", f"At most {MAX_REFERENCE_LENGTH} characters.", {"limit": MAX_REFERENCE_LENGTH}
         )
     if any(unicodedata.category(character) in ("Cc", "Cs") for character in text):
         raise InvalidInput(field, "control_characters", "Control characters are not allowed.")

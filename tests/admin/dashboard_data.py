@@ -35,7 +35,7 @@ def _session(plan: Plan, run: random.Random, at: Any) -> VerificationSession:
     if verdict == "passed":
         state = run.choices(["complete", "partial", "lost", "collecting"], [90, 1, 1, 5])[0]
         values = {"score": run.uniform(80, 99), "threshold": 80.0, "archive_state": state}
-        values |= {"is_demote": run.random() < 0.1}
+        values |= {"is_demoted": run.random() < 0.1}
         if state == "complete":
             values["archived_at"] = at + timedelta(minutes=5 + run.choice([0.1, 0.6, 4, 40]))
     elif verdict == "failed":

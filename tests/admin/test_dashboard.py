@@ -83,7 +83,7 @@ def sessions(clock: Any) -> list[VerificationSession]:
     at = {"plan": plan, "age": 2 * HOUR, "identity_number": None}
     passed = factories.make_passed_session(**at, archived_at=clock())
     factories.make_asset(passed, "face", state="stored", size=2048, archived_at=clock())
-    late = factories.make_passed_session(**at, archived_at=clock(), score=99.0, is_demote=True)
+    late = factories.make_passed_session(**at, archived_at=clock(), score=99.0, is_demoted=True)
     factories.make_asset(late, "face", state="stored", size=1024, archived_at=clock())
     MediaAsset.objects.filter(session=late).update(deadline=clock() - HOUR)
     failure = {**at, "verdict": "failed", "decided_at": clock(), "archive_state": "lost"}
@@ -188,7 +188,7 @@ def test_charts_have_a_step_for_each_hour_or_day_and_a_table_that_says_the_same(
     assert str(counted) == figures(open_page(viewer, f"?range={name}"))["Started"]
     scores = page.score_chart
     assert scores.lines == [16.0]
-    assert page.threshold_words == "80"
+    assert page.threshold_list == "80"
     compared = VerificationSession.objects.filter(
         score__isnull=False, created_at__gte=page._counts.since, verdict__in=("passed", "failed")
     )
@@ -289,7 +289,7 @@ def test_numbers_with_several_records_are_masked_and_lead_to_the_newest(viewer: 
 def test_only_the_newest_records_are_compared(
     viewer: Client, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(statistics, "MOST_COMPARED", 2)
+    monkeypatch.setattr(statistics, "MAX_COMPARED", 2)
     for minutes in range(4):
         factories.make_passed_session(age=timedelta(minutes=minutes))
     roll_up()

@@ -177,7 +177,7 @@ def test_selected_rows_are_erased_together(eraser: Client, session: Verification
 def test_too_many_at_once_are_refused(
     eraser: Client, session: VerificationSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(erasing, "MOST_RECORDS", 1)
+    monkeypatch.setattr(erasing, "MAX_RECORDS", 1)
     factories.make_passed_session()
     eraser.post(f"{LIST}erase-person/", {"number": factories.NUMBER})
     assert messages_of(eraser.get(LIST)) == ["Nothing was done: select at most 1 records at a time."]

@@ -65,7 +65,7 @@ def token_of(page: Any) -> str:
 
 def export(client: Client, page: Any, **values: str) -> Any:
     return client.post(
-        f"{LIST}export/", {"token": token_of(page), "format": "export_csv", "in_clear": "0"} | values
+        f"{LIST}export/", {"token": token_of(page), "format": "export_csv", "unmasked": "0"} | values
     )
 
 
@@ -130,12 +130,12 @@ def test_names_in_clear_need_permission_and_reason(auditor: Client) -> None:
     session = factories.make_passed_session()
     page = choose(auditor, "export")
     assert "in clear" in text_of(page)
-    export(auditor, page, in_clear="1")
+    export(auditor, page, unmasked="1")
     assert messages_of(auditor.get(LIST)) == ["Choose a reason."]
-    export(auditor, page, in_clear="1", reason="other")
+    export(auditor, page, unmasked="1", reason="other")
     assert messages_of(auditor.get(LIST)) == ["This reason needs words, a ticket number, say."]
     assert not Job.objects.exists()
-    export(auditor, page, in_clear="1", reason="audit", words="工单 4711")
+    export(auditor, page, unmasked="1", reason="audit", reason_text="工单 4711")
     job = Job.objects.get()
     file = auditor.get(address(job, "download"))
     content = file.getvalue().decode()
@@ -152,7 +152,7 @@ def test_names_in_clear_need_permission_and_reason(auditor: Client) -> None:
 def test_who_may_only_mask_gets_nothing_in_clear(exporter: Client) -> None:
     factories.make_passed_session()
     page = choose(exporter, "export")
-    assert export(exporter, page, in_clear="1", reason="audit").status_code == 403
+    assert export(exporter, page, unmasked="1", reason="audit").status_code == 403
     assert export(exporter, page, format="bundle").status_code == 403
     assert not Job.objects.exists()
 
@@ -232,9 +232,9 @@ def test_a_bundle_of_a_record_is_made_checked_and_logged(
     bundle_url = reverse("admin:faceprint_verificationsession_bundle", args=[session.pk])
     page = client.get(reverse("admin:faceprint_verificationsession_change", args=[session.pk]))
     assert f'action="{bundle_url}"' in page.content.decode()
-    client.post(bundle_url, {"in_clear": "1"})
+    client.post(bundle_url, {"unmasked": "1"})
     assert messages_of(client.get(LIST)) == ["Choose a reason."]
-    client.post(bundle_url, {"in_clear": "0"})
+    client.post(bundle_url, {"unmasked": "0"})
     job = Job.objects.get()
     assert (job.kind, job.state, job.done) == ("bundle", "done", 1)
     file = client.get(address(job, "download"))
@@ -319,7 +319,7 @@ def test_baidu_is_asked_about_a_whole_filter_in_the_background(operator: Client,
     work()
     job.refresh_from_db()
     assert (job.state, job.done) == ("done", 7)
-    assert VerificationSession.objects.filter(ready_deadline__isnull=False).count() == 7
+    assert VerificationSession.objects.filter(priority_at__isnull=False).count() == 7
 
 
 def test_a_host_that_narrows_the_list_narrows_its_actions(
@@ -337,7 +337,7 @@ def test_a_host_that_narrows_the_list_narrows_its_actions(
     )
     export(exporter, choose(exporter, "export"))
     assert Job.objects.get().total == 2
-    monkeypatch.setattr("django_faceprint.admin.sessions.MOST_ROWS", 1)
+    monkeypatch.setattr("django_faceprint.admin.sessions.MAX_ROWS", 1)
     choose(exporter, "export")
     assert messages_of(exporter.get(LIST)) == ["Nothing was done: select at most 1 records at a time."]
 
@@ -360,7 +360,7 @@ def test_the_pages_speak_chinese(exporter: Client) -> None:
 def test_more_than_one_transaction_takes_is_erased_by_a_job(
     login: Callable[..., Client], monkeypatch: pytest.MonkeyPatch, later: None
 ) -> None:
-    monkeypatch.setattr("django_faceprint.admin.erasing.MOST_RECORDS", 4)
+    monkeypatch.setattr("django_faceprint.admin.erasing.MAX_RECORDS", 4)
     client = login("view_verificationsession", "erase_person")
     for _ in range(7):
         factories.make_passed_session()
@@ -387,7 +387,7 @@ def test_more_than_one_transaction_takes_is_erased_by_a_job(
 def test_a_preview_of_a_filter_is_good_only_for_what_it_showed(
     login: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("django_faceprint.admin.erasing.MOST_RECORDS", 1)
+    monkeypatch.setattr("django_faceprint.admin.erasing.MAX_RECORDS", 1)
     client = login("view_verificationsession", "erase_person")
     first, *_ = (factories.make_passed_session() for _ in range(3))
     page = choose(client, "erase", "verdict=passed")

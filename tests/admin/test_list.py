@@ -78,9 +78,9 @@ def test_the_list_shows_masked_records(viewer: Client) -> None:
 
 def test_a_score_that_means_nothing_is_no_number(viewer: Client) -> None:
     colourful = factories.make_plan(liveness="colorful")
-    factories.make_passed_session(plan=colourful, liveness_score=0, spoofing=0, score=90.5)
+    factories.make_passed_session(plan=colourful, liveness_score=0, spoofing_score=0, score=90.5)
     only_alive = factories.make_plan(match_source="liveness_only")
-    factories.make_passed_session(plan=only_alive, score=0, spoofing=0.25, liveness_score=0.5)
+    factories.make_passed_session(plan=only_alive, score=0, spoofing_score=0.25, liveness_score=0.5)
     alive, coloured = viewer.get(LIST).context["cl"].result_list
     html = viewer.get(LIST).content.decode()
     cells = re.findall(r'<td class="field-score_column">(.*?)</td>', html)
@@ -308,7 +308,7 @@ def test_a_click_on_a_head_sorts(pages: Client) -> None:
 
 
 def test_a_count_is_capped(pages: Client, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("django_faceprint.admin.changelist.MOST_COUNTED", 20)
+    monkeypatch.setattr("django_faceprint.admin.changelist.MAX_COUNTED", 20)
     text = text_of(pages.get(LIST))
     assert "20+ records" in text
     assert "23" not in re.findall(r"(\d+)\+? records", text)

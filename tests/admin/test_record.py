@@ -52,8 +52,8 @@ def answer_url(answer: UpstreamAnswer) -> str:
 
 
 def test_a_tiny_score_for_a_synthetic_picture_is_no_perfect_zero(viewer: Client) -> None:
-    session = factories.make_passed_session(spoofing=0.00002)
-    VerificationAttempt.objects.create(session=session, order=1, passed=True, spoofing=0.00003)
+    session = factories.make_passed_session(spoofing_score=0.00002)
+    VerificationAttempt.objects.create(session=session, order=1, passed=True, spoofing_score=0.00003)
     assert text_of(viewer.get(page_of(session))).count("< 0.0001") == 2
     assert "< 0.0001" in text_of(viewer.get(LIST))
 
@@ -102,7 +102,7 @@ def test_at_most_twenty_are_listed_and_a_thousand_counted(
     assert "the newest 20 of 23" in text
     assert "MORE-19" in text
     assert "MORE-20" not in text
-    monkeypatch.setattr(record, "MOST_OTHERS_COUNTED", 21)
+    monkeypatch.setattr(record, "MAX_OTHERS_COUNTED", 21)
     assert "the newest 20 of 21+" in text_of(viewer.get(page_of(session)))
 
 
@@ -339,7 +339,7 @@ def test_looks_stand_in_the_timeline_for_who_may_see_them(login: Callable[..., C
 
 def test_a_long_log_is_a_link_away(full_viewer: Client) -> None:
     session = factories.make_session()
-    for _ in range(record.MOST_LOOKS + 1):
+    for _ in range(record.MAX_LOOKS + 1):
         response = full_viewer.get(page_of(session))
     assert f"/admin/faceprint/accesslog/?q={session.public_id}" in response.content.decode()
 

@@ -55,7 +55,7 @@ def reveal(client: Client, session: VerificationSession, *, as_json: bool = True
 def test_a_reveal_gives_everything_and_is_logged_with_its_reason(
     revealer: Client, session: VerificationSession
 ) -> None:
-    answer = reveal(revealer, session, reason="complaint", words=" ticket 4711 ")
+    answer = reveal(revealer, session, reason="complaint", reason_text=" ticket 4711 ")
     assert answer.status_code == 200
     told = answer.json()
     assert told["rows"] == [[factories.NAME] * 3, [factories.NUMBER] * 3]
@@ -123,8 +123,8 @@ def test_the_permission_alone_does_not_open_records(
         ({"reason": ""}, "Choose a reason."),
         ({"reason": "curiosity"}, "Choose a reason."),
         ({"reason": "same"}, "Choose a reason."),
-        ({"reason": "other", "words": "  "}, "This reason needs words, a ticket number, say."),
-        ({"reason": "audit", "words": "x" * 201}, "The words of the reason are too long."),
+        ({"reason": "other", "reason_text": "  "}, "Please add a short explanation, e.g. a ticket number."),
+        ({"reason": "audit", "reason_text": "x" * 201}, "The explanation is too long."),
     ],
 )
 def test_nothing_is_shown_without_a_good_reason(
@@ -152,7 +152,7 @@ def test_reasons_are_those_of_the_settings(
 def test_a_reason_is_remembered_for_the_record_and_the_visit(
     revealer: Client, session: VerificationSession
 ) -> None:
-    reveal(revealer, session, reason="complaint", words="ticket 4711")
+    reveal(revealer, session, reason="complaint", reason_text="ticket 4711")
     assert 'value="same" selected' in revealer.get(page_of(session)).content.decode()
     assert reveal(revealer, session, reason="same").status_code == 200
     first, second = AccessLog.objects.filter(action="reveal").order_by("pk")
@@ -167,7 +167,7 @@ def test_a_reason_is_remembered_for_the_record_and_the_visit(
 
 
 def test_a_reason_that_was_erased_is_asked_for_again(revealer: Client, session: VerificationSession) -> None:
-    reveal(revealer, session, reason="complaint", words="ticket 4711")
+    reveal(revealer, session, reason="complaint", reason_text="ticket 4711")
     AccessReason.objects.all().delete()
     assert reveal(revealer, session, reason="same").status_code == 400
 
@@ -259,7 +259,7 @@ def test_more_records_than_a_page_are_cut_with_a_word(
 ) -> None:
     factories.make_session()
     factories.make_session()
-    monkeypatch.setattr("django_faceprint.records.lookup.MOST_HITS", 2)
+    monkeypatch.setattr("django_faceprint.records.lookup.MAX_HITS", 2)
     html = look_up(revealer, factories.NUMBER).content.decode()
     assert html.count("/change/") == 2
     assert "Older records are left out here." in html
@@ -297,7 +297,7 @@ def test_a_download_needs_its_permission_and_is_logged_as_one(login: Callable[..
     shown = viewer.get(address)
     assert shown["Content-Disposition"].startswith("inline;")
     assert shown.getvalue() == factories.image_bytes()
-    assert AccessLog.objects.latest("pk").action == "view_media"
+    assert AccessLog.objects.give_up_at("pk").action == "view_media"
 
 
 def test_who_may_download_gets_a_file_to_keep(login: Callable[..., Client]) -> None:
@@ -309,4 +309,4 @@ def test_who_may_download_gets_a_file_to_keep(login: Callable[..., Client]) -> N
     answer = auditor.get(f"{address}?download")
     assert answer["Content-Disposition"] == f'attachment; filename="face-{face.public_id}.jpg"'
     assert answer.getvalue() == factories.image_bytes()
-    assert AccessLog.objects.latest("pk").action == "download_media"
+    assert AccessLog.objects.give_up_at("pk").action == "download_media"

@@ -328,7 +328,7 @@ def test_one_sentence_says_why(viewer: Client, values: dict[str, Any], sentence:
 
 def test_scores_that_do_not_exist_are_not_zero(viewer: Client) -> None:
     plan = factories.make_plan(liveness="colorful")
-    session = factories.make_passed_session(plan=plan, liveness_score=0.0, spoofing=0.0)
+    session = factories.make_passed_session(plan=plan, liveness_score=0.0, spoofing_score=0.0)
     text = text_of(viewer.get(page_of(session)))
     assert "Liveness not applicable" in text
     assert "Synthetic picture not checked" in text
@@ -352,7 +352,7 @@ def test_when_the_next_look_is_due(viewer: Client) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
         ({"wake_at": now() + timedelta(seconds=90)}, "The next look is due in 1 min."),
         ({"wake_at": now() - timedelta(seconds=1)}, "The next look is due now"),
-        ({"ready_deadline": now()}, "The next look is due now"),
+        ({"priority_at": now()}, "The next look is due now"),
         ({"wake_at": now(), "lease_until": now() + timedelta(minutes=5)}, "A worker is on it right now."),
     ]
     for values, sentence in cases:
@@ -539,7 +539,7 @@ def test_query_now(operator: Client) -> None:
     ]
     session.refresh_from_db()
     assert session.wake_at is None
-    assert session.ready_deadline is not None
+    assert session.priority_at is not None
     assert actions_logged() == ["refresh", "view_record"]
 
 

@@ -10,7 +10,7 @@ import django
 import pytest
 
 from django_faceprint.clock import now
-from django_faceprint.models import AlertRule, UpstreamBudget, VerificationAttempt, VerificationSession
+from django_faceprint.models import AlertRule, RateLimitBucket, VerificationAttempt, VerificationSession
 from tests.alerts.smtp import SmtpServer
 from tests.factories import make_call, make_session
 
@@ -74,9 +74,9 @@ def decided(verdict: str, *codes: str, **values: Any) -> VerificationSession:
     return session
 
 
-def refusing(endpoint: str, code: str, minutes: int = 6, **values: Any) -> UpstreamBudget:
+def refusing(endpoint: str, code: str, minutes: int = 6, **values: Any) -> RateLimitBucket:
     """An interface that has answered nothing but *code* for so many minutes."""
     given = {"account": "default", "throttled": 5, "throttled_at": now()} | values
-    return UpstreamBudget.objects.create(
+    return RateLimitBucket.objects.create(
         endpoint=endpoint, throttled_code=code, throttled_since=now() - timedelta(minutes=minutes), **given
     )

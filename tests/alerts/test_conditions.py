@@ -12,7 +12,7 @@ from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule, MediaAsset, Plan
 from django_faceprint.records import statistics
 from django_faceprint.records.statistics import Share
-from django_faceprint.upstream.rate_limit import Budget
+from django_faceprint.upstream.rate_limit import RateLimit
 from tests.alerts.conftest import Enable, attempts, calls, decided, refusing
 from tests.factories import make_asset, make_call, make_passed_session, make_plan, make_session
 
@@ -67,14 +67,14 @@ class TestLost:
         before = now()
         assert statistics.lost_since(None) == 0
 
-        clock.set(session.media_latest)
+        clock.set(session.media_give_up_at)
         assert statistics.lost_since(before) == 1
         assert statistics.lost_since(clock.moment) == 0
 
     def test_each_loss_falls_into_one_of_two_adjoining_periods(self, plan: Plan, clock: Any) -> None:
         session = make_passed_session(plan=plan, age=timedelta(hours=30))
         make_asset(session, Kind.VIDEO, state=State.LOST)
-        middle = session.media_latest
+        middle = session.media_give_up_at
         assert middle is not None
         assert statistics.lost_since(middle - timedelta(hours=1), until=middle) == 1
         assert statistics.lost_since(middle, until=middle + timedelta(hours=1)) == 0
@@ -220,7 +220,7 @@ class TestQuota:
         assert finding.facts == {"result_detail": 18, "result_getall": 17, "interfaces": 2, "minutes": 30}
 
     def test_is_over_when_something_else_is_answered(self, enable: Enable, clock: Any) -> None:
-        rule, budget = enable("quota"), Budget()
+        rule, budget = enable("quota"), RateLimit()
         for _ in range(4):
             assert examine(rule, None, now()).outcome == Outcome.CLEAR
             budget.note_answer("default", "result_detail", "18")

@@ -28,7 +28,7 @@ def lose_evidence(clock: Any) -> MediaAsset:
     """A video that is lost right now."""
     session = make_passed_session()
     asset = make_asset(session, MediaAsset.Kind.VIDEO)
-    clock.set(session.media_latest)
+    clock.set(session.media_give_up_at)
     MediaAsset.objects.filter(pk=asset.pk).update(state=MediaAsset.State.LOST)
     return asset
 
@@ -107,7 +107,7 @@ class TestLifeOfAnIncident:
 
     def test_stamps_its_heartbeat(self, errors: AlertRule) -> None:
         evaluate()
-        assert statistics.last_beat("alerts") == now()
+        assert statistics.last_heartbeat("alerts") == now()
 
     def test_is_what_the_task_calls(self, errors: AlertRule) -> None:
         from django_faceprint.tasks import alerts

@@ -82,7 +82,7 @@ class TestContent:
         else:
             made = [make_passed_session(reference="order-4711") for _ in range(2)]
             assets = [make_asset(session, MediaAsset.Kind.VIDEO) for session in made]
-            clock.set(assets[0].latest if condition == "evidence_lost" else assets[0].deadline)
+            clock.set(assets[0].give_up_at if condition == "evidence_lost" else assets[0].deadline)
         evaluate()
         message, text, html = only_message()
         assert message.subject == f"[critical][faceprint] {title}"

@@ -46,7 +46,7 @@ def genuine() -> bytes:
             session_id=session.public_id,
         )
     out = io.BytesIO()
-    write_bundle(session, out, in_clear=True, language="en", made_by="root")
+    write_bundle(session, out, unmasked=True, language="en", made_by="root")
     assert check(out.getvalue()).status == WHOLE
     return out.getvalue()
 

@@ -22,9 +22,9 @@ def published(language: str) -> list[str]:
 
 @pytest.fixture
 def bench(sandbox: Any, plans: dict[str, Plan], clock: Any) -> Bench:
-    made = Bench(sandbox.url, plans, clock)
-    calls.warm_up(made)
-    return made
+    sample_records = Bench(sandbox.url, plans, clock)
+    calls.warm_up(sample_records)
+    return sample_records
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ def test_an_identity_is_shown_for_a_reason_and_for_a_minute(
     operator.get_by_role("button", name="显示 60 秒").click()
     operator.get_by_text("此原因需要填写说明").wait_for()
     operator.select_option("#fp-reason", "complaint")
-    operator.fill("#fp-words", "工单 4711")
+    operator.fill("#fp-reason-text", "工单 4711")
     screenshot(operator, "admin-reveal-form")
     # From here on time goes by only where the test says so, however long a screenshot takes.
     operator.clock.pause_at(datetime(2100, 1, 1, tzinfo=UTC))

@@ -9,7 +9,7 @@ import pytest
 
 from django_faceprint.models import AlertRule
 from django_faceprint.records.rollups import roll_up
-from django_faceprint.records.statistics import beat
+from django_faceprint.records.statistics import record_heartbeat
 from tests import factories
 from tests.admin.dashboard_data import make_days
 
@@ -30,7 +30,7 @@ def days(transactional_db: None, clock: Any) -> None:
         factories.make_stored_asset(session, "face")
     AlertRule.objects.get(condition="attack").alerts.create(severity="critical")
     for name in ("tick", "alerts", "retain"):
-        beat(name)
+        record_heartbeat(name)
     roll_up()
 
 

@@ -78,7 +78,7 @@ def test_a_person_passes_and_an_operator_sees_it(
 
 
 def play(page: Any) -> None:
-    """The film runs by itself once started, and jumps to where it is told."""
+    """The video runs by itself once started, and jumps to where it is told."""
     video = "document.querySelector('#fp-media video')"
     page.wait_for_function(f"{video}.readyState >= 2")
     page.evaluate(f"(async () => {{ const v = {video}; v.muted = true; await v.play(); }})()")

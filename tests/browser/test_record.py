@@ -280,20 +280,20 @@ def test_speed_and_single_frames_of_the_video(
 ) -> None:
     open_record(laptop, site, records[1])
     show_media(laptop)
-    film = "document.querySelector('#fp-media video')"
+    video = "document.querySelector('#fp-media video')"
     for speed in ("0.25", "2"):
         laptop.get_by_label("速度").select_option(speed)
-        assert laptop.evaluate(f"{film}.playbackRate") == float(speed)
+        assert laptop.evaluate(f"{video}.playbackRate") == float(speed)
     laptop.locator("#fp-pictures").click()
     # In a list the full stop chooses a speed; anywhere else it is the next frame.
     laptop.evaluate("document.activeElement.blur()")
     for _ in range(3):
         laptop.keyboard.press(".")
-    laptop.wait_for_function(f"Math.abs({film}.currentTime - .12) < .001")
+    laptop.wait_for_function(f"Math.abs({video}.currentTime - .12) < .001")
     laptop.keyboard.press(",")
-    laptop.wait_for_function(f"Math.abs({film}.currentTime - .08) < .001")
+    laptop.wait_for_function(f"Math.abs({video}.currentTime - .08) < .001")
     laptop.get_by_role("button", name="上一帧").click()
-    laptop.wait_for_function(f"Math.abs({film}.currentTime - .04) < .001")
+    laptop.wait_for_function(f"Math.abs({video}.currentTime - .04) < .001")
 
 
 def test_from_record_to_record_by_key(
@@ -310,8 +310,8 @@ def test_from_record_to_record_by_key(
     laptop.keyboard.press("p")
     laptop.wait_for_url(f"**/{middle.pk}/change/**")
     # What is typed into a field is no command.
-    laptop.locator("#fp-words").press_sequentially("npoc?")
-    assert laptop.input_value("#fp-words") == "npoc?"
+    laptop.locator("#fp-reason-text").press_sequentially("npoc?")
+    assert laptop.input_value("#fp-reason-text") == "npoc?"
     assert f"/{middle.pk}/" in laptop.url
     laptop.evaluate("document.activeElement.blur()")
     laptop.keyboard.press("?")
@@ -337,8 +337,8 @@ def test_what_cannot_be_opened_says_so_and_is_tried_again(
 ) -> None:
     _older, middle, _newer = records
     broken = middle.assets.get(kind=Kind.MATCH_IMAGE)
-    film = middle.assets.get(kind=Kind.PROCESS_VIDEO)
-    for asset in (broken, film):
+    video = middle.assets.get(kind=Kind.PROCESS_VIDEO)
+    for asset in (broken, video):
         laptop.route(f"**/media/{asset.public_id}/", lambda route: route.fulfill(status=503))
     open_record(laptop, site, middle)
     laptop.keyboard.press("o")

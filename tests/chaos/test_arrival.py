@@ -19,9 +19,9 @@ from tests.factories import make_session
 @pytest.fixture
 def by_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set and set back by monkeypatch, whatever work_by_arrival() does to them.
-    monkeypatch.setattr(queue, "aim", queue.aim)
-    monkeypatch.setattr(queue, "aim_of", queue.aim_of)
-    monkeypatch.setattr(queue, "aim_expression", queue.aim_expression)
+    monkeypatch.setattr(queue, "priority", queue.priority)
+    monkeypatch.setattr(queue, "priority_of", queue.priority_of)
+    monkeypatch.setattr(queue, "priority_expression", queue.priority_expression)
     arrival.work_by_arrival()
 
 

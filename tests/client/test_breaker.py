@@ -6,7 +6,7 @@ import pytest
 
 from django_faceprint.alerts.rules import DEFAULTS
 from django_faceprint.client import Breakers, Downloader, FaceprintClient
-from django_faceprint.client.breaker import FAILURES_IN_A_ROW, LONGEST_PAUSE, Breaker
+from django_faceprint.client.breaker import FAILURES_IN_A_ROW, MAX_PAUSE, Breaker
 from django_faceprint.exceptions import HostDown, Unreachable, UrlExpired
 
 from .conftest import VERIFY_TOKEN
@@ -50,9 +50,9 @@ def test_failures_in_a_row_take_a_host_down(breaker: Breaker) -> None:
     fail(breaker, FAILURES_IN_A_ROW - 1)
     answer(breaker)
     fail(breaker, FAILURES_IN_A_ROW - 1)
-    assert breaker.rests() is None
+    assert breaker.retry_after() is None
     answer(breaker, 503)
-    assert breaker.rests() == 1.0
+    assert breaker.retry_after() == 1.0
     with pytest.raises(HostDown) as refused, breaker.attempt():
         pytest.fail("no request is to be made")
     assert refused.value.retry_after == 1.0
@@ -62,27 +62,27 @@ def test_probes_are_sent_more_and_more_rarely_until_one_is_answered(breaker: Bre
     fail(breaker, FAILURES_IN_A_ROW)
     pauses = []
     for _ in range(6):
-        pauses.append(breaker.rests())
-        time.seconds += breaker.rests() or 0
-        assert breaker.rests() == 0
+        pauses.append(breaker.retry_after())
+        time.seconds += breaker.retry_after() or 0
+        assert breaker.retry_after() == 0
         fail(breaker)
-    assert pauses == [1, 2, 4, 8, LONGEST_PAUSE, LONGEST_PAUSE]
-    time.seconds += LONGEST_PAUSE
+    assert pauses == [1, 2, 4, 8, MAX_PAUSE, MAX_PAUSE]
+    time.seconds += MAX_PAUSE
     answer(breaker, 404)
-    assert breaker.rests() is None
+    assert breaker.retry_after() is None
     fail(breaker, FAILURES_IN_A_ROW)
-    assert breaker.rests() == 1.0
+    assert breaker.retry_after() == 1.0
 
 
 def test_one_probe_at_a_time(breaker: Breaker, time: Time) -> None:
     fail(breaker, FAILURES_IN_A_ROW)
     time.seconds += 1
     with breaker.attempt() as probe:
-        assert breaker.rests() == 1.0
+        assert breaker.retry_after() == 1.0
         with pytest.raises(HostDown), breaker.attempt():
             pytest.fail("the probe is under way")
         probe.answered(200)
-    assert breaker.rests() is None
+    assert breaker.retry_after() is None
 
 
 def test_a_probe_that_was_never_sent_leaves_the_turn_to_the_next(breaker: Breaker, time: Time) -> None:
@@ -90,9 +90,9 @@ def test_a_probe_that_was_never_sent_leaves_the_turn_to_the_next(breaker: Breake
     time.seconds += 1
     with pytest.raises(KeyboardInterrupt), breaker.attempt():
         raise KeyboardInterrupt
-    assert breaker.rests() == 0
+    assert breaker.retry_after() == 0
     answer(breaker)
-    assert breaker.rests() is None
+    assert breaker.retry_after() is None
 
 
 def test_requests_sent_before_the_outage_say_nothing_of_the_probe(breaker: Breaker, time: Time) -> None:
@@ -100,11 +100,11 @@ def test_requests_sent_before_the_outage_say_nothing_of_the_probe(breaker: Break
         fail(breaker, FAILURES_IN_A_ROW)
         slow.failed()
         time.seconds += 1
-        assert breaker.rests() == 0
+        assert breaker.retry_after() == 0
         answer(breaker)
         slower.failed()
     fail(breaker, FAILURES_IN_A_ROW - 1)
-    assert breaker.rests() is None
+    assert breaker.retry_after() is None
 
 
 def test_an_outage_still_makes_enough_calls_for_its_alert(breaker: Breaker, time: Time) -> None:
@@ -114,7 +114,7 @@ def test_an_outage_still_makes_enough_calls_for_its_alert(breaker: Breaker, time
     calls = 0
     while time.seconds < end:
         calls += 1
-        time.seconds += breaker.rests() or 0
+        time.seconds += breaker.retry_after() or 0
         fail(breaker)
     assert calls >= rule["minimum_count"]
 
@@ -122,11 +122,11 @@ def test_an_outage_still_makes_enough_calls_for_its_alert(breaker: Breaker, time
 def test_hosts_have_breakers_of_their_own() -> None:
     breakers = Breakers()
     fail(breakers.of("down.example", 443), FAILURES_IN_A_ROW)
-    assert breakers.of("down.example", 443).rests() is not None
-    assert breakers.of("down.example", 8443).rests() is None
-    assert breakers.of("up.example", 443).rests() is None
+    assert breakers.of("down.example", 443).retry_after() is not None
+    assert breakers.of("down.example", 8443).retry_after() is None
+    assert breakers.of("up.example", 443).retry_after() is None
     breakers.forget()
-    assert breakers.of("down.example", 443).rests() is None
+    assert breakers.of("down.example", 443).retry_after() is None
 
 
 def test_a_client_does_not_ask_a_host_that_is_down() -> None:
@@ -154,7 +154,7 @@ def test_a_client_does_not_ask_a_host_that_is_down() -> None:
             assert len(server.asked(DETAIL)) == FAILURES_IN_A_ROW
             time.seconds += 1
             assert client.result_detail(VERIFY_TOKEN).endpoint == "result_detail"
-            assert breakers.of("127.0.0.1", server.port).rests() is None
+            assert breakers.of("127.0.0.1", server.port).retry_after() is None
 
 
 def test_a_downloader_does_not_ask_a_host_that_is_down() -> None:

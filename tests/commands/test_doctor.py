@@ -61,7 +61,7 @@ def healthy(sandbox: Any, db: None, settings: Any, tmp_path: Path) -> Plan:
         },
     }
     AlertRule.objects.update(recipients="ops@example.com")
-    statistics.beat("tick")
+    statistics.record_heartbeat("tick")
     return make_plan(plan_id="25001")
 
 
@@ -383,7 +383,7 @@ class TestEngine:
         found = examine()
         assert states(found) == {"heartbeat": "wrong"}
         assert found["heartbeat"]["message"] == "The engine last ran 6 minutes ago."
-        assert "beat" in found["heartbeat"]["remedy"]
+        assert "record_heartbeat" in found["heartbeat"]["remedy"]
 
     def test_an_engine_that_never_ran(self, examine: Examine) -> None:
         from django_faceprint.models import Heartbeat
@@ -444,7 +444,7 @@ def test_it_runs_although_the_system_checks_fail(settings: Any, clock: Any) -> N
 
 
 def test_the_age_of_the_heartbeat_is_told_in_seconds(examine: Examine, clock: Any) -> None:
-    statistics.beat("tick")
+    statistics.record_heartbeat("tick")
     clock.advance(timedelta(seconds=42))
     assert "42 seconds" in examine()["heartbeat"]["message"]
     assert now() == clock.moment

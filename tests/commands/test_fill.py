@@ -25,7 +25,7 @@ def test_it_says_what_was_made_and_that_no_file_was(run: Run) -> None:
     files = MediaAsset.objects.count()
     assert f"Made up: 40 records, {files} rows of files" in done.out
     assert "No file was stored" in done.out
-    assert sample_data.made().filter(reference__startswith="fill-3-").count() == 40
+    assert sample_data.sample_records().filter(reference__startswith="fill-3-").count() == 40
     removed = run(COMMAND, "--remove")
     assert f"Removed: 40 records, {files} rows of files" in removed.out
     assert not VerificationSession.objects.exists()
@@ -65,12 +65,12 @@ def test_the_console_shows_every_kind_of_record(run: Run, admin_client: Client) 
     page = listed.content.decode()
     assert "cannot be decrypted" not in page
     assert "data:image/jpeg" in page
-    newest = sample_data.made().order_by("-created_at", "-pk")[:20]
+    newest = sample_data.sample_records().order_by("-created_at", "-pk")[:20]
     assert all(row.reference in page for row in newest)
     assert any(row.masked_number and row.masked_number in page for row in newest)
     kinds = {
         (row.plan_id, row.verdict, row.archive_state, row.erased_at is None): row
-        for row in sample_data.made().order_by("pk")
+        for row in sample_data.sample_records().order_by("pk")
     }
     assert len(kinds) > 30
     for row in kinds.values():

@@ -26,16 +26,16 @@ def plan(clock: Any) -> Plan:
 
 
 @pytest.fixture
-def film(plan: Plan) -> MediaAsset:
-    """A film whose days end in an hour, of a record that stays for nine days."""
+def video(plan: Plan) -> MediaAsset:
+    """A video whose days end in an hour, of a record that stays for nine days."""
     session = make_passed_session(plan=plan, retain_until=now() + timedelta(days=9))
     make_stored_asset(session, Kind.FACE)
-    film = make_stored_asset(session, Kind.VIDEO)
-    MediaAsset.objects.filter(pk=film.pk).update(retain_until=now() + timedelta(hours=1))
-    return film
+    video = make_stored_asset(session, Kind.VIDEO)
+    MediaAsset.objects.filter(pk=video.pk).update(retain_until=now() + timedelta(hours=1))
+    return video
 
 
-def test_a_dry_run_says_what_goes_and_deletes_nothing(run: Run, film: MediaAsset, clock: Any) -> None:
+def test_a_dry_run_says_what_goes_and_deletes_nothing(run: Run, video: MediaAsset, clock: Any) -> None:
     done = run("faceprint_retain", "--dry-run")
     assert done.status == 0
     assert "this deletes 1 files, " in done.out
@@ -49,22 +49,22 @@ def test_a_dry_run_says_what_goes_and_deletes_nothing(run: Run, film: MediaAsset
     clock.advance(hours=2)
     run("faceprint_retain", "--dry-run")
     assert MediaAsset.objects.stored().count() == 2
-    assert not files.is_gone(film.stored_name)
+    assert not files.is_gone(video.stored_name)
 
 
-def test_what_a_dry_run_said_is_what_is_deleted(run: Run, film: MediaAsset, clock: Any) -> None:
+def test_what_a_dry_run_said_is_what_is_deleted(run: Run, video: MediaAsset, clock: Any) -> None:
     clock.advance(hours=2)
     said = run("faceprint_retain", "--dry-run", "--days", "0", "--json").json
-    assert (said["files"], said["bytes"]) == (1, film.size)
+    assert (said["files"], said["bytes"]) == (1, video.size)
     assert "Deleted: 1 files, and 0 whole records." in run("faceprint_retain").out
-    assert files.is_gone(film.stored_name)
+    assert files.is_gone(video.stored_name)
     assert "Deleted: 0 files" in run("faceprint_retain").out
     clock.advance(days=9)
     assert "Deleted: 1 files, and 1 whole records." in run("faceprint_retain").out
     assert VerificationSession.objects.get().known_name is None
 
 
-def test_present_rules_are_put_on_old_records(run: Run, plan: Plan, film: MediaAsset, clock: Any) -> None:
+def test_present_rules_are_put_on_old_records(run: Run, plan: Plan, video: MediaAsset, clock: Any) -> None:
     plan.retention = {"face": 0}
     plan.save()
     clock.advance(seconds=1)
@@ -85,14 +85,14 @@ def test_present_rules_are_put_on_old_records(run: Run, plan: Plan, film: MediaA
         ("--apply-rules", "--plan", "4711"),
     ],
 )
-def test_wrong_arguments_change_nothing(run: Run, film: MediaAsset, arguments: tuple[str, ...]) -> None:
+def test_wrong_arguments_change_nothing(run: Run, video: MediaAsset, arguments: tuple[str, ...]) -> None:
     with pytest.raises(CommandError):
         run("faceprint_retain", *arguments)
     assert MediaAsset.objects.stored().count() == 2
 
 
 def test_a_storage_that_refuses_is_said(
-    run: Run, film: MediaAsset, clock: Any, monkeypatch: pytest.MonkeyPatch
+    run: Run, video: MediaAsset, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     def refuse(name: str) -> bool:
         return False
@@ -101,5 +101,5 @@ def test_a_storage_that_refuses_is_said(
     monkeypatch.setattr(files, "delete_file", refuse)
     with pytest.raises(CommandError, match="1 files could not be deleted"):
         run("faceprint_retain")
-    film.refresh_from_db()
-    assert (film.state, film.wrapped_key) == (State.ERASED, None)
+    video.refresh_from_db()
+    assert (video.state, video.wrapped_key) == (State.ERASED, None)

@@ -56,7 +56,7 @@ class TestOnce:
 
     def test_does_not_pass_itself_off_as_beat(self, scenario: Any, run: Run) -> None:
         run("faceprint_run", "--once")
-        assert statistics.last_beat("tick") is None
+        assert statistics.last_heartbeat("tick") is None
 
     def test_says_when_something_was_lost_in_this_run(self, scenario: Any, run: Run, clock: Any) -> None:
         session = scenario.start()
@@ -64,7 +64,7 @@ class TestOnce:
         scenario.fault("media", "http", status=503)
         record_return(session)
         assert run("faceprint_run", "--once").status == 0
-        clock.set(scenario.fresh(session).results_latest + timedelta(hours=1))
+        clock.set(scenario.fresh(session).results_give_up_at + timedelta(hours=1))
         done = run("faceprint_run", "--once")
         assert done.status == 3
         assert scenario.fresh(session).archive_state in ("lost", "partial")
@@ -205,32 +205,32 @@ class TestForever:
         self, scenario: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         failures = iter([OperationalError("server closed the connection"), None])
-        really_beat = statistics.beat
+        really_beat = statistics.record_heartbeat
         beaten = threading.Event()
 
-        def beat(name: str) -> None:
+        def record_heartbeat(name: str) -> None:
             failure = next(failures, None)
             if failure is not None:
                 raise failure
             really_beat(name)
             beaten.set()
 
-        monkeypatch.setattr(statistics, "beat", beat)
+        monkeypatch.setattr(statistics, "record_heartbeat", record_heartbeat)
         until(beaten.is_set)
-        assert statistics.last_beat("tick") == now()
+        assert statistics.last_heartbeat("tick") == now()
 
     def test_alerts_and_retention_keep_their_periods(
         self, scenario: Any, until: Callable[..., str], monkeypatch: pytest.MonkeyPatch
     ) -> None:
         ticks: list[str] = []
         runs: list[str] = []
-        really_beat = statistics.beat
+        really_beat = statistics.record_heartbeat
 
-        def beat(name: str) -> None:
+        def record_heartbeat(name: str) -> None:
             ticks.append(name)
             really_beat(name)
 
-        monkeypatch.setattr(statistics, "beat", beat)
+        monkeypatch.setattr(statistics, "record_heartbeat", record_heartbeat)
         monkeypatch.setattr(faceprint_run, "evaluate", lambda: runs.append("alerts"))
         monkeypatch.setattr(retention, "retain", lambda: runs.append("retain"))
         until(lambda: ticks.count("tick") >= 4)

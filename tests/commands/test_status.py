@@ -98,7 +98,7 @@ def test_counts(run: Run, plan: Plan) -> None:
     make_asset(passed, Kind.VIDEO)
     waiting = make_session(plan=plan, wake_at=now())
     make_session(plan=plan, environment="live")
-    statistics.beat("tick")
+    statistics.record_heartbeat("tick")
     report = run("faceprint_status", "--json").json
     assert report["sessions"] == {"passed": 1, "pending": 1}
     assert report["files"] == {"stored": 1, "wanted": 1}
@@ -110,7 +110,7 @@ def test_counts(run: Run, plan: Plan) -> None:
 
 def test_for_people(run: Run, plan: Plan) -> None:
     make_passed_session(plan=plan)
-    statistics.beat("tick")
+    statistics.record_heartbeat("tick")
     done = run("faceprint_status")
     assert done.status == 0
     assert "Verification sessions: passed 1" in done.out
@@ -137,7 +137,7 @@ def test_evidence_near_its_deadline(run: Run, plan: Plan, clock: Any) -> None:
 def test_a_loss_until_it_is_acknowledged(run: Run, plan: Plan, clock: Any) -> None:
     session = make_passed_session(plan=plan)
     make_asset(session, Kind.VIDEO, state=MediaAsset.State.LOST)
-    clock.set(session.media_latest)
+    clock.set(session.media_give_up_at)
     done = run("faceprint_status", "--json")
     assert (done.status, done.json["lost"], done.json["lost_unacknowledged"]) == (2, 1, 1)
     evaluate()

@@ -33,7 +33,7 @@ def path(tmp_path: Path, settings: Any) -> Path:
     factories.make_stored_asset(session, "face")
     path = tmp_path / "bundle.zip"
     with path.open("wb") as out:
-        write_bundle(session, out, in_clear=False, language="en", made_by="root")
+        write_bundle(session, out, unmasked=False, language="en", made_by="root")
     return path
 
 

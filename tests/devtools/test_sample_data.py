@@ -53,7 +53,10 @@ def contents() -> list[dict[str, Any]]:
             "person": (row.known_name, row.known_number, row.certificate_type),
             "files": [(file.public_id, file.kind, file.state, file.sha256) for file in row.assets.all()],
         }
-        for row in sample_data.made().select_related("plan").prefetch_related("assets").order_by("reference")
+        for row in sample_data.sample_records()
+        .select_related("plan")
+        .prefetch_related("assets")
+        .order_by("reference")
     ]
 
 
@@ -67,7 +70,7 @@ def many(clock: Any) -> None:
 
 @pytest.mark.usefixtures("many")
 def test_all_kinds_of_records_are_there_in_likely_shares() -> None:
-    rows = sample_data.made()
+    rows = sample_data.sample_records()
     assert rows.count() == VerificationSession.objects.count() == 1_500
     assert set(rows.values_list("environment", flat=True)) == {"sandbox"}
     verdicts = Counter(rows.values_list("verdict", flat=True))
@@ -83,14 +86,14 @@ def test_all_kinds_of_records_are_there_in_likely_shares() -> None:
     assert set(MediaAsset.objects.values_list("kind", flat=True)) == set(MediaAsset.Kind) - {"thumbnail"}
     assert len(set(rows.values_list("error_code", flat=True))) > 12
     assert set(rows.values_list("error_class", flat=True)) >= {"", "verification_failed", "retry", "gone"}
-    assert set(rows.values_list("is_demote", flat=True)) == {True, False, None}
+    assert set(rows.values_list("is_demoted", flat=True)) == {True, False, None}
     assert set(rows.values_list("certificate_type", flat=True)) == {0, 1, 2, 3, None}
     assert VerificationAttempt.objects.filter(order__gt=1).exists()
 
 
 @pytest.mark.usefixtures("many")
 def test_records_spread_over_the_years_and_over_the_day() -> None:
-    rows = sample_data.made()
+    rows = sample_data.sample_records()
     moment = now()
     assert not rows.filter(created_at__gt=moment).exists()
     assert not rows.filter(created_at__lt=moment - timedelta(days=731)).exists()
@@ -111,7 +114,7 @@ def test_records_spread_over_the_years_and_over_the_day() -> None:
 def test_a_few_of_the_last_day_are_still_to_be_worked_on() -> None:
     sample_data.fill(2_000, years=2 / 365, files="all")
     moment = now()
-    day = sample_data.made().filter(created_at__gte=moment - timedelta(days=1))
+    day = sample_data.sample_records().filter(created_at__gte=moment - timedelta(days=1))
     open_states = ("waiting", "collecting")
     waiting = day.filter(archive_state__in=open_states)
     assert 0.01 <= waiting.count() / day.count() <= 0.05
@@ -119,14 +122,19 @@ def test_a_few_of_the_last_day_are_still_to_be_worked_on() -> None:
     started = waiting.exclude(token_answered_at=None)
     assert started.exists()
     assert not started.filter(next_deadline=None).exists()
-    assert not sample_data.made().exclude(archive_state__in=open_states).exclude(next_deadline=None).exists()
+    assert (
+        not sample_data.sample_records()
+        .exclude(archive_state__in=open_states)
+        .exclude(next_deadline=None)
+        .exists()
+    )
     wanted = MediaAsset.objects.wanted()
     assert wanted.exists()
     assert set(wanted.values_list("session__archive_state", flat=True)) == {"collecting"}
     assert not wanted.filter(deadline__lt=moment).exists()
     assert UpstreamCall.objects.filter(session__in=day).exists()
     # No worker asks the sandbox about what it does not know.
-    assert not sample_data.made().outstanding().exists()
+    assert not sample_data.sample_records().outstanding().exists()
     assert queue.promote(moment + timedelta(days=9)) == 0
     assert queue.claim(moment, limit=8) == []
 
@@ -134,7 +142,7 @@ def test_a_few_of_the_last_day_are_still_to_be_worked_on() -> None:
 @pytest.mark.usefixtures("many")
 def test_times_of_a_record_are_in_order_and_none_is_to_come() -> None:
     moment = now()
-    for row in sample_data.made().exclude(verified_at=None):
+    for row in sample_data.sample_records().exclude(verified_at=None):
         times = [
             *(row.created_at, row.token_requested_at, row.token_answered_at, row.returned_at),
             *(row.decided_at, row.archived_at),
@@ -165,7 +173,7 @@ def test_every_column_holds_what_its_field_allows(model: type[Model]) -> None:
 
 @pytest.mark.usefixtures("many")
 def test_people_are_found_by_name_and_number_and_some_come_again() -> None:
-    rows = sample_data.made().exclude(number_index="")
+    rows = sample_data.sample_records().exclude(number_index="")
     assert rows.exists()
     for row in rows.order_by("pk")[:50]:
         assert row.known_name
@@ -189,7 +197,7 @@ def test_files_have_keys_and_the_newest_records_a_thumbnail() -> None:
         assert len(asset.sha256) == 64
         assert asset.stored_name.startswith(sample_data.PREFIX)
     pictured = stored.exclude(thumbnail=None)
-    newest = sample_data.made().order_by("-pk")[:40]
+    newest = sample_data.sample_records().order_by("-pk")[:40]
     assert set(pictured.values_list("session", flat=True)) <= {row.pk for row in newest}
     assert pictured.count() > 20
     for asset in pictured:
@@ -199,7 +207,7 @@ def test_files_have_keys_and_the_newest_records_a_thumbnail() -> None:
 
 @pytest.mark.usefixtures("many")
 def test_of_erased_records_nothing_personal_is_left() -> None:
-    erased = sample_data.made().exclude(erased_at=None)
+    erased = sample_data.sample_records().exclude(erased_at=None)
     assert erased.exists()
     for row in erased:
         assert (row.known_name, row.known_number, row.verify_token, row.ocr) == (None, None, None, None)
@@ -210,10 +218,12 @@ def test_of_erased_records_nothing_personal_is_left() -> None:
 
 @pytest.mark.usefixtures("many")
 def test_where_liveness_alone_is_checked_nobody_is_named() -> None:
-    rows = sample_data.made().filter(plan__match_source=Plan.MatchSource.LIVENESS_ONLY)
+    rows = sample_data.sample_records().filter(plan__match_source=Plan.MatchSource.LIVENESS_ONLY)
     assert rows.exists()
     assert not rows.exclude(score=None, number_index="", identity_number__isnull=True).exists()
-    colourful = sample_data.made().filter(plan__liveness=Plan.Liveness.COLORFUL, verdict=Verdict.PASSED)
+    colourful = sample_data.sample_records().filter(
+        plan__liveness=Plan.Liveness.COLORFUL, verdict=Verdict.PASSED
+    )
     assert set(colourful.values_list("liveness_score", flat=True)) == {0.0}
 
 
@@ -238,7 +248,7 @@ def test_a_further_run_goes_on_with_the_same_plans() -> None:
     assert Plan.objects.count() == 5
     assert not Plan.objects.active().exists()
     # Nor does a removal that was stopped make two of one number.
-    sample_data.remove(batch=10, stop=lambda: sample_data.made().count() < 45)
+    sample_data.remove(batch=10, stop=lambda: sample_data.sample_records().count() < 45)
     sample_data.fill(20)
     assert [int(row["reference"][-8:]) for row in contents()] == list(range(11, 71))
 
@@ -258,7 +268,7 @@ def test_it_stops_between_two_batches() -> None:
         100, batch=20, progress=lambda done: seen.append(done.sessions), stop=lambda: len(seen) == 2
     )
     assert seen == [20, 40]
-    assert sample_data.made().count() == 40
+    assert sample_data.sample_records().count() == 40
 
 
 def test_removing_takes_all_of_it_and_nothing_else() -> None:
@@ -284,7 +294,7 @@ def test_files_that_were_archived_after_all_are_deleted() -> None:
     from django_faceprint.evidence.files import storage
 
     sample_data.fill(5, files="none")
-    asset = factories.make_stored_asset(sample_data.made()[0], "match_image")
+    asset = factories.make_stored_asset(sample_data.sample_records()[0], "match_image")
     assert storage().exists(asset.stored_name)
     sample_data.remove()
     assert not storage().exists(asset.stored_name)

@@ -6,7 +6,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from django_faceprint.engine.concurrency import FIRST, WINDOW, Parallelism
+from django_faceprint.engine.concurrency import FIRST, WINDOW, AdaptiveConcurrency
 
 
 @dataclass
@@ -16,10 +16,10 @@ class Process:
     most: int
     seconds: float = 0.0
     used: float = 0.0
-    parallelism: Parallelism = field(init=False)
+    concurrency_control: AdaptiveConcurrency = field(init=False)
 
     def __post_init__(self) -> None:
-        self.parallelism = Parallelism(self.most, lambda: self.seconds, lambda: self.used)
+        self.concurrency_control = AdaptiveConcurrency(self.most, lambda: self.seconds, lambda: self.used)
 
     def run(self, load: float, *, windows: int = 1, is_full: bool = True) -> list[int]:
         """Go on for *windows* at *load* cores; the widths after each."""
@@ -27,14 +27,14 @@ class Process:
         for _ in range(windows):
             self.seconds += WINDOW * 1.01
             self.used += WINDOW * 1.01 * load
-            self.parallelism.adjust(is_full=is_full)
-            widths.append(self.parallelism.width)
+            self.concurrency_control.adapt(is_full=is_full)
+            widths.append(self.concurrency_control.width)
         return widths
 
 
 @pytest.mark.parametrize(("most", "first"), [(1, 1), (3, 3), (4, 4), (64, FIRST)])
 def test_it_begins_with_a_few(most: int, first: int) -> None:
-    assert Process(most).parallelism.width == first
+    assert Process(most).concurrency_control.width == first
 
 
 def test_waiting_makes_room_for_more_up_to_the_most() -> None:
@@ -58,11 +58,11 @@ def test_a_moment_is_too_short_to_judge_by() -> None:
     process = Process(8)
     for _ in range(9):
         process.seconds += WINDOW / 10
-        process.parallelism.adjust(is_full=True)
-    assert process.parallelism.width == 4
+        process.concurrency_control.adapt(is_full=True)
+    assert process.concurrency_control.width == 4
     process.seconds += WINDOW / 5
-    process.parallelism.adjust(is_full=True)
-    assert process.parallelism.width == 8
+    process.concurrency_control.adapt(is_full=True)
+    assert process.concurrency_control.width == 8
 
 
 def test_it_follows_an_upstream_that_turns_slow_and_quick_again() -> None:

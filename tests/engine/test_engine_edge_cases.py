@@ -45,7 +45,7 @@ def heard(signal: Signal, receive: Callable[[VerificationSession], None]) -> Ite
         signal.disconnect(dispatch_uid="mishaps")
 
 
-class TellingStorage(FileSystemStorage):
+class NotifyingStorage(FileSystemStorage):
     """A storage that tells of every file that was written."""
 
     tell: ClassVar[Callable[[], object]] = lambda: None
@@ -59,12 +59,12 @@ class TellingStorage(FileSystemStorage):
 @contextmanager
 def storing(settings: Any, folder: Path, tell: Callable[[], object]) -> Iterator[None]:
     """Call *tell* after every file that is written inside the block."""
-    TellingStorage.tell = staticmethod(tell)
-    store_in(settings, folder, TellingStorage)
+    NotifyingStorage.tell = staticmethod(tell)
+    store_in(settings, folder, NotifyingStorage)
     try:
         yield
     finally:
-        TellingStorage.tell = staticmethod(lambda: None)
+        NotifyingStorage.tell = staticmethod(lambda: None)
 
 
 def later(
@@ -210,7 +210,7 @@ def test_what_baidu_never_named_is_a_loss_like_any_other(
     scenario.fault("result_media_query", "http_500", match={"verify_token": failed.verify_token})
     scenario.back(passed)
     scenario.back(failed)
-    clock.set(passed.results_latest - timedelta(minutes=1))
+    clock.set(passed.results_give_up_at - timedelta(minutes=1))
     scenario.work()
     assert scenario.fresh(passed).has_outstanding_work
     clock.advance(minutes=20)
@@ -272,11 +272,11 @@ def test_a_loss_says_why_although_no_download_was_begun(scenario: Scenario, cloc
     passed, failed = scenario.start("25001"), scenario.start("25001")
     scenario.finish(passed)
     scenario.finish(failed, "fail", code="223120")
-    # The failed session's film is named once, and cannot be had.
+    # The failed session's video is named once, and cannot be had.
     scenario.fault("media", "http_500")
     scenario.back(failed)
     scenario.fault("result_media_query", "gateway", code=18, match={"verify_token": failed.verify_token})
-    clock.set(failed.media_latest)
+    clock.set(failed.media_give_up_at)
     scenario.work()
     passed, failed = scenario.fresh(passed), scenario.fresh(failed)
     assert passed.assets.get(kind="process_video").state == State.LOST
@@ -298,7 +298,7 @@ def test_a_loss_says_what_baidu_said_instead_of_naming_the_file(
     scenario.finish(session)
     scenario.fault("result_media_query", **fault)
     session = scenario.back(session)
-    clock.set(session.media_latest)
+    clock.set(session.media_give_up_at)
     scenario.work()
     assert set(session.assets.filter(state=State.LOST).values_list("error", flat=True)) == {why}
 
@@ -308,7 +308,7 @@ def test_nothing_is_waited_for_when_the_verdict_was_never_learnt(scenario: Scena
     session = scenario.start("25004")
     session.assets.filter(kind="match_image").update(state=State.WANTED, stored_name="", wrapped_key=None)
     scenario.control("POST", "reset")
-    clock.set(session.results_latest)
+    clock.set(session.results_give_up_at)
     scenario.work()
     session = scenario.fresh(session)
     assert (session.verdict, session.has_outstanding_work) == ("unknown", False)
@@ -325,8 +325,8 @@ def test_collecting_anew_does_not_take_a_sessions_place(scenario: Scenario, cloc
     urgent = session.next_deadline
     assert urgent == session.verified_at + timedelta(hours=2)
     clock.advance(minutes=1)
-    assert refresh.collect_anew(session)
-    assert scenario.fresh(session).ready_deadline == urgent
+    assert refresh.recollect(session)
+    assert scenario.fresh(session).priority_at == urgent
 
 
 # --- once and not twice -------------------------------------------------------------------------
@@ -370,7 +370,7 @@ def test_a_picture_that_two_answers_bring_is_stored_once(
 def test_what_may_be_recorded_of_a_failure_is_ordered_by_the_life_of_recordings(
     scenario: Scenario, clock: Any
 ) -> None:
-    """The person failed, and upstream has not told yet whether there is a film: it may be gone in a day."""
+    """The person failed, and upstream has not told yet whether there is a video: it may be gone in a day."""
     scenario.fault("result_media_query", "http_500", count=1)
     session = scenario.start("25001")
     scenario.finish(session, "fail", code="223120")
@@ -386,7 +386,7 @@ def test_a_session_that_is_poked_while_it_ends_is_archived_once(
     scenario.finish(session)
     with (
         heard(signals.session_archived, lambda session: archived.append(session.pk)),
-        storing(settings, tmp_path, lambda: refresh.make_due(session)),
+        storing(settings, tmp_path, lambda: queue.request_recheck(session.pk)),
     ):
         first = scenario.back(session)
     assert first.poll_count > 1
@@ -401,7 +401,7 @@ def test_collecting_anew_does_not_announce_the_archive_again(scenario: Scenario,
     with heard(signals.session_archived, lambda session: archived.append(session.pk)):
         session = scenario.back(session)
         clock.advance(minutes=5)
-        assert refresh.collect_anew(session)
+        assert refresh.recollect(session)
         scenario.work()
     assert archived == [session.pk]
     assert scenario.fresh(session).archived_at == session.archived_at
@@ -412,7 +412,7 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(scenario: Scenari
     with pytest.raises(Unreachable):
         scenario.start("25001")
     session = VerificationSession.objects.select_related("plan").get()
-    refresh.make_due(session)
+    queue.request_recheck(session.pk)
     (lease,) = queue.claim(clock())
     sessions.continue_session(session)
     with pytest.raises(leases.LeaseLost):
@@ -485,7 +485,7 @@ def test_one_file_that_trips_a_mistake_does_not_keep_the_others(
     def facts(self: Any) -> Any:
         raise ZeroDivisionError("never seen before")
 
-    monkeypatch.setattr(files._FilmCheck, "facts", facts)
+    monkeypatch.setattr(files._VideoCheck, "facts", facts)
     session = scenario.start("25001")
     scenario.finish(session)
     session = scenario.back(session)
@@ -508,7 +508,7 @@ def test_a_session_whose_application_was_removed_comes_to_an_end(
     scenario.work()
     assert scenario.fresh(undecided).error_class == "configuration"
     assert not passed.assets.filter(state=State.LOST).exists()
-    clock.set(undecided.results_latest)
+    clock.set(undecided.results_give_up_at)
     scenario.work()
     undecided, passed = scenario.fresh(undecided), scenario.fresh(passed)
     assert undecided.verdict == "unknown"

@@ -33,7 +33,7 @@ Lie = Callable[[Response], Response]
 MB = 1024 * 1024
 RESULTS = ["result_detail", "result_getall", "result_simple", "result_media_query", "result_stat"]
 #: More memory than this is not used for any answer: the largest honest one, its pieces and its text.
-MOST_MEMORY = 120 * MB
+MAX_MEMORY = 120 * MB
 
 
 class Liar(Sandbox):
@@ -246,7 +246,7 @@ def test_a_hundred_megabytes_of_json_are_not_read(
     memory = peak_memory(lambda: victims.look(clock))
     session = scenario.fresh(victims.sessions["flood"])
     assert flood.taken < 48 * MB
-    assert memory < MOST_MEMORY
+    assert memory < MAX_MEMORY
     assert (session.verdict, session.error_class) == ("pending", "retry")
     assert "too large" in session.error_message
     assert session.answers.count() == 0
@@ -267,7 +267,7 @@ def test_a_bomb_of_json_is_not_unpacked(
     victims = Victims(scenario, "25001", {"bomb": says(bomb, Content_Encoding="gzip")}, endpoint)
     memory = peak_memory(lambda: victims.look(clock))
     session = scenario.fresh(victims.sessions["bomb"])
-    assert memory < MOST_MEMORY
+    assert memory < MAX_MEMORY
     assert session.error_class == "retry"
     assert "too large" in session.error_message
     for neighbour in victims.neighbours():
@@ -452,9 +452,9 @@ def test_a_bomb_of_a_picture_is_not_decoded(scenario: Scenario, clock: Any, bomb
 @pytest.mark.parametrize(
     ("endpoint", "beginning", "most"),
     [
-        # A picture is given up beyond 20 MB, what is no film at its first bytes.
+        # A picture is given up beyond 20 MB, what is no video at its first bytes.
         ("simple_image", image_bytes()[:200], 32 * MB),
-        ("media", b"no film, nor picture", 32 * MB),
+        ("media", b"no video, nor picture", 32 * MB),
     ],
 )
 def test_a_flood_of_a_file_is_not_read(
@@ -466,7 +466,7 @@ def test_a_flood_of_a_file_is_not_read(
     (session,) = (scenario.fresh(session) for session in victims.sessions.values())
     assert session.archive_state == "collecting"
     assert flood.taken < most * session.assets.filter(error__startswith="unsafe_media").count()
-    assert memory < MOST_MEMORY
+    assert memory < MAX_MEMORY
     for neighbour in victims.neighbours():
         assert_archived(neighbour)
 
@@ -500,13 +500,13 @@ def test_who_is_lied_to_is_due_until_the_latest_deadline_and_then_says_why(
     for _ in range(8):
         (session,) = victims.look(clock, 16).values()
     assert session.has_outstanding_work == (lost is not None)
-    latest = session.media_latest if lost == "process_video" else session.results_latest
-    clock.set(latest - timedelta(minutes=1))
+    give_up_at = session.media_give_up_at if lost == "process_video" else session.results_give_up_at
+    clock.set(give_up_at - timedelta(minutes=1))
     victims.look(clock, 0)
     assert not session.assets.filter(state=State.LOST).exists()
-    clock.set(latest)
+    clock.set(give_up_at)
     victims.look(clock, 16)
-    clock.set(session.results_latest)
+    clock.set(session.results_give_up_at)
     (session,) = victims.look(clock, 16).values()
     assert not session.has_outstanding_work
     if lost is None:
@@ -524,7 +524,7 @@ def test_a_verdict_that_is_never_readable_ends_as_unknown_and_says_why(
 ) -> None:
     victims = Victims(scenario, "25001", {"victim": BODIES["deep arrays"]}, "result_detail")
     (session,) = victims.look(clock).values()
-    clock.set(session.results_latest - timedelta(minutes=1))
+    clock.set(session.results_give_up_at - timedelta(minutes=1))
     (session,) = victims.look(clock, 0).values()
     assert (session.verdict, session.has_outstanding_work) == ("pending", True)
     (session,) = victims.look(clock, 20).values()

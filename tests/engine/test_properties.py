@@ -49,9 +49,9 @@ from django_faceprint.models import (
     AccessToken,
     MediaAsset,
     Plan,
+    RateLimitBucket,
     UploadIntent,
     UpstreamAnswer,
-    UpstreamBudget,
     UpstreamCall,
     VerificationSession,
 )
@@ -75,8 +75,8 @@ EXAMPLES = int(os.environ.get("FACEPRINT_PROPERTY_EXAMPLES", "0"))
 SKEW = timedelta(seconds=5)
 #: Long enough for every pause and backoff to end, and for every lease of a dead worker.
 CALM = [timedelta(minutes=minutes) for minutes in (0, 1, 8, 8, 8, 8, 8, 9)]
-MOST_SESSIONS = 3
-MOST_OUTAGES = 2
+MAX_SESSIONS = 3
+MAX_OUTAGES = 2
 
 PLAN_IDS = ("25001", "25002", "25003", "25004", "25005", "25006", "25007")
 
@@ -260,7 +260,7 @@ class Scenario(RuleBasedStateMachine):
         true_clock.set(START)
         polling._jitter.seed(1)
         self.baidu.reset()
-        for model in (VerificationSession, UploadIntent, UpstreamCall, UpstreamBudget, AccessToken):
+        for model in (VerificationSession, UploadIntent, UpstreamCall, RateLimitBucket, AccessToken):
             model.objects.all().delete()
         restart_process()
         shutil.rmtree(self.folder, ignore_errors=True)
@@ -310,7 +310,7 @@ class Scenario(RuleBasedStateMachine):
         people=st.lists(
             st.tuples(st.sampled_from(PLAN_IDS), st.sampled_from(["pass", "pass", "pass", "fail", "giveup"])),
             min_size=1,
-            max_size=MOST_SESSIONS - 1,
+            max_size=MAX_SESSIONS - 1,
         ),
         faults=st.lists(FAULTS, max_size=2),
     )
@@ -328,7 +328,7 @@ class Scenario(RuleBasedStateMachine):
         for fault in faults:
             self.baidu_is_unwell(fault, count=1, skip=0)
 
-    @precondition(lambda self: len(self.requests) < MOST_SESSIONS)
+    @precondition(lambda self: len(self.requests) < MAX_SESSIONS)
     @rule(plan_id=st.sampled_from(PLAN_IDS))
     def a_host_starts_a_session(self, plan_id: str) -> None:
         plan = self.plans[plan_id]
@@ -342,12 +342,12 @@ class Scenario(RuleBasedStateMachine):
         self._start(request)
 
     @precondition(lambda self: self.requests)
-    @rule(number=st.integers(0, MOST_SESSIONS - 1))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1))
     def a_host_starts_the_same_again(self, number: int) -> None:
         self._start(self.requests[number % len(self.requests)])
 
     @precondition(lambda self: self.requests)
-    @rule(number=st.integers(0, MOST_SESSIONS - 1), at=st.integers(0, 30))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1), at=st.integers(0, 30))
     def a_web_process_dies_while_it_starts_a_session(self, number: int, at: int) -> None:
         self._die(lambda: self._start(self.requests[number % len(self.requests)]), at)
 
@@ -358,7 +358,7 @@ class Scenario(RuleBasedStateMachine):
 
     @precondition(lambda self: self.requests)
     @rule(
-        number=st.integers(0, MOST_SESSIONS - 1),
+        number=st.integers(0, MAX_SESSIONS - 1),
         outcome=st.sampled_from(["pass", "pass", "pass", "fail", "giveup"]),
         code=st.sampled_from(["223120", "223114", "222351", "low_score"]),
         demote=st.booleans(),
@@ -380,7 +380,7 @@ class Scenario(RuleBasedStateMachine):
         with suppress(PageRefused):
             self.baidu.finish(session.verify_token, outcome, code, demote=demote)
 
-    @rule(number=st.integers(0, MOST_SESSIONS - 1))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1))
     def a_browser_comes_back(self, number: int) -> None:
         self._come_back(number)
 
@@ -393,13 +393,13 @@ class Scenario(RuleBasedStateMachine):
     def a_worker_works(self, pace: float, limit: int | None) -> None:
         self._work(pace, limit=limit)
 
-    @rule(number=st.integers(0, MOST_SESSIONS - 1))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1))
     def a_message_is_delivered_twice(self, number: int) -> None:
         session = self._session(number)
         for _ in range(2):
             self._work(hint=session.pk if session else 4711)
 
-    @rule(number=st.integers(0, MOST_SESSIONS - 1), pace=st.sampled_from([0.0, 0.3]), at=st.integers(0, 80))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1), pace=st.sampled_from([0.0, 0.3]), at=st.integers(0, 80))
     def a_worker_dies(self, number: int, pace: float, at: int) -> None:
         self._come_back(number)
         self._die(lambda: self._work(pace), at)
@@ -407,7 +407,7 @@ class Scenario(RuleBasedStateMachine):
     @rule(
         pace=st.sampled_from([0.0, 0.3]),
         at=st.integers(0, 9),
-        number=st.integers(0, MOST_SESSIONS - 1),
+        number=st.integers(0, MAX_SESSIONS - 1),
         happens=st.lists(
             st.sampled_from(
                 [
@@ -431,7 +431,7 @@ class Scenario(RuleBasedStateMachine):
     ) -> None:
         deeds: dict[str, Callable[[], object]] = {
             "another worker": self._work,
-            "lease over": lambda: (true_clock.advance(lease.LEASE + SKEW), self._work()),
+            "lease over": lambda: (true_clock.advance(lease.MAX_LEASE + SKEW), self._work()),
             "erase": lambda: self._erase(number),
             "return": lambda: self._come_back(number),
             "anew": lambda: self._collect_anew(number),
@@ -484,7 +484,7 @@ class Scenario(RuleBasedStateMachine):
     def time_goes_by(self, seconds: int) -> None:
         true_clock.advance(seconds=seconds)
 
-    @precondition(lambda self: self.outages < MOST_OUTAGES)
+    @precondition(lambda self: self.outages < MAX_OUTAGES)
     @rule(hours=st.sampled_from([2, 3, 12, 24]))
     def nobody_works_for_long(self, hours: int) -> None:
         self.outages += 1
@@ -497,7 +497,7 @@ class Scenario(RuleBasedStateMachine):
         else:
             self._die(retention.retain, at)
 
-    @rule(number=st.integers(0, MOST_SESSIONS - 1))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1))
     def a_session_is_erased(self, number: int) -> None:
         self._erase(number)
 
@@ -512,13 +512,13 @@ class Scenario(RuleBasedStateMachine):
         session.refresh_from_db()
         self._memory(session).erased |= session.verdict != Verdict.PENDING
 
-    @rule(number=st.integers(0, MOST_SESSIONS - 1))
+    @rule(number=st.integers(0, MAX_SESSIONS - 1))
     def an_operator_asks_for_everything_again(self, number: int) -> None:
         self._collect_anew(number)
 
     def _collect_anew(self, number: int) -> None:
         session = self._session(number)
-        if session is not None and refresh.collect_anew(session):
+        if session is not None and refresh.recollect(session):
             memory = self._memory(session)
             memory.archive_state = ArchiveState.COLLECTING
             memory.states = {pk: state for pk, state in memory.states.items() if state != State.LOST}
@@ -634,7 +634,7 @@ class Scenario(RuleBasedStateMachine):
         assert not twice, f"12: announced twice: {twice}"
 
     def _check_schedule(self, session: VerificationSession, memory: Memory) -> None:
-        assert session.wake_at is None or session.ready_deadline is None, "2: asleep or ready, never both"
+        assert session.wake_at is None or session.priority_at is None, "2: asleep or ready, never both"
         open_ = session.verdict == Verdict.PENDING or session.archive_state == ArchiveState.COLLECTING
         assert session.has_outstanding_work == (open_ and not memory.erased), (
             "2: due exactly while there is work"
@@ -647,11 +647,11 @@ class Scenario(RuleBasedStateMachine):
         if not session.has_outstanding_work or session.token_answered_at is None:
             return
         assert known, "3: unfinished work has a deadline"
-        if session.ready_deadline is not None:
-            behind = session.results_latest + queue.BEHIND
-            media = (session.media_deadline, session.media_latest)
-            doubtful = media[0] <= session.ready_deadline - queue.MEDIA_LIFE + queue.REACH < media[1]
-            assert session.ready_deadline in (*known, behind) or doubtful, (
+        if session.priority_at is not None:
+            behind = session.results_give_up_at + queue.OVERDUE_PENALTY
+            media = (session.media_deadline, session.media_give_up_at)
+            doubtful = media[0] <= session.priority_at - queue.MEDIA_LIFE + queue.MIN_LEAD_TIME < media[1]
+            assert session.priority_at in (*known, behind) or doubtful, (
                 "3: ready work is ordered by one of its deadlines, or has recordings that may be there yet"
             )
         if session.lease_until is None and session.next_deadline > true_clock():
@@ -679,7 +679,9 @@ class Scenario(RuleBasedStateMachine):
         attempts = entry["attempts"] if entry else []
         closed = entry is None or entry["closed_at"] or true_clock() >= when(entry["page_until"])
         if session.verdict == Verdict.UNKNOWN:
-            assert true_clock() + SKEW >= session.results_latest, "4: unknown only when nothing can be learnt"
+            assert true_clock() + SKEW >= session.results_give_up_at, (
+                "4: unknown only when nothing can be learnt"
+            )
         elif session.verdict == Verdict.PASSED:
             assert attempts[-1]["passed"], "4: passed means that the person passed"
         elif session.verdict == Verdict.FAILED:
@@ -719,8 +721,8 @@ class Scenario(RuleBasedStateMachine):
         assert not twice, f"5: archived twice: {twice}"
 
     def _check_loss(self, session: VerificationSession, asset: MediaAsset, held: dict[Any, Any]) -> None:
-        assert asset.latest is not None, "9: only what expires is lost"
-        assert true_clock() + SKEW >= asset.latest, "9: lost only after the latest deadline"
+        assert asset.give_up_at is not None, "9: only what expires is lost"
+        assert true_clock() + SKEW >= asset.give_up_at, "9: lost only after the latest deadline"
         still = [
             item
             for (kind, _), item in held.items()

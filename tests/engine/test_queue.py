@@ -32,14 +32,14 @@ def test_waking_up_is_bounded_and_soonest_first(clock: Any) -> None:
     assert work_queue.promote(clock()) == 0
     asleep.refresh_from_db()
     assert asleep.wake_at is not None
-    assert asleep.ready_deadline is None
+    assert asleep.priority_at is None
 
 
 def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
-    session = make_session(ready_deadline=clock(), next_deadline=clock())
+    session = make_session(priority_at=clock(), next_deadline=clock())
     (lease,) = work_queue.claim(clock())
     assert work_queue.claim(clock()) == []
-    clock.advance(leases.LEASE - timedelta(seconds=1))
+    clock.advance(leases.MAX_LEASE - timedelta(seconds=1))
     assert work_queue.promote(clock()) == 0
     clock.advance(seconds=1)
     assert work_queue.promote(clock()) == 1
@@ -48,61 +48,65 @@ def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
 
 
 def test_a_lease_is_taken_for_a_term(clock: Any) -> None:
-    session = make_session(ready_deadline=clock(), next_deadline=clock())
-    assert len(work_queue.claim(clock(), term=work_queue.TERM)) == 1
+    session = make_session(priority_at=clock(), next_deadline=clock())
+    assert len(work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)) == 1
     session.refresh_from_db()
-    assert session.lease_until == session.wake_at == clock() + work_queue.TERM
+    assert session.lease_until == session.wake_at == clock() + work_queue.LEASE_TTL
     assert work_queue.promote(session.lease_until - timedelta(seconds=1)) == 0
     assert work_queue.promote(session.lease_until) == 1
 
 
 def test_a_renewed_lease_lasts_for_another_term(clock: Any) -> None:
-    sessions = [make_session(ready_deadline=clock(), next_deadline=clock()) for _ in range(3)]
-    leases = work_queue.claim(clock(), limit=2, term=work_queue.TERM)
-    (other,) = work_queue.claim(clock(), term=work_queue.TERM)
-    clock.advance(work_queue.TERM - timedelta(seconds=1))
-    work_queue.renew(leases, clock(), work_queue.TERM)
+    sessions = [make_session(priority_at=clock(), next_deadline=clock()) for _ in range(3)]
+    leases = work_queue.claim(clock(), limit=2, ttl=work_queue.LEASE_TTL)
+    (other,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
+    clock.advance(work_queue.LEASE_TTL - timedelta(seconds=1))
+    work_queue.renew(leases, clock(), work_queue.LEASE_TTL)
     clock.advance(seconds=1)
     assert work_queue.promote(clock()) == 1
     assert [lease.session_pk for lease in work_queue.claim(clock(), limit=3)] == [other.session_pk]
     for session in sessions:
         session.refresh_from_db()
         if session.pk != other.session_pk:
-            assert session.lease_until == session.wake_at == clock() + work_queue.TERM - timedelta(seconds=1)
+            assert (
+                session.lease_until
+                == session.wake_at
+                == clock() + work_queue.LEASE_TTL - timedelta(seconds=1)
+            )
     for lease in leases:
         lease.update(poll_count=1)
 
 
 def test_no_lease_is_renewed_for_ever(clock: Any) -> None:
     """A visit that hangs where nothing can end it must not keep its session for good."""
-    session = make_session(ready_deadline=clock(), next_deadline=clock())
-    (lease,) = work_queue.claim(clock(), term=work_queue.TERM)
+    session = make_session(priority_at=clock(), next_deadline=clock())
+    (lease,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
     claimed_at = clock()
     while work_queue.promote(clock()) == 0:
-        work_queue.renew([lease], clock(), work_queue.TERM)
-        clock.advance(work_queue.RENEWED_AFTER)
-    assert leases.LEASE - work_queue.RENEWED_AFTER <= clock() - claimed_at <= leases.LEASE
+        work_queue.renew([lease], clock(), work_queue.LEASE_TTL)
+        clock.advance(work_queue.RENEW_AFTER)
+    assert leases.MAX_LEASE - work_queue.RENEW_AFTER <= clock() - claimed_at <= leases.MAX_LEASE
     session.refresh_from_db()
-    assert session.ready_deadline is not None
+    assert session.priority_at is not None
 
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_lost_lease_is_not_won_back(clock: Any, taken: bool) -> None:
-    session = make_session(ready_deadline=clock(), next_deadline=clock())
-    (lease,) = work_queue.claim(clock(), term=work_queue.TERM)
-    clock.advance(work_queue.TERM)
+    session = make_session(priority_at=clock(), next_deadline=clock())
+    (lease,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
+    clock.advance(work_queue.LEASE_TTL)
     assert work_queue.promote(clock()) == 1
     if taken:
-        (second,) = work_queue.claim(clock(), term=timedelta(seconds=1))
+        (second,) = work_queue.claim(clock(), ttl=timedelta(seconds=1))
         assert second.epoch == lease.epoch + 1
     before = VerificationSession.objects.filter(pk=session.pk).values()[0]
-    work_queue.renew([lease], clock(), work_queue.TERM)
+    work_queue.renew([lease], clock(), work_queue.LEASE_TTL)
     assert VerificationSession.objects.filter(pk=session.pk).values()[0] == before
 
 
 def test_many_workers_never_share_a_session(clock: Any) -> None:
     for number in range(24):
-        make_session(ready_deadline=clock() + timedelta(minutes=number))
+        make_session(priority_at=clock() + timedelta(minutes=number))
     claimed: list[int] = []
     guard = threading.Lock()
     together = threading.Barrier(4)
@@ -157,13 +161,13 @@ def test_a_deadline_that_goes_by_in_the_queue_loses_its_place(clock: Any) -> Non
 
 def test_it_does_so_when_there_is_hardly_time_for_a_visit(clock: Any) -> None:
     first, second = queue(clock, 1, 2)
-    clock.advance(timedelta(hours=1) - work_queue.REACH)
+    clock.advance(timedelta(hours=1) - work_queue.MIN_LEAD_TIME)
     assert claim_all(clock) == [second, first]
 
 
 def test_it_keeps_its_place_until_then(clock: Any) -> None:
     first, second = queue(clock, 1, 2)
-    clock.advance(timedelta(hours=1) - work_queue.REACH - timedelta(seconds=1))
+    clock.advance(timedelta(hours=1) - work_queue.MIN_LEAD_TIME - timedelta(seconds=1))
     assert claim_all(clock) == [first, second]
 
 
@@ -174,13 +178,13 @@ def test_recordings_that_may_be_there_yet_go_before_what_has_more_than_a_day(clo
 
     def ready(*, hours: float, **more: Any) -> int:
         deadline = clock() + timedelta(hours=hours)
-        results = {"results_latest": deadline, "next_deadline": deadline}
+        results = {"results_give_up_at": deadline, "next_deadline": deadline}
         return make_session(plan=plan, verify_token=None, wake_at=clock(), **results, **more).pk
 
-    def recorded(safe: float, latest: float) -> dict[str, Any]:
+    def recorded(safe: float, give_up_at: float) -> dict[str, Any]:
         return {
             "media_deadline": clock() + timedelta(hours=safe),
-            "media_latest": clock() + timedelta(hours=latest),
+            "media_give_up_at": clock() + timedelta(hours=give_up_at),
         }
 
     over = ready(hours=46, **recorded(-3, -0.1))
@@ -200,8 +204,8 @@ def doubtful(clock: Any) -> VerificationSession:
         wake_at=clock(),
         next_deadline=clock() + timedelta(hours=48),
         media_deadline=clock() - timedelta(hours=1),
-        media_latest=clock() + timedelta(hours=1),
-        results_latest=clock() + timedelta(hours=50),
+        media_give_up_at=clock() + timedelta(hours=1),
+        results_give_up_at=clock() + timedelta(hours=50),
     )
     assert work_queue.promote(clock()) == 1
     return session
@@ -220,7 +224,7 @@ def test_it_does_when_their_latest_deadline_is_over(clock: Any, doubtful: Verifi
     assert work_queue.is_stale(lease, clock())
     work_queue.give_back([lease])
     doubtful.refresh_from_db()
-    assert doubtful.ready_deadline == doubtful.next_deadline
+    assert doubtful.priority_at == doubtful.next_deadline
     (lease,) = work_queue.claim(clock())
     assert not work_queue.is_stale(lease, clock())
 
@@ -234,7 +238,7 @@ def test_however_many_deadlines_have_gone_by(clock: Any, monkeypatch: pytest.Mon
 
 def test_a_claim_is_stale_when_its_deadline_goes_by(clock: Any) -> None:
     queue(clock, 1)
-    clock.advance(timedelta(hours=1) - work_queue.REACH - timedelta(seconds=10))
+    clock.advance(timedelta(hours=1) - work_queue.MIN_LEAD_TIME - timedelta(seconds=10))
     (lease,) = work_queue.claim(clock())
     clock.advance(seconds=9)
     assert not work_queue.is_stale(lease, clock())
@@ -249,7 +253,7 @@ def test_a_claim_is_stale_when_its_deadline_goes_by(clock: Any) -> None:
 def test_a_claim_is_stale_when_a_visit_would_outlast_it(clock: Any) -> None:
     queue(clock, 9)
     (lease,) = work_queue.claim(clock())
-    clock.advance(leases.LEASE - work_queue.LONGEST_VISIT)
+    clock.advance(leases.MAX_LEASE - work_queue.MAX_VISIT)
     assert not work_queue.is_stale(lease, clock())
     clock.advance(seconds=1)
     assert work_queue.is_stale(lease, clock())
@@ -258,7 +262,7 @@ def test_a_claim_is_stale_when_a_visit_would_outlast_it(clock: Any) -> None:
 def test_every_question_to_the_queue_goes_by_its_index(clock: Any) -> None:
     """Without an order, a database with much due reads the table until it meets a due session."""
     make_session(wake_at=clock())
-    make_session(ready_deadline=clock(), next_deadline=clock())
+    make_session(priority_at=clock(), next_deadline=clock())
     with CaptureQueriesContext(connection) as queries:
         assert work_queue.is_anything_ready()
         assert work_queue.promote(clock()) == 1
@@ -272,8 +276,8 @@ def test_every_question_to_the_queue_goes_by_its_index(clock: Any) -> None:
 
 
 def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
-    urgent = make_session(ready_deadline=clock())
-    named = make_session(ready_deadline=clock() + timedelta(hours=1))
+    urgent = make_session(priority_at=clock())
+    named = make_session(priority_at=clock() + timedelta(hours=1))
     asleep = make_session(wake_at=clock() + timedelta(hours=1))
     assert work_queue.claim(clock(), session_pk=asleep.pk) == []
     (first,) = work_queue.claim(clock(), session_pk=named.pk)
@@ -319,34 +323,34 @@ def test_a_near_deadline_shortens_the_wait(clock: Any) -> None:
 
 
 def test_the_order_in_the_database_is_the_one_in_python(clock: Any) -> None:
-    """What simulations and tools compute with ``aim`` is what workers are given."""
-    near = [timedelta(0), work_queue.REACH, work_queue.REACH + timedelta(seconds=1)]
+    """What simulations and tools compute with ``priority`` is what workers are given."""
+    near = [timedelta(0), work_queue.MIN_LEAD_TIME, work_queue.MIN_LEAD_TIME + timedelta(seconds=1)]
     offsets = [None, timedelta(hours=-1), *near, timedelta(hours=24), timedelta(hours=25)]
     media = [(None, None), (-1, 1), (-2, -1), (1, 2), (None, 1)]
     plan = make_plan()
     results = [None, timedelta(hours=-2), timedelta(hours=40)]
     for number, (*rungs, over) in enumerate(itertools.product(offsets, offsets, offsets, results)):
-        safe, latest = media[number % len(media)]
+        safe, give_up_at = media[number % len(media)]
         moments = {
             **dict(zip(("next_deadline", "later_deadline", "last_deadline"), rungs, strict=True)),
-            "results_latest": over,
+            "results_give_up_at": over,
             "media_deadline": None if safe is None else timedelta(hours=safe),
-            "media_latest": None if latest is None else timedelta(hours=latest),
+            "media_give_up_at": None if give_up_at is None else timedelta(hours=give_up_at),
         }
         columns = {name: None if after is None else clock() + after for name, after in moments.items()}
         make_session(wake_at=clock(), plan=plan, verify_token=None, **columns)
     expected = {
-        row.pk: work_queue.aim(
+        row.pk: work_queue.priority(
             clock(),
             next_deadline=row.next_deadline,
             later_deadline=row.later_deadline,
             last_deadline=row.last_deadline,
             media_deadline=row.media_deadline,
-            media_latest=row.media_latest,
-            results_latest=row.results_latest,
+            media_give_up_at=row.media_give_up_at,
+            results_give_up_at=row.results_give_up_at,
             wake_at=row.wake_at,
         )
         for row in VerificationSession.objects.all()
     }
     assert work_queue.promote(clock(), limit=10_000) == len(expected) == 7**3 * 3
-    assert dict(VerificationSession.objects.values_list("pk", "ready_deadline")) == expected
+    assert dict(VerificationSession.objects.values_list("pk", "priority_at")) == expected

@@ -192,7 +192,7 @@ def test_a_database_that_restarts_costs_nothing(
 
 
 def be_patient_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(commit.patiently.__kwdefaults__, "sleep", lambda seconds: None)
+    monkeypatch.setitem(commit.retry_on_disconnect.__kwdefaults__, "sleep", lambda seconds: None)
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
@@ -229,7 +229,7 @@ def test_a_database_that_restarts_costs_no_visit(
     monkeypatch.setattr(owner, name, strike)
     monkeypatch.setattr(commit, "_is_connected", lambda: False)
     be_patient_without_waiting(monkeypatch)
-    monkeypatch.setattr(clients, "_budget", rate_limit.Budget())
+    monkeypatch.setattr(clients, "_budget", rate_limit.RateLimit())
     monkeypatch.setattr(clients, "_clients", {})
     if where == "name":
         monkeypatch.setattr(runner, "LIKELY_FILES", 1)
@@ -281,7 +281,7 @@ def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
         with pytest.raises(OperationalError):
             together()
     assert UploadIntent.objects.exists(), "what was uploaded can be found and removed"
-    clock.advance(runner.schedule.LEASE)
+    clock.advance(runner.schedule.MAX_LEASE)
     together()
     for session in made:
         assert_archived(scenario.fresh(session))
@@ -379,14 +379,14 @@ def test_sessions_stay_with_a_worker_that_is_slow(
     def wait() -> None:
         with waiting:
             for _ in turns:
-                clock.advance(queue.RENEWED_AFTER)
+                clock.advance(queue.RENEW_AFTER)
                 assert renewed.acquire(timeout=60)
 
     monkeypatch.setattr(queue, "renew", renew)
     linger(wait)
     began = clock()
     together()
-    assert clock() - began > queue.TERM
+    assert clock() - began > queue.LEASE_TTL
     for session in made:
         assert_archived(visited_once(session, scenario))
 
@@ -402,7 +402,7 @@ def test_a_session_stays_with_a_worker_that_visits_one_at_once(
         files.append(1)
         if len(files) < 4:
             # As long as a download may take.
-            clock.advance(runner.schedule.LONGEST_VISIT)
+            clock.advance(runner.schedule.MAX_VISIT)
 
     linger(wait)
     together(monotonic=lambda: float(len(files)), concurrency=1)
@@ -423,7 +423,7 @@ def test_the_sessions_of_a_dead_worker_are_free_when_its_term_is_over(
         together()
     assert VerificationSession.objects.filter(lease_until__isnull=False).exists()
     linger(lambda: None)
-    clock.advance(queue.TERM)
+    clock.advance(queue.LEASE_TTL)
     together()
     for session in made:
         fresh = scenario.fresh(session)
@@ -448,7 +448,7 @@ def test_a_lease_that_could_not_be_renewed_is_tried_again(
     def wait() -> None:
         files.append(1)
         if len(files) <= 2:
-            clock.advance(queue.LONGEST_VISIT if concurrency == 1 else queue.RENEWED_AFTER)
+            clock.advance(queue.MAX_VISIT if concurrency == 1 else queue.RENEW_AFTER)
 
     monkeypatch.setattr(queue, "renew", renew)
     be_patient_without_waiting(monkeypatch)
@@ -474,7 +474,7 @@ def test_a_receiver_that_takes_long_costs_no_visit(scenario: Scenario, clock: An
 
     def take_long(**about: Any) -> None:
         if not released.is_set():
-            clock.advance(queue.TERM)
+            clock.advance(queue.LEASE_TTL)
             released.set()
 
     linger(wait)
@@ -498,7 +498,7 @@ def test_what_others_have_taken_is_not_begun(
 
     def stand_still(**about: Any) -> None:
         if not taken:
-            clock.advance(queue.TERM_OF_ONE_AT_ONCE)
+            clock.advance(queue.SERIAL_LEASE_TTL)
             queue.promote(clock())
             taken.update((lease.session_pk, lease.epoch) for lease in queue.claim(clock(), limit=50))
 
@@ -600,6 +600,6 @@ def test_what_was_finished_is_written_when_a_run_is_broken_off(
     assert done
     for session in done:
         assert_archived(session)
-    clock.advance(runner.schedule.LEASE)
+    clock.advance(runner.schedule.MAX_LEASE)
     together()
     assert {scenario.fresh(session).archive_state for session in made} == {"complete"}

@@ -124,7 +124,7 @@ def test_scores_identity_and_times_are_kept(scenario: Scenario, clock: Any) -> N
     scenario.script(session, score=91.5, liveness_score=0.0, spoofing=0.01)
     scenario.finish(session)
     session = scenario.back(session)
-    assert (session.score, session.liveness_score, session.spoofing) == (91.5, 0.0, 0.01)
+    assert (session.score, session.liveness_score, session.spoofing_score) == (91.5, 0.0, 0.01)
     assert session.threshold == 80.0
     assert session.confirmed == {"name": "张三", "number": NUMBER}
     assert session.ocr["number"] == NUMBER
@@ -138,7 +138,7 @@ def test_collecting_twice_changes_nothing(scenario: Scenario) -> None:
     scenario.finish(session)
     session = scenario.back(session)
     before = (list(session.assets.values()), list(session.attempts.values()), session.answers.count())
-    assert refresh.collect_anew(session)
+    assert refresh.recollect(session)
     scenario.work()
     session = scenario.fresh(session)
     assert (session.verdict, session.archive_state) == ("passed", "complete")
@@ -387,7 +387,7 @@ def test_evidence_is_lost_only_after_the_latest_deadline_and_loudly(
         scenario.finish(session)
         scenario.fault("media", "http_500")
         session = scenario.back(session)
-        clock.set(session.media_latest - timedelta(seconds=1))
+        clock.set(session.media_give_up_at - timedelta(seconds=1))
         scenario.work()
         assert not session.assets.filter(state=State.LOST).exists()
         clock.advance(hours=1)
@@ -411,7 +411,7 @@ def test_a_token_that_is_gone_never_decides_and_ends_as_unknown(scenario: Scenar
     scenario.control("POST", "reset")
     session = scenario.back(session)
     assert (session.verdict, session.error_class) == ("pending", "gone")
-    clock.set(session.results_latest)
+    clock.set(session.results_give_up_at)
     scenario.work()
     session = scenario.fresh(session)
     assert (session.verdict, session.archive_state) == ("unknown", "lost")
@@ -477,7 +477,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(scenario: Scenario, clock: 
     scenario.finish(session)
     sessions.record_return(session)
     (frozen,) = queue.claim(clock())
-    clock.advance(leases.LEASE + timedelta(seconds=1))
+    clock.advance(leases.MAX_LEASE + timedelta(seconds=1))
     scenario.work()
     done = scenario.fresh(session)
     assert done.archive_state == "complete"
@@ -494,12 +494,12 @@ def test_a_poke_during_work_is_not_forgotten(scenario: Scenario, clock: Any) -> 
     session = scenario.start("25001")
     sessions.record_return(session)
     (lease,) = queue.claim(clock())
-    refresh.make_due(session)
+    queue.request_recheck(session.pk)
     assert queue.claim(clock()) == []
     lease.update(**leases.Release(clock() + timedelta(hours=1)).columns())
     session = scenario.fresh(session)
     assert session.wake_at == clock()
-    assert not session.poked
+    assert not session.recheck_requested
 
 
 def test_the_most_urgent_comes_first(scenario: Scenario, clock: Any) -> None:

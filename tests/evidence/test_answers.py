@@ -32,26 +32,26 @@ def test_a_picture_that_is_held_is_neither_decoded_nor_hashed_again(monkeypatch:
     text = base64.b64encode(PICTURE).decode("ascii")
     with remembering_pictures():
         picture = decode_picture(text)
-        held = {"00": b"another", DIGEST: picture}
+        cached = {"00": b"another", DIGEST: picture}
         decode, digest = Mock(wraps=base64.b64decode), Mock(wraps=hashlib.sha256)
         monkeypatch.setattr(base64, "b64decode", decode)
         monkeypatch.setattr(hashlib, "sha256", digest)
-        cut = cut_out(text, pictures={DIGEST: "the asset"}, held=held)
+        cut = cut_out(text, pictures={DIGEST: "the asset"}, cached=cached)
     assert cut == {"removed": "picture", "sha256": DIGEST, "asset": "the asset"}
     assert not [call for call in decode.mock_calls if text in call.args]
     assert not [call for call in digest.mock_calls if picture in call.args]
 
 
-@pytest.mark.parametrize("held", [{}, {DIGEST: PICTURE}])
-def test_any_other_picture_has_its_own_hash(held: dict[str, bytes]) -> None:
+@pytest.mark.parametrize("cached", [{}, {DIGEST: PICTURE}])
+def test_any_other_picture_has_its_own_hash(cached: dict[str, bytes]) -> None:
     other = bytes(reversed(PICTURE))
     assert len(other) == len(PICTURE)
     text = base64.b64encode(other).decode("ascii")
-    cut = cut_out(text, pictures={DIGEST: "the asset"}, held=held)
+    cut = cut_out(text, pictures={DIGEST: "the asset"}, cached=cached)
     assert cut == {"removed": "picture", "sha256": hashlib.sha256(other).hexdigest(), "asset": None}
 
 
 @pytest.mark.parametrize("text", ["not base64!", base64.b64encode(PICTURE).decode("ascii")[:-1], "\ud800"])
 def test_what_is_no_base64_is_cut_out_all_the_same(text: str) -> None:
-    cut = cut_out(text, held={DIGEST: PICTURE})
+    cut = cut_out(text, cached={DIGEST: PICTURE})
     assert cut["sha256"] == hashlib.sha256(text.encode("utf-8", "surrogatepass")).hexdigest()

@@ -16,10 +16,10 @@ from PIL import Image
 
 from django_faceprint.evidence.media_types import (
     MAX_IMAGE_BYTES,
-    FilmInspector,
     ImageFacts,
     NotMedia,
     VideoFacts,
+    VideoInspector,
     describe_image,
     describe_video,
     sniff,
@@ -121,7 +121,7 @@ VARIANTS = {
     "animated": picture("PNG", save_all=True, append_images=[Image.new("RGB", (64, 40))]),
     "lossless": picture("WEBP", lossless=True),
     "transparent": picture("WEBP", mode="RGBA", exif=b"Exif\0\0 odd"),
-    "film": picture("WEBP", save_all=True, append_images=[Image.effect_noise((64, 40), 9).convert("RGB")]),
+    "video": picture("WEBP", save_all=True, append_images=[Image.effect_noise((64, 40), 9).convert("RGB")]),
     "indexed": picture("BMP", mode="P"),
     "black": picture("BMP", (61, 7), mode="1"),
     "odd": picture("BMP", (61, 7)),
@@ -591,13 +591,13 @@ def test_damaged_videos_are_described_or_refused(data: st.DataObject) -> None:
 @given(st.data())
 @hypothesis_settings(max_examples=200, deadline=None)
 def test_the_verdict_on_a_film_does_not_depend_on_its_pieces(data: st.DataObject) -> None:
-    film = bytearray(CLIP)
+    video = bytearray(CLIP)
     for _ in range(data.draw(st.integers(0, 3))):
-        film[data.draw(st.integers(0, 1500))] = data.draw(st.integers(0, 255))
-    whole = bytes(film[: data.draw(st.integers(1, len(film)))])
+        video[data.draw(st.integers(0, 1500))] = data.draw(st.integers(0, 255))
+    whole = bytes(video[: data.draw(st.integers(1, len(video)))])
 
     def verdict(pieces: list[bytes]) -> VideoFacts | str:
-        inspector = FilmInspector()
+        inspector = VideoInspector()
         try:
             for piece in pieces:
                 inspector.feed(piece)
@@ -637,31 +637,31 @@ def test_a_bomb_is_refused_by_what_its_header_says() -> None:
 
 
 def test_a_quicktime_film_of_a_phone_is_a_video() -> None:
-    film = CLIP[:8] + b"qt  " + CLIP[12:]
-    assert sniff(film) == "video/quicktime"
-    facts = describe_video(io.BytesIO(film))
+    video = CLIP[:8] + b"qt  " + CLIP[12:]
+    assert sniff(video) == "video/quicktime"
+    facts = describe_video(io.BytesIO(video))
     assert facts.content_type == "video/quicktime"
     assert facts.duration == describe_video(io.BytesIO(CLIP)).duration
 
 
-# Films that pass by
+# Videos that pass by
 
 
 def in_passing(data: bytes, cuts: list[int]) -> VideoFacts | str:
-    film = FilmInspector()
+    video = VideoInspector()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     try:
         for start, end in pairwise(edges):
-            film.feed(data[start:end])
-        assert film.position == len(data)
+            video.feed(data[start:end])
+        assert video.position == len(data)
     except NotMedia as error:
         # It stays what it is, whatever follows.
-        for again in (lambda: film.feed(b"more"), film.facts):
+        for again in (lambda: video.feed(b"more"), video.facts):
             with pytest.raises(NotMedia, match=error.reason):
                 again()
         return error.reason
     try:
-        return film.facts()
+        return video.facts()
     except NotMedia as error:
         return error.reason
 
@@ -690,17 +690,17 @@ FILMS = [
 
 @given(st.sampled_from(FILMS), st.data())
 @hypothesis_settings(max_examples=400, deadline=None)
-def test_films_in_passing_are_what_they_are_at_once(film: bytes, data: st.DataObject) -> None:
-    damaged = bytearray(film[: data.draw(st.integers(0, len(film)) | st.just(len(film)))])
+def test_films_in_passing_are_what_they_are_at_once(video: bytes, data: st.DataObject) -> None:
+    damaged = bytearray(video[: data.draw(st.integers(0, len(video)) | st.just(len(video)))])
     for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
         damaged[data.draw(st.integers(0, min(len(damaged) - 1, 1500)))] = data.draw(st.integers(0, 255))
     cuts = data.draw(st.lists(st.integers(0, 2**20), max_size=12))
     assert in_passing(bytes(damaged), cuts) == at_once(bytes(damaged))
 
 
-@pytest.mark.parametrize("film", FILMS)
-def test_films_byte_by_byte(film: bytes) -> None:
-    assert in_passing(film, list(range(len(film)))) == at_once(film)
+@pytest.mark.parametrize("video", FILMS)
+def test_films_byte_by_byte(video: bytes) -> None:
+    assert in_passing(video, list(range(len(video)))) == at_once(video)
 
 
 def test_index_that_reaches_to_the_end() -> None:
@@ -710,16 +710,16 @@ def test_index_that_reaches_to_the_end() -> None:
 
 
 def test_a_film_in_passing_is_not_kept() -> None:
-    film = FilmInspector()
-    film.feed(FTYP + MOOV + struct.pack(">I4sQ", 1, b"mdat", 16 + 2**40))
+    video = VideoInspector()
+    video.feed(FTYP + MOOV + struct.pack(">I4sQ", 1, b"mdat", 16 + 2**40))
     piece = bytes(1024 * 1024)
     tracemalloc.start()
     for _ in range(64):
-        film.feed(piece)
+        video.feed(piece)
     assert tracemalloc.get_traced_memory()[1] < 64 * 1024
     tracemalloc.stop()
     with pytest.raises(NotMedia, match="truncated"):
-        film.facts()
+        video.facts()
 
 
 def test_only_what_matters_of_a_stored_film_is_read() -> None:
@@ -740,7 +740,7 @@ def test_only_what_matters_of_a_stored_film_is_read() -> None:
 def test_long_offsets(offset: int, reason: str | None) -> None:
     table = box(b"co64", bytes(4), struct.pack(">IQQ", 2, 9, offset))
     media = box(b"mdia", box(b"hdlr", bytes(8), b"vide", bytes(12)), box(b"minf", box(b"stbl", table)))
-    film = FTYP + box(b"moov", mvhd(2500), box(b"trak", tkhd(320, 240), media)) + MDAT
-    assert at_once(film) == (reason or VideoFacts("video/mp4", 2.5, 320, 240))
-    short = film.replace(struct.pack(">IQQ", 2, 9, offset), struct.pack(">IQQ", 3, 9, offset))
+    video = FTYP + box(b"moov", mvhd(2500), box(b"trak", tkhd(320, 240), media)) + MDAT
+    assert at_once(video) == (reason or VideoFacts("video/mp4", 2.5, 320, 240))
+    short = video.replace(struct.pack(">IQQ", 2, 9, offset), struct.pack(">IQQ", 3, 9, offset))
     assert at_once(short) == "broken_video"

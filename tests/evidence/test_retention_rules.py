@@ -75,7 +75,7 @@ class TestSpans:
 
     def test_without_end_only_with_its_basis(self, rules: Any) -> None:
         plan = make_plan()
-        plan.keeps_without_end = True
+        plan.retain_indefinitely = True
         with pytest.raises(ValidationError) as refusal:
             plan.full_clean()
         assert set(refusal.value.message_dict) == {"retention_basis"}
@@ -87,7 +87,7 @@ class TestSpans:
         assert plan.record_span is None
 
     @pytest.mark.parametrize(
-        "retention", [{"video": 181}, {"video": -1}, {"video": 1.5}, {"video": True}, {"film": 1}, [1]]
+        "retention", [{"video": 181}, {"video": -1}, {"video": 1.5}, {"video": True}, {"video": 1}, [1]]
     )
     def test_what_cannot_be_is_refused(self, retention: Any) -> None:
         with pytest.raises(ValidationError) as refusal:
@@ -96,7 +96,7 @@ class TestSpans:
 
     def test_days_and_without_end_contradict_each_other(self) -> None:
         with pytest.raises(ValidationError) as refusal:
-            make_plan(retention_days=5, keeps_without_end=True, retention_basis="law").full_clean()
+            make_plan(retention_days=5, retain_indefinitely=True, retention_basis="law").full_clean()
         assert set(refusal.value.message_dict) == {"retention_days"}
 
 
@@ -134,8 +134,8 @@ class TestKindsThatAreOff:
         for kind in {"face", "attempt_face"} | ({"id_front"} & set(rows)):
             assert (rows[kind].state, rows[kind].reason) == (State.NOT_PROVIDED, "not_kept")
             assert (rows[kind].stored_name, rows[kind].wrapped_key, rows[kind].sha256) == ("", None, "")
-        films = [asset for asset in rows.values() if asset.is_video]
-        assert [film.reason for film in films] == ["not_kept"]
+        videos = [asset for asset in rows.values() if asset.is_video]
+        assert [video.reason for video in videos] == ["not_kept"]
         served = self.served(scenario, session)
         assert {kind for kind, count in served.items() if count} <= {"frame"}
         assert not UploadIntent.objects.exists()
@@ -192,7 +192,7 @@ class TestKindsThatAreOff:
         scenario.finish(session)
         session = scenario.back(session)
         self.change(scenario, "25003", retention={})
-        assert refresh.collect_anew(scenario.fresh(session))
+        assert refresh.recollect(scenario.fresh(session))
         scenario.work()
         assert scenario.fresh(session).archive_state == "complete"
         assert_archived(session)
@@ -204,7 +204,7 @@ class TestKindsThatAreOff:
         session = scenario.back(session)
         self.change(scenario, "25001", retention={})
         clock.advance(days=5)
-        refresh.collect_anew(scenario.fresh(session))
+        refresh.recollect(scenario.fresh(session))
         assert scenario.work().lost == 0
         assert set(session.assets.values_list("reason", flat=True)) == {"not_kept"}
 
@@ -240,8 +240,8 @@ class TestFilesThatGoBeforeTheirRecord:
         session = scenario.back(session)
         decided = session.decided_at
         assert decided is not None
-        film = session.assets.get(kind__in=MediaAsset.VIDEO_KINDS)
-        assert film.retain_until == decided + 7 * DAY
+        video = session.assets.get(kind__in=MediaAsset.VIDEO_KINDS)
+        assert video.retain_until == decided + 7 * DAY
         assert session.assets.get(kind="face").retain_until == decided + 30 * DAY
         assert set(session.assets.filter(kind="attempt_face").values_list("retain_until", flat=True)) == {
             None
@@ -252,12 +252,12 @@ class TestFilesThatGoBeforeTheirRecord:
         assert retain() == RetentionReport()
         clock.advance(microseconds=1)
         assert retain() == RetentionReport(files=1)
-        gone = session.assets.get(pk=film.pk)
+        gone = session.assets.get(pk=video.pk)
         assert (gone.state, gone.reason, gone.wrapped_key, gone.stored_name, gone.sha256) == (
             *(State.ERASED, "retention", None, "", ""),
         )
-        assert set(before) - set(stored_files()) == {film.stored_name}
-        assert files.is_gone(film.stored_name)
+        assert set(before) - set(stored_files()) == {video.stored_name}
+        assert files.is_gone(video.stored_name)
         session = scenario.fresh(session)
         assert (session.archive_state, session.known_name) == ("complete", "张三")
         assert session.answers.exists()
@@ -285,13 +285,13 @@ class TestFilesThatGoBeforeTheirRecord:
     def test_storage_that_refuses_is_asked_again(self, failing: Any, clock: Any) -> None:
         session = make_passed_session(retain_until=now() + 180 * DAY)
         make_stored_asset(session, Kind.FACE)
-        film = make_stored_asset(session, Kind.VIDEO)
-        MediaAsset.objects.filter(pk=film.pk).update(retain_until=now())
+        video = make_stored_asset(session, Kind.VIDEO)
+        MediaAsset.objects.filter(pk=video.pk).update(retain_until=now())
         clock.advance(seconds=1)
         failing.broken = True
         assert retain() == RetentionReport(files=1, failures=1)
-        assert film.stored_name in stored_files()
-        assert not MediaAsset.objects.exclude(wrapped_key=None).filter(pk=film.pk).exists()
+        assert video.stored_name in stored_files()
+        assert not MediaAsset.objects.exclude(wrapped_key=None).filter(pk=video.pk).exists()
         failing.broken = False
         clock.advance(INTENT_LIFE + timedelta(seconds=1))
         assert retain() == RetentionReport(uncommitted_files=1)
@@ -303,17 +303,17 @@ class TestFilesThatGoBeforeTheirRecord:
         clock: Any,
     ) -> None:
         session = make_passed_session(retain_until=now() + 180 * DAY)
-        film = make_stored_asset(session, Kind.VIDEO)
+        video = make_stored_asset(session, Kind.VIDEO)
         lease = Lease(session.pk, session.lease_epoch)
         visit = Visit(lease, session, None)
         visit.take_assets(session.assets.all())
         with transaction.atomic():
-            purge_files("retention", MediaAsset.objects.filter(pk=film.pk), Purged())
+            purge_files("retention", MediaAsset.objects.filter(pk=video.pk), Purged())
         visit.change(next(iter(visit.assets.values())), tries=9)
         with pytest.raises(LeaseLost):
             visit.write()
-        film.refresh_from_db()
-        assert (film.state, film.wrapped_key, film.tries) == (State.ERASED, None, 0)
+        video.refresh_from_db()
+        assert (video.state, video.wrapped_key, video.tries) == (State.ERASED, None, 0)
 
     def test_a_run_is_bounded(self, clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
         session = make_passed_session(retain_until=now() + 180 * DAY)
@@ -330,7 +330,9 @@ class TestRulesThatChange:
         plan = make_plan()
         decided = now() - 10 * DAY
         session = make_passed_session(plan=plan, decided_at=decided, retain_until=decided + 180 * DAY)
-        film, frame, face = (make_stored_asset(session, kind) for kind in (Kind.VIDEO, Kind.FRAME, Kind.FACE))
+        video, frame, face = (
+            make_stored_asset(session, kind) for kind in (Kind.VIDEO, Kind.FRAME, Kind.FACE)
+        )
         other = make_passed_session(decided_at=decided, retain_until=decided + 180 * DAY)
         plan.retention, plan.retention_days = {"video": 5, "frame": 0, "face": 20}, 90
         plan.save()
@@ -339,11 +341,11 @@ class TestRulesThatChange:
         assert retention_rules.apply_rules(Plan.objects.filter(pk=plan.pk)) == 1
         session.refresh_from_db()
         other.refresh_from_db()
-        for asset in (film, frame, face):
+        for asset in (video, frame, face):
             asset.refresh_from_db()
         assert session.retain_until == decided + 90 * DAY
         assert other.retain_until == decided + 180 * DAY
-        assert (film.retain_until, frame.retain_until) == (decided + 5 * DAY, now())
+        assert (video.retain_until, frame.retain_until) == (decided + 5 * DAY, now())
         assert face.retain_until == decided + 20 * DAY
         clock.advance(seconds=1)
         assert retain() == RetentionReport(files=2)
@@ -380,24 +382,24 @@ class TestForecast:
         # Its own end comes too, and it is counted once.
         twice = make_stored_asset(whole, Kind.FRAME, image_bytes())
         staying = make_passed_session(plan=plan, retain_until=now() + 9 * DAY)
-        film = make_stored_asset(staying, Kind.VIDEO)
+        video = make_stored_asset(staying, Kind.VIDEO)
         make_stored_asset(staying, Kind.FACE)
         make_asset(staying, Kind.ID_BACK)
-        MediaAsset.objects.filter(pk__in=(twice.pk, film.pk)).update(retain_until=now() + timedelta(hours=2))
+        MediaAsset.objects.filter(pk__in=(twice.pk, video.pk)).update(retain_until=now() + timedelta(hours=2))
         with django_assert_num_queries(3):
             ahead = forecast(now() + DAY)
         size = len(image_bytes())
-        assert film.size is not None
+        assert video.size is not None
         assert ahead == Forecast(
             now() + DAY,
             records=1,
             lines=[
-                ForecastLine("70900", "video", 1, film.size),
+                ForecastLine("70900", "video", 1, video.size),
                 ForecastLine("70900", "face", 1, size),
                 ForecastLine("70900", "frame", 1, size),
             ],
         )
-        assert (ahead.files, ahead.bytes) == (3, film.size + 2 * size)
+        assert (ahead.files, ahead.bytes) == (3, video.size + 2 * size)
         assert forecast(now()).lines == []
 
         clock.advance(DAY)

@@ -13,7 +13,7 @@ from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.test import AsyncRequestFactory, RequestFactory
 
-from django_faceprint.evidence.serving import ONE_LOOK, media_response, record_look
+from django_faceprint.evidence.serving import ONE_LOOK, log_media_view, media_response
 from django_faceprint.models import AccessLog, MediaAsset
 from tests import factories
 
@@ -276,7 +276,7 @@ def look(video: MediaAsset) -> Callable[..., int]:
     def record(method: str = "GET", user: str = "viewer", **headers: str) -> int:
         request = RequestFactory().generic(method, "/", headers=headers)
         request.user = users.objects.get(username=user)
-        record_look(request, video, channel="admin")
+        log_media_view(request, video, channel="admin")
         return AccessLog.objects.count()
 
     return record

@@ -12,7 +12,7 @@ from PIL import Image
 from django_faceprint.audit.access import Actor
 from django_faceprint.clock import now
 from django_faceprint.evidence import erasure, thumbnails
-from django_faceprint.evidence.thumbnails import MOST_BYTES, make_thumbnail, open_thumbnail_of, portrait_of
+from django_faceprint.evidence.thumbnails import MAX_BYTES, make_thumbnail, open_thumbnail_of, portrait_of
 from django_faceprint.maintenance.retention import retain
 from django_faceprint.maintenance.rotation import rotate_keys
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
@@ -42,7 +42,7 @@ class TestMaking:
     def test_is_small_blurred_and_a_jpeg(self, kind: str) -> None:
         small = make_thumbnail(picture(striped(640, 480).convert("RGB"), kind))
         assert small is not None
-        assert len(small) <= MOST_BYTES
+        assert len(small) <= MAX_BYTES
         with Image.open(io.BytesIO(small)) as image:
             assert (image.format, image.size) == ("JPEG", (32, 24))
             levels = image.convert("L").getextrema()
@@ -53,7 +53,7 @@ class TestMaking:
         noise = Image.frombytes("RGB", (400, 400), os.urandom(480_000))
         small = make_thumbnail(picture(noise, "PNG"))
         assert small is not None
-        assert len(small) <= MOST_BYTES
+        assert len(small) <= MAX_BYTES
 
     def test_a_picture_is_never_enlarged_and_odd_ones_do_not_matter(self) -> None:
         for size, expected in {(1, 1): (1, 1), (3000, 2): (32, 1), (16, 20): (16, 20)}.items():
@@ -141,7 +141,7 @@ class TestOfARecord:
         face = session.assets.get(thumbnail__isnull=False)
         assert face.kind == Kind.FACE
         assert face.thumbnail is not None
-        assert len(face.thumbnail) <= MOST_BYTES + 29
+        assert len(face.thumbnail) <= MAX_BYTES + 29
         assert b"JFIF" not in bytes(face.thumbnail)
         small = open_thumbnail_of(face)
         assert small is not None
@@ -210,9 +210,9 @@ def test_which_picture_stands_for_the_record() -> None:
 
     second = asset(Kind.ATTEMPT_FACE, attempt_order=2)
     first = asset(Kind.ATTEMPT_FACE, attempt_order=1)
-    film = asset(Kind.VIDEO)
+    video = asset(Kind.VIDEO)
     assert portrait_of([]) is None
-    assert portrait_of([film, asset(Kind.ID_FRONT)]) is None
-    assert portrait_of([film, second, first, asset(Kind.FACE, State.NOT_PROVIDED)]) is first
+    assert portrait_of([video, asset(Kind.ID_FRONT)]) is None
+    assert portrait_of([video, second, first, asset(Kind.FACE, State.NOT_PROVIDED)]) is first
     face = asset(Kind.FACE, State.STORED)
     assert portrait_of([second, first, face]) is face

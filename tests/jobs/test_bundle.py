@@ -76,7 +76,7 @@ def look(session: VerificationSession, **values: Any) -> AccessLog:
 
 def bundle(session: VerificationSession, **options: Any) -> zipfile.ZipFile:
     out = io.BytesIO()
-    defaults = {"in_clear": True, "language": "zh-hans", "made_by": "root"}
+    defaults = {"unmasked": True, "language": "zh-hans", "made_by": "root"}
     digest = write_bundle(session, out, **defaults | options)
     archive = zipfile.ZipFile(out)
     assert hashlib.sha256(archive.read("manifest.json")).hexdigest() == digest
@@ -167,7 +167,7 @@ def test_texts_are_in_the_language_that_is_asked_for(record: VerificationSession
 
 
 def test_a_masked_bundle_tells_nobody(record: VerificationSession) -> None:
-    found = bundle(record, in_clear=False)
+    found = bundle(record, unmasked=False)
     everything = b"".join(found.read(name) for name in found.namelist()).decode("utf-8", "replace")
     for secret in (NAME, NUMBER, REFERENCE, "西湖区", str(record.verify_token)):
         assert secret not in everything
@@ -282,7 +282,7 @@ def test_values_that_do_not_open_are_named(record: VerificationSession, settings
 
 
 def test_a_record_that_is_erased_meanwhile_gives_no_bundle(record: VerificationSession) -> None:
-    pieces = iter(Bundle(record, in_clear=True, language="en", made_by="root"))
+    pieces = iter(Bundle(record, unmasked=True, language="en", made_by="root"))
     next(pieces)
     VerificationSession.objects.filter(pk=record.pk).update(erased_at=now())
     with pytest.raises(RecordErased):
@@ -313,7 +313,7 @@ def test_no_bundle_is_made_inside_a_transaction() -> None:
 
 
 def test_the_digest_is_known_at_the_end_alone(record: VerificationSession) -> None:
-    made = Bundle(record, in_clear=True, language="en", made_by="root")
+    made = Bundle(record, unmasked=True, language="en", made_by="root")
     with pytest.raises(RuntimeError):
         made.manifest_sha256  # noqa: B018
     b"".join(made)
@@ -349,7 +349,7 @@ def test_memory_does_not_grow_with_the_video(clock: Any, tmp_path: Path) -> None
         path = tmp_path / f"{megabytes}.zip"
         tracemalloc.start()
         with path.open("wb") as out:
-            write_bundle(session, out, in_clear=True, language="en", made_by="root")
+            write_bundle(session, out, unmasked=True, language="en", made_by="root")
         with path.open("rb") as file:
             result = bundle_check.verify(file, trusted=public_keys("bundle"))
         peaks.append(tracemalloc.get_traced_memory()[1])
@@ -362,7 +362,7 @@ def test_memory_does_not_grow_with_the_video(clock: Any, tmp_path: Path) -> None
 def test_other_programs_unpack_it(record: VerificationSession, tmp_path: Path) -> None:
     path = tmp_path / "bundle.zip"
     with path.open("wb") as out:
-        write_bundle(record, out, in_clear=True, language="en", made_by="root")
+        write_bundle(record, out, unmasked=True, language="en", made_by="root")
     done = subprocess.run(
         ["unzip", "-q", str(path), "-d", str(tmp_path / "out")], capture_output=True, check=False
     )

@@ -123,7 +123,7 @@ def test_an_export_holds_every_selected_record_masked(kind: str) -> None:
 
 def test_an_export_in_clear_names_each_record_in_the_log() -> None:
     records = make_records(4)
-    job = export(in_clear=True, reason=Reason("audit", "工单 4711"))
+    job = export(unmasked=True, reason=Reason("audit", "工单 4711"))
     work()
     job.refresh_from_db()
     assert column(job, "Name") == [factories.NAME] * 4
@@ -180,7 +180,7 @@ def test_a_selection_that_selects_nothing_is_refused(parameters: dict[str, str],
 
 
 def test_too_many_records_are_refused(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(jobs, "MOST_ROWS", 2)
+    monkeypatch.setattr(jobs, "MAX_ROWS", 2)
     make_records(3)
     with pytest.raises(InvalidInput) as caught:
         export()
@@ -223,7 +223,7 @@ def test_a_worker_that_dies_costs_one_step(clock: Any, monkeypatch: pytest.Monke
     monkeypatch.undo()
     monkeypatch.setattr(jobs, "ROWS_OF_PART", 3)
     assert work() == 0
-    clock.advance(jobs.LEASE + timedelta(seconds=1))
+    clock.advance(jobs.MAX_LEASE + timedelta(seconds=1))
     assert work()
     job.refresh_from_db()
     assert (job.state, job.done) == ("done", 8)
@@ -270,7 +270,7 @@ def test_a_storage_that_fails_is_tried_again_and_then_given_up(
 
     write = evidence_files.seal
     monkeypatch.setattr(evidence_files, "seal", fail)
-    for failures in range(1, jobs.MOST_FAILURES):
+    for failures in range(1, jobs.MAX_FAILURES):
         assert work() == 1
         job.refresh_from_db()
         assert (job.state, job.failures, job.problem) == ("running", failures, "StorageFailed")
@@ -281,7 +281,7 @@ def test_a_storage_that_fails_is_tried_again_and_then_given_up(
     assert (job.state, job.failures) == ("done", 0)
     monkeypatch.setattr(evidence_files, "seal", fail)
     job = export()
-    for _ in range(jobs.MOST_FAILURES):
+    for _ in range(jobs.MAX_FAILURES):
         work()
         clock.advance(jobs.AGAIN_AFTER + timedelta(seconds=1))
     job.refresh_from_db()
@@ -414,7 +414,7 @@ def test_baidu_is_asked_again_about_all_that_have_work_left() -> None:
     for session in waiting:
         session.refresh_from_db()
         assert session.wake_at is None
-        assert session.ready_deadline is not None
+        assert session.priority_at is not None
     logged = AccessLog.objects.filter(action="refresh").values_list("session_id", flat=True)
     assert set(logged) == {session.public_id for session in waiting}
     assert not {session.public_id for session in finished} & set(logged)
@@ -474,7 +474,7 @@ def test_a_cancelled_erasure_stops_between_two_steps(monkeypatch: pytest.MonkeyP
 
 def test_a_reason_lies_encrypted() -> None:
     make_records(1)
-    job = export(reason=Reason("audit", "张三丰 asked"), in_clear=True)
+    job = export(reason=Reason("audit", "张三丰 asked"), unmasked=True)
     with connection.cursor() as cursor:
         cursor.execute("SELECT reason FROM faceprint_job")
         (raw,) = cursor.fetchone()

@@ -84,7 +84,7 @@ def test_the_plan_issues_a_token_about_which_nothing_is_known_yet(client: Facepr
 )
 def test_a_finished_session_is_read_and_its_files_are_whole(client: FaceprintClient) -> None:
     token = os.environ["FACEPRINT_LIVE_VERIFY_TOKEN"]
-    pictures, films = [], []
+    pictures, videos = [], []
     simple = client.result_simple(token)
     if simple.result is not None and simple.result.face_url:
         pictures.append(simple.result.face_url)
@@ -94,10 +94,10 @@ def test_a_finished_session_is_read_and_its_files_are_whole(client: FaceprintCli
     media = client.result_media(token)
     if media.result is not None:
         pictures += media.result.images
-        films += [*media.result.process_videos, *media.result.videos]
-    assert pictures or films
+        videos += [*media.result.process_videos, *media.result.videos]
+    assert pictures or videos
     downloader = Downloader(allowed_hosts=("brain.baidu.com", "*.bcebos.com"))
-    for urls, describe in ((pictures, describe_image), (films, describe_video)):
+    for urls, describe in ((pictures, describe_image), (videos, describe_video)):
         for url in urls:
             with downloader.fetch(url) as body:
                 content = b"".join(body.chunks())

@@ -188,7 +188,7 @@ class TestPurge:
         purged = VerificationSession.objects.get()
         empty = [
             *("verify_token", "verify_token_index", "identity_name", "identity_number", "ocr", "confirmed"),
-            *("subject", "return_url", "idempotency_key", "retain_until", "wake_at", "ready_deadline"),
+            *("subject", "return_url", "idempotency_key", "retain_until", "wake_at", "priority_at"),
         ]
         assert {name: getattr(purged, name) for name in empty} == dict.fromkeys(empty)
         assert (purged.name_index, purged.number_index, purged.request_digest) == ("", "", "")
@@ -266,7 +266,7 @@ class TestPurge:
 
 def test_stamps_its_heartbeat(clock: Any) -> None:
     retain()
-    assert statistics.last_beat("retain") == now()
+    assert statistics.last_heartbeat("retain") == now()
 
 
 def test_an_idempotency_key_is_free_again_after_the_purge(scenario: Any, clock: Any) -> None:

@@ -109,11 +109,11 @@ def test_everything_goes_over_to_the_newest_keys(
 def test_an_answer_that_comes_again_is_kept_once(
     scenario: Scenario, archived: VerificationSession, keys: Keys
 ) -> None:
-    from django_faceprint.engine.refresh import collect_anew
+    from django_faceprint.engine.refresh import recollect
 
     count = UpstreamAnswer.objects.count()
     keys(NEW, OLD, index=[NEW_INDEX, OLD_INDEX])
-    assert collect_anew(scenario.fresh(archived))
+    assert recollect(scenario.fresh(archived))
     scenario.work()
     assert UpstreamAnswer.objects.count() > count, "under the new key it looks like another one"
     rotate_keys()

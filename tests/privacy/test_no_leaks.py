@@ -83,7 +83,7 @@ def test_nothing_personal_is_left_in_clear(
                 said.append(repr(error) + repr(error.error))
         scenario.finish(session, outcome)
         sessions.record_return(session)
-        tasks.wake_up(session)
+        tasks.notify_worker(session)
     for _ in range(6):
         tasks.tick()
         evaluate()

@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_faceprint.privacy.redaction import MOST_SHOWN, redacted
+from django_faceprint.privacy.redaction import MAX_SHOWN, redacted
 
 NAME, NUMBER, TOKEN = "张三丰", "11010519491231002X", "faceprintTokenOfTheTests0123456789"
 
@@ -145,9 +145,9 @@ def test_depth_and_length_are_limited() -> None:
     text = redacted(json.dumps(deep))
     assert text is not None
     assert NAME not in text
-    long = redacted(json.dumps([1] * MOST_SHOWN))
+    long = redacted(json.dumps([1] * MAX_SHOWN))
     assert long is not None
-    assert len(long) == MOST_SHOWN + 2
+    assert len(long) == MAX_SHOWN + 2
 
 
 def test_a_lone_surrogate_can_be_sent() -> None:

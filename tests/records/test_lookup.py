@@ -95,11 +95,11 @@ def test_a_reference_alone_is_no_question_about_a_person() -> None:
 
 
 def test_the_newest_records_of_a_person_are_found(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(lookup, "MOST_HITS", 2)
+    monkeypatch.setattr(lookup, "MAX_HITS", 2)
     sessions = [make_session() for _ in range(3)]
     found = lookup.look_up(NUMBER)
     assert found.keys == {sessions[1].pk, sessions[2].pk}
-    assert found.is_cut
+    assert found.is_truncated
 
 
 def test_a_lookup_asks_as_often_however_many_texts_are_references(

@@ -59,7 +59,7 @@ def walked() -> dict[tuple[Any, ...], int]:
         )
         found[*where, "verdict", row.verdict] += 1
         found[*where, "archive", row.archive_state] += 1
-        found[*where, "demoted", ""] += bool(row.is_demote)
+        found[*where, "demoted", ""] += bool(row.is_demoted)
         found[*where, "attempted", ""] += attempted
         found[*where, "prepared", ""] += attempted or row.is_prepared
         if row.verdict == Verdict.FAILED:
@@ -97,7 +97,7 @@ def next_run(clock: Any, later: timedelta = PERIOD) -> rollups.RollupReport:
 
 
 def settle(session: VerificationSession, **columns: Any) -> None:
-    VerificationSession.objects.filter(pk=session.pk).update(wake_at=None, ready_deadline=None, **columns)
+    VerificationSession.objects.filter(pk=session.pk).update(wake_at=None, priority_at=None, **columns)
 
 
 def random_history(clock: Any, run: random.Random, hours: int, *, counting: bool) -> None:
@@ -135,7 +135,7 @@ def decide(session: VerificationSession, run: random.Random, clock: Any, seed: i
             "archived_at": moment + timedelta(seconds=run.choice([3, 40, 4000, 100_000])),
             "verified_at": run.choice([None, moment - timedelta(seconds=5)]),
             "score": run.choice([80.0, 84.4, 99.99, 100.0]),
-            "is_demote": run.choice([True, False, None]),
+            "is_demoted": run.choice([True, False, None]),
         }
     elif verdict == Verdict.FAILED:
         code = run.choice(["223120", "222351", ""])
@@ -238,7 +238,7 @@ def test_archiving_again_is_seen_though_the_hour_was_settled(
     roll_up()
     assert RollupHour.objects.get(hour=floor_hour(session.created_at)).due_at is None
     session.refresh_from_db()
-    assert refresh.collect_anew(session)
+    assert refresh.recollect(session)
     next_run(clock)
     assert_same()
     assert ("sandbox", floor_hour(session.created_at), session.plan_id, "archive", "collecting") in stored()
@@ -335,7 +335,7 @@ def test_the_stock_is_that_of_the_last_run(clock: Any) -> None:
     make_passed_session(retain_until=clock() - timedelta(hours=2))
     roll_up()
     counts = rollups.read(rollups.SPANS["24h"])
-    assert counts.stock["outlook"]["asleep"] == 1
+    assert counts.stock["forecast"]["asleep"] == 1
     assert counts.stock["retention"] == {"due": 1, "overdue": 1}
     assert counts.stock_hour == floor_hour(clock())
     VerificationSession.objects.update(retain_until=None)

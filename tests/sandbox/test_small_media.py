@@ -1,4 +1,4 @@
-"""Media small enough for thousands of sessions: real pictures and films all the same."""
+"""Media small enough for thousands of sessions: real pictures and videos all the same."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import io
 import pytest
 from PIL import Image
 
-from django_faceprint.evidence.media_types import FilmInspector
+from django_faceprint.evidence.media_types import VideoInspector
 from django_faceprint.sandbox.media import Studio, Video, digest
 
 
@@ -15,7 +15,7 @@ from django_faceprint.sandbox.media import Studio, Video, digest
 def test_a_small_film_plays_and_keeps_to_its_size(size: int) -> None:
     video = Video("seed", size)
     assert size <= video.size <= max(size, 5_000)
-    inspector = FilmInspector()
+    inspector = VideoInspector()
     for piece in video.read(0, video.size):
         inspector.feed(piece)
     facts = inspector.facts()

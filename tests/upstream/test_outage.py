@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from django_faceprint.client import Breakers
-from django_faceprint.client.breaker import FAILURES_IN_A_ROW, LONGEST_PAUSE
+from django_faceprint.client.breaker import FAILURES_IN_A_ROW, MAX_PAUSE
 from django_faceprint.engine import queue, runner, steps
 from django_faceprint.models import UpstreamCall, VerificationSession
 from django_faceprint.upstream import clients
@@ -58,16 +58,16 @@ def test_while_baidu_is_down_one_session_is_visited_now_and_then(
     assert FAILURES_IN_A_ROW <= calls <= FAILURES_IN_A_ROW + concurrency
     for _ in range(4):
         assert run(concurrency).sessions == 0
-        seconds.now += LONGEST_PAUSE
+        seconds.now += MAX_PAUSE
         assert run(concurrency).sessions == 1
     assert UpstreamCall.objects.count() == calls + 4
     untouched = VerificationSession.objects.filter(poll_count=0)
     assert untouched.count() >= 20 - calls - 4 - concurrency
     assert set(untouched.values_list("failure_count", "error_class")) == {(0, "")}
-    assert all(session.ready_deadline for session in untouched)
+    assert all(session.priority_at for session in untouched)
 
     scenario.heal()
-    seconds.now += LONGEST_PAUSE
+    seconds.now += MAX_PAUSE
     for _ in range(5):
         clock.advance(minutes=1)
         report = run(concurrency)
@@ -88,7 +88,7 @@ def test_a_session_that_was_not_asked_about_keeps_its_place(
     for _ in range(FAILURES_IN_A_ROW):
         with breaker.attempt() as attempt:
             attempt.failed()
-    seconds.now += LONGEST_PAUSE
+    seconds.now += MAX_PAUSE
     with breaker.attempt():
         # Another thread's probe is under way.
         lease = queue.claim(clock())[0]

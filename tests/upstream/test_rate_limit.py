@@ -20,11 +20,11 @@ from django.db import connection
 from django.test.utils import CaptureQueriesContext
 
 from django_faceprint.engine import polling
-from django_faceprint.exceptions import BudgetExhausted
-from django_faceprint.models import UpstreamBudget, UpstreamCall
+from django_faceprint.exceptions import RateLimitReached
+from django_faceprint.models import RateLimitBucket, UpstreamCall
 from django_faceprint.upstream import rate_limit
 from django_faceprint.upstream.db_thread import desk
-from django_faceprint.upstream.rate_limit import Budget, DatabaseMicroseconds, persistent_quota_problems
+from django_faceprint.upstream.rate_limit import DatabaseMicroseconds, RateLimit, persistent_quota_problems
 from django_faceprint.verification import sessions
 from tests.scenario import Scenario
 
@@ -48,8 +48,8 @@ class World:
         self.seconds += seconds
         self.slept += seconds
 
-    def worker(self) -> Budget:
-        return Budget(
+    def worker(self) -> RateLimit:
+        return RateLimit(
             monotonic=self.monotonic,
             sleep=self.sleep,
             database_time=lambda: round(self.seconds * 1_000_000),
@@ -77,9 +77,9 @@ class SharedTime:
             self._fall_asleep()
         assert woken.wait(60)
 
-    def worker(self) -> Budget:
+    def worker(self) -> RateLimit:
         """A process of its own."""
-        return Budget(
+        return RateLimit(
             monotonic=self.monotonic,
             sleep=self.sleep,
             database_time=lambda: round(self.seconds * 1_000_000),
@@ -143,7 +143,7 @@ def test_evenly_spaced_and_none_of_it_wasted(world: World, settings: Any, clock:
     workers = [world.worker() for _ in range(4)]
     sent = []
     for number in range(200):
-        workers[number % 4].wait_turn("default", ENDPOINT, urgent=True)
+        workers[number % 4].acquire("default", ENDPOINT, urgent=True)
         sent.append(world.seconds)
     assert most_in_a_second(sent) <= max(qps, 1)
     assert sent[-1] - sent[0] == pytest.approx(199 / qps, rel=0.01)
@@ -162,14 +162,14 @@ def test_many_workers_never_exceed_the_rate_in_any_second(
     sent: list[float] = []
     end = shared.seconds + seconds
 
-    def life(mine: Budget, *, urgent: bool, seed: int) -> Callable[[], None]:
+    def life(mine: RateLimit, *, urgent: bool, seed: int) -> Callable[[], None]:
         chance = random.Random(seed)
 
         def ask() -> None:
             while shared.seconds < end:
                 try:
-                    mine.wait_turn("default", ENDPOINT, urgent=urgent)
-                except BudgetExhausted:
+                    mine.acquire("default", ENDPOINT, urgent=urgent)
+                except RateLimitReached:
                     continue
                 sent.append(shared.seconds)
                 # How long an answer takes; now and then the process is busy otherwise.
@@ -192,8 +192,8 @@ def test_turns_that_were_not_used_in_time_are_not_used_in_a_burst(
     worker, other = world.worker(), world.worker()
     sent = []
 
-    def ask(each: Budget) -> None:
-        each.wait_turn("default", ENDPOINT, urgent=True)
+    def ask(each: RateLimit) -> None:
+        each.acquire("default", ENDPOINT, urgent=True)
         sent.append(world.seconds)
 
     for pause in (0.0, 0.05, 0.0999, 0.1, 0.2, 5.0):
@@ -215,7 +215,7 @@ def test_processes_that_need_little_do_not_wait_for_each_other(settings: Any, cl
         mine = shared.worker()
         for _ in range(200):
             before = shared.seconds
-            mine.wait_turn("default", ENDPOINT, urgent=False)
+            mine.acquire("default", ENDPOINT, urgent=False)
             waited.append(shared.seconds - before)
             shared.sleep(0.005)
 
@@ -234,24 +234,24 @@ def test_interfaces_and_accounts_have_budgets_of_their_own(world: World, setting
         },
     }
     worker = world.worker()
-    worker.wait_turn("one", ENDPOINT, urgent=True)
-    worker.wait_turn("one", "result_simple", urgent=True)
-    worker.wait_turn("elsewhere", ENDPOINT, urgent=True)
+    worker.acquire("one", ENDPOINT, urgent=True)
+    worker.acquire("one", "result_simple", urgent=True)
+    worker.acquire("elsewhere", ENDPOINT, urgent=True)
     assert world.slept == 0
-    worker.wait_turn("two", ENDPOINT, urgent=True)
+    worker.acquire("two", ENDPOINT, urgent=True)
     assert world.slept == pytest.approx(1.0), "two applications of one account share its budget"
 
 
 def test_urgent_work_takes_its_turn_before_other_work(world: World, settings: Any, clock: Any) -> None:
     limited(settings, 2)
     urgent, other = world.worker(), world.worker()
-    other.wait_turn("default", ENDPOINT, urgent=False)
+    other.acquire("default", ENDPOINT, urgent=False)
     # Urgent work has booked the next two seconds.
     booked = [urgent._take_turn(("default", ENDPOINT), urgent=True).begin for _ in range(4)]
     assert booked == [pytest.approx(world.seconds + 0.5 * number) for number in range(1, 5)]
     assert other._take_turn(("default", ENDPOINT), urgent=False).turns == 0
     before = world.seconds
-    other.wait_turn("default", ENDPOINT, urgent=False)
+    other.acquire("default", ENDPOINT, urgent=False)
     assert world.seconds - before >= 2.0
 
 
@@ -268,8 +268,8 @@ def test_other_work_never_books_out_urgent_work(settings: Any, clock: Any, qps: 
         mine = shared.worker()
         while shared.seconds < end:
             try:
-                mine.wait_turn("default", ENDPOINT, urgent=False)
-            except BudgetExhausted:
+                mine.acquire("default", ENDPOINT, urgent=False)
+            except RateLimitReached:
                 continue
             others.append(shared.seconds)
             shared.sleep(0.0001)
@@ -278,7 +278,7 @@ def test_other_work_never_books_out_urgent_work(settings: Any, clock: Any, qps: 
         mine = shared.worker()
         while shared.seconds < end:
             before = shared.seconds
-            mine.wait_turn("default", ENDPOINT, urgent=True)
+            mine.acquire("default", ENDPOINT, urgent=True)
             waited.append(shared.seconds - before)
             shared.sleep(0.07)
 
@@ -296,8 +296,8 @@ def test_who_waits_in_one_process_asks_the_database_once(
 ) -> None:
     limited(settings, 1)
     worker = world.worker()
-    worker.wait_turn("default", ENDPOINT, urgent=True)
-    worker.wait_turn("default", ENDPOINT, urgent=True)
+    worker.acquire("default", ENDPOINT, urgent=True)
+    worker.acquire("default", ENDPOINT, urgent=True)
     world.seconds -= 1.0
     with django_assert_num_queries(1):
         for _ in range(20):
@@ -306,17 +306,17 @@ def test_who_waits_in_one_process_asks_the_database_once(
 
 def test_other_work_waits_for_nobody_on_an_idle_interface(world: World, settings: Any, clock: Any) -> None:
     limited(settings, 2)
-    world.worker().wait_turn("default", ENDPOINT, urgent=False)
+    world.worker().acquire("default", ENDPOINT, urgent=False)
     assert world.slept == 0
 
 
 def test_who_would_wait_too_long_is_told_and_nothing_is_sent(world: World, settings: Any, clock: Any) -> None:
     limited(settings, 0.01)
     worker = world.worker()
-    worker.wait_turn("default", ENDPOINT, urgent=True)
-    with pytest.raises(BudgetExhausted) as caught:
-        worker.wait_turn("default", ENDPOINT, urgent=True)
-    assert caught.value.retry_after > rate_limit.LONGEST_WAIT
+    worker.acquire("default", ENDPOINT, urgent=True)
+    with pytest.raises(RateLimitReached) as caught:
+        worker.acquire("default", ENDPOINT, urgent=True)
+    assert caught.value.retry_after > rate_limit.MAX_WAIT
 
 
 def test_a_rate_limit_answer_pauses_everybody_and_longer_each_time(
@@ -329,15 +329,15 @@ def test_a_rate_limit_answer_pauses_everybody_and_longer_each_time(
         # A burst: what was under way is answered alike, and is one reason to pause.
         for _ in range(5):
             worker.note_answer("default", ENDPOINT, "18")
-        with pytest.raises(BudgetExhausted) as caught:
-            other.wait_turn("default", ENDPOINT, urgent=True)
+        with pytest.raises(RateLimitReached) as caught:
+            other.acquire("default", ENDPOINT, urgent=True)
         pauses.append(caught.value.retry_after)
         clock.advance(seconds=caught.value.retry_after)
     assert pauses == [1, 2, 4, 8, 16, 32, 60, 60]
-    other.wait_turn("default", "result_simple", urgent=True)
-    other.wait_turn("default", ENDPOINT, urgent=True)
+    other.acquire("default", "result_simple", urgent=True)
+    other.acquire("default", ENDPOINT, urgent=True)
     other.note_answer("default", ENDPOINT, "")
-    row = UpstreamBudget.objects.get(endpoint=ENDPOINT)
+    row = RateLimitBucket.objects.get(endpoint=ENDPOINT)
     assert (row.paused_until, row.throttled, row.throttled_since) == (None, 0, None)
 
 
@@ -345,28 +345,28 @@ def test_the_answer_to_an_earlier_request_does_not_end_a_pause(world: World, clo
     worker, other = world.worker(), world.worker()
     worker.note_answer("default", ENDPOINT, "18")
     worker.note_answer("default", ENDPOINT, "")
-    with pytest.raises(BudgetExhausted):
-        other.wait_turn("default", ENDPOINT, urgent=True)
+    with pytest.raises(RateLimitReached):
+        other.acquire("default", ENDPOINT, urgent=True)
     clock.advance(seconds=1)
     worker.note_answer("default", ENDPOINT, "")
-    assert UpstreamBudget.objects.get().throttled == 0
-    other.wait_turn("default", ENDPOINT, urgent=True)
+    assert RateLimitBucket.objects.get().throttled == 0
+    other.acquire("default", ENDPOINT, urgent=True)
 
 
 def test_a_pause_under_a_clock_far_ahead_does_not_count(world: World, clock: Any) -> None:
     clock.advance(hours=1)
     world.worker().note_answer("default", ENDPOINT, "18")
     clock.advance(hours=-1)
-    world.worker().wait_turn("default", ENDPOINT, urgent=True)
+    world.worker().acquire("default", ENDPOINT, urgent=True)
 
 
 def test_the_databases_clock_may_be_set_back(world: World, settings: Any, clock: Any) -> None:
     limited(settings, 10)
     for _ in range(3):
-        world.worker().wait_turn("default", ENDPOINT, urgent=True)
+        world.worker().acquire("default", ENDPOINT, urgent=True)
     world.seconds -= 3600
     before = world.slept
-    world.worker().wait_turn("default", ENDPOINT, urgent=True)
+    world.worker().acquire("default", ENDPOINT, urgent=True)
     assert world.slept == before
 
 
@@ -377,8 +377,8 @@ def test_a_quota_that_is_used_up_is_left_alone_for_minutes(world: World, clock: 
     pauses = []
     for _ in range(10):
         worker.note_answer("default", ENDPOINT, code)
-        with pytest.raises(BudgetExhausted) as caught:
-            worker.wait_turn("default", ENDPOINT, urgent=True)
+        with pytest.raises(RateLimitReached) as caught:
+            worker.acquire("default", ENDPOINT, urgent=True)
         pauses.append(caught.value.retry_after)
         clock.advance(seconds=caught.value.retry_after)
     assert pauses[:3] == [1, 2, 4]
@@ -425,7 +425,7 @@ def test_no_turn_is_given_twice(settings: Any, clock: Any) -> None:
 
     def work() -> None:
         # A budget for each thread, as processes have.
-        mine = Budget(monotonic=lambda: 0.0, sleep=lambda seconds: None, database_time=lambda: started)
+        mine = RateLimit(monotonic=lambda: 0.0, sleep=lambda seconds: None, database_time=lambda: started)
         try:
             together.wait(timeout=30)
             for _ in range(10):
@@ -441,7 +441,7 @@ def test_no_turn_is_given_twice(settings: Any, clock: Any) -> None:
     for thread in threads:
         thread.join(timeout=60)
     assert len(taken) == len(set(taken)) == 40
-    assert UpstreamBudget.objects.get().free_at == started + 40 * 100_000
+    assert RateLimitBucket.objects.get().free_at == started + 40 * 100_000
 
 
 PROCESS = """
@@ -486,17 +486,17 @@ def test_a_fast_account_costs_few_statements(
 ) -> None:
     limited(settings, 10_000)
     worker = world.worker()
-    worker.wait_turn("default", ENDPOINT, urgent=True)
+    worker.acquire("default", ENDPOINT, urgent=True)
     with django_assert_max_num_queries(100):
         for _ in range(5_000):
-            worker.wait_turn("default", ENDPOINT, urgent=True)
+            worker.acquire("default", ENDPOINT, urgent=True)
             worker.note_answer("default", ENDPOINT, "")
             world.seconds += 0.0001
 
 
 def test_the_time_is_the_databases(clock: Any) -> None:
-    UpstreamBudget.objects.create(account="default", endpoint=ENDPOINT)
-    rows = UpstreamBudget.objects.annotate(moment=DatabaseMicroseconds())
+    RateLimitBucket.objects.create(account="default", endpoint=ENDPOINT)
+    rows = RateLimitBucket.objects.annotate(moment=DatabaseMicroseconds())
     first, second = rows.get().moment, rows.get().moment
     assert isinstance(first, int)
     assert 1_700_000_000_000_000 < first <= second
@@ -505,7 +505,7 @@ def test_the_time_is_the_databases(clock: Any) -> None:
 def test_a_session_that_our_own_limit_holds_back_keeps_its_place(scenario: Scenario, clock: Any) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    UpstreamBudget.objects.update_or_create(
+    RateLimitBucket.objects.update_or_create(
         account="default",
         endpoint="result_detail",
         defaults={"paused_until": clock() + timedelta(seconds=20), "throttled": 3},
@@ -538,7 +538,7 @@ def test_no_microsecond_is_cut_off_of_the_spacing(world: World, settings: Any, c
     limited(settings, 75)
     sent = []
     for _ in range(76):
-        world.worker().wait_turn("default", ENDPOINT, urgent=True)
+        world.worker().acquire("default", ENDPOINT, urgent=True)
         sent.append(round(world.seconds * 1_000_000))
     assert sent[75] - sent[0] >= 1_000_000
 
@@ -553,7 +553,7 @@ def test_calls_at_the_highest_rates_cost_few_statements(settings: Any, clock: An
         mine = shared.worker()
         with CaptureQueriesContext(connection) as queries:
             for _ in range(200):
-                mine.wait_turn("default", ENDPOINT, urgent=False)
+                mine.acquire("default", ENDPOINT, urgent=False)
                 mine.note_answer("default", ENDPOINT, "")
                 shared.sleep(0.01)
         statements.append(len(queries))
@@ -566,7 +566,7 @@ def test_calls_at_the_highest_rates_cost_few_statements(settings: Any, clock: An
 def test_the_desk_itself_may_take_turns(settings: Any, clock: Any) -> None:
     """While a visit waits for it, as a receiver of a signal does that starts the next session."""
     limited(settings, 10)
-    mine = Budget(sleep=lambda seconds: None)
+    mine = RateLimit(sleep=lambda seconds: None)
     requests: SimpleQueue[tuple[Callable[[], Any], Future[Any]]] = SimpleQueue()
     done = threading.Event()
 
@@ -577,7 +577,7 @@ def test_the_desk_itself_may_take_turns(settings: Any, clock: Any) -> None:
 
     def visit() -> None:
         with desk(ask):
-            mine.wait_turn("default", ENDPOINT, urgent=True)
+            mine.acquire("default", ENDPOINT, urgent=True)
         done.set()
 
     threading.Thread(target=visit, daemon=True).start()
@@ -590,8 +590,8 @@ def test_the_desk_itself_may_take_turns(settings: Any, clock: Any) -> None:
     assert done.wait(30)
 
 
-def _take_turn_and_close(mine: Budget) -> None:
+def _take_turn_and_close(mine: RateLimit) -> None:
     try:
-        mine.wait_turn("default", ENDPOINT, urgent=True)
+        mine.acquire("default", ENDPOINT, urgent=True)
     finally:
         connection.close()

@@ -80,8 +80,8 @@ def test_a_known_issue_gives_the_deadlines(
         session.expires_at,
         session.media_deadline,
         session.results_deadline,
-        session.media_latest,
-        session.results_latest,
+        session.media_give_up_at,
+        session.results_give_up_at,
     ) == deadlines.session_deadlines(early, late)
 
 
@@ -92,8 +92,11 @@ def test_without_an_issue_everything_may_expire_at_any_moment(
     token = elsewhere()
     session = adopt(Adoption(token, PLAN)).session
     assert session.media_deadline == session.results_deadline == clock() + SOON
-    latest = deadlines.session_deadlines(clock(), clock())
-    assert (session.media_latest, session.results_latest) == (latest.media_latest, latest.results_latest)
+    give_up_at = deadlines.session_deadlines(clock(), clock())
+    assert (session.media_give_up_at, session.results_give_up_at) == (
+        give_up_at.media_give_up_at,
+        give_up_at.results_give_up_at,
+    )
     assert statistics.at_risk(timedelta(hours=1)) == 1
     first, second = queue.claim(clock(), limit=2)
     assert (first.session_pk, second.session_pk) == (session.pk, with_time.pk)

@@ -39,8 +39,8 @@ def test_a_started_session_knows_its_deadlines(scenario: Scenario, clock: Any) -
     assert session.expires_at == clock() + timedelta(hours=2)
     assert session.media_deadline == clock() + timedelta(hours=24)
     assert session.results_deadline == clock() + timedelta(hours=72)
-    assert session.media_latest == clock() + timedelta(hours=27)
-    assert session.results_latest == clock() + timedelta(hours=75)
+    assert session.media_give_up_at == clock() + timedelta(hours=27)
+    assert session.results_give_up_at == clock() + timedelta(hours=75)
     assert session.wake_at == clock() + timedelta(seconds=30)
 
 

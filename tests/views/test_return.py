@@ -105,7 +105,7 @@ def test_head_and_status_change_nothing(scenario: Scenario, browser: Client) -> 
     assert browser.head(way_back(session)).status_code == 200
     standing(browser, session)
     after = scenario.fresh(session)
-    assert (after.returned_at, after.wake_at, after.ready_deadline) == (None, before.wake_at, None)
+    assert (after.returned_at, after.wake_at, after.priority_at) == (None, before.wake_at, None)
     assert browser.post(way_back(session)).status_code == 405
 
 
@@ -120,10 +120,10 @@ def test_reloading_does_not_have_baidu_asked_all_the_time(
         clock.advance(seconds=1)
     assert asked[0] == 1
     browser.get(way_back(session))
-    assert scenario.fresh(session).ready_deadline is None
+    assert scenario.fresh(session).priority_at is None
     clock.advance(seconds=10)
     browser.get(way_back(session))
-    assert scenario.fresh(session).ready_deadline is not None
+    assert scenario.fresh(session).priority_at is not None
 
 
 def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
@@ -136,7 +136,7 @@ def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
         assert browser.get(way_back(session)).status_code == 200
         clock.advance(seconds=30)
     assert sent == [session.pk]
-    assert scenario.fresh(session).ready_deadline is not None
+    assert scenario.fresh(session).priority_at is not None
 
 
 @pytest.mark.parametrize(

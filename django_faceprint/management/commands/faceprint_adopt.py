@@ -94,10 +94,10 @@ class Command(BaseCommand):
             problem = _("The database failed (%s).") % type(error).__name__
         self._line.clear()
         if problem:
-            raise CommandError(f"{self._words(count)}\n{problem}")
+            raise CommandError(f"{self._progress_text(count)}\n{problem}")
         if options["dry_run"]:
             self.stdout.write(_("Dry run: nothing was adopted."))
-        self.stdout.write(self._words(count))
+        self.stdout.write(self._progress_text(count))
         if count.refused:
             sys.exit(REFUSED)
 
@@ -115,7 +115,7 @@ class Command(BaseCommand):
             count.refused += 1
             self._name(line, refusal, count)
         if (count.adopted + count.known + count.refused) % STEP == 0:
-            self._line.show(self._words(count))
+            self._line.show(self._progress_text(count))
 
     def _name(self, line: int, refusal: InvalidInput, count: Count) -> None:
         if count.refused > NAMED:
@@ -127,7 +127,7 @@ class Command(BaseCommand):
         if count.refused == NAMED:
             self.stderr.write(_("Further refused lines are only counted."))
 
-    def _words(self, count: Count) -> str:
+    def _progress_text(self, count: Count) -> str:
         return _("%(adopted)s adopted, %(known)s known already, %(refused)s refused") % vars(count)
 
 

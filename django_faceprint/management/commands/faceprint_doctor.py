@@ -61,12 +61,12 @@ class Command(BaseCommand):
             State.WRONG: self.style.ERROR,
             State.SKIPPED: self.style.NOTICE,
         }
-        words = {
+        labels = {
             State.OK: _("ok"),
             State.WARNING: _("warning"),
             State.WRONG: _("wrong"),
             State.SKIPPED: _("skipped"),
         }
-        line = f"[{styles[check.state](words[check.state])}] {check.name}: {check.message}"
+        line = f"[{styles[check.state](labels[check.state])}] {check.name}: {check.message}"
         self.stdout.write(f"{line} → {check.remedy}" if check.remedy else line)
         self.stdout.flush()

@@ -14,7 +14,7 @@ from django.utils.translation import gettext as _
 
 from django_faceprint.audit.access import Actor
 from django_faceprint.evidence.erasure import (
-    LONGEST_REASON,
+    MAX_REASON_LENGTH,
     Preview,
     certificate,
     erase,
@@ -64,7 +64,7 @@ class Command(BaseCommand):
         try:
             erasure = erase(found, reason=options["reason"], actor=actor)
         except InvalidInput:
-            raise CommandError(_("--reason has at most %s characters.") % LONGEST_REASON) from None
+            raise CommandError(_("--reason has at most %s characters.") % MAX_REASON_LENGTH) from None
         self._finish(erasure, options["certificate"])
 
     def _by_id(self, texts: list[str]) -> VerificationSessionQuerySet:

@@ -17,9 +17,9 @@ from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 
 STOPPED = 2
-MOST_RECORDS = 100_000_000
-MOST_YEARS = 20.0
-MOST_PER_BATCH = 20_000
+MAX_RECORDS = 100_000_000
+MAX_YEARS = 20.0
+MAX_PER_BATCH = 20_000
 
 
 class Command(BaseCommand):
@@ -63,7 +63,7 @@ class Command(BaseCommand):
         with stop_signals() as stop:
             try:
                 if options["remove"]:
-                    total = sample_data.made().count()
+                    total = sample_data.sample_records().count()
                     done = sample_data.remove(
                         batch=options["batch"],
                         progress=lambda part: line.show_part(part.sessions, total),
@@ -89,12 +89,12 @@ class Command(BaseCommand):
         line.clear()
         if problem:
             raise CommandError(problem)
-        words = (
+        text = (
             _("Removed: %(sessions)s records, %(files)s rows of files, %(attempts)s attempts.")
             if options["remove"]
             else _("Made up: %(sessions)s records, %(files)s rows of files, %(attempts)s attempts.")
         )
-        self.stdout.write(words % vars(done))
+        self.stdout.write(text % vars(done))
         if options["verbosity"] > 1:
             self.stdout.write(_("%(seconds)s s") % {"seconds": round(time.monotonic() - began, 1)})
         if not options["remove"]:
@@ -106,11 +106,11 @@ class Command(BaseCommand):
     def _check(self, options: dict[str, Any]) -> None:
         if options["remove"] != (options["count"] is None):
             raise CommandError(_("Say how many records, or --remove."))
-        if options["count"] is not None and not 1 <= options["count"] <= MOST_RECORDS:
-            raise CommandError(_("From 1 to %s records.") % MOST_RECORDS)
-        if not 0 < options["years"] <= MOST_YEARS:
-            raise CommandError(_("--years: above 0, at most %s.") % int(MOST_YEARS))
-        if not 1 <= options["batch"] <= MOST_PER_BATCH:
-            raise CommandError(_("--batch: from 1 to %s.") % MOST_PER_BATCH)
+        if options["count"] is not None and not 1 <= options["count"] <= MAX_RECORDS:
+            raise CommandError(_("From 1 to %s records.") % MAX_RECORDS)
+        if not 0 < options["years"] <= MAX_YEARS:
+            raise CommandError(_("--years: above 0, at most %s.") % int(MAX_YEARS))
+        if not 1 <= options["batch"] <= MAX_PER_BATCH:
+            raise CommandError(_("--batch: from 1 to %s.") % MAX_PER_BATCH)
         if options["thumbnails"] < 0:
             raise CommandError(_("--thumbnails: 0 or more."))

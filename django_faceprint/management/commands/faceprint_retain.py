@@ -19,7 +19,7 @@ from django_faceprint.maintenance import retention
 from django_faceprint.models import MediaAsset, Plan
 
 #: Days that ``--dry-run`` looks ahead: as far as any retention may reach.
-MOST_DAYS = 36_500
+MAX_DAYS = 36_500
 
 
 class Command(BaseCommand):
@@ -48,8 +48,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Tell or do it."""
-        if not 0 <= options["days"] <= MOST_DAYS:
-            raise CommandError(_("--days: from 0 to %s.") % MOST_DAYS)
+        if not 0 <= options["days"] <= MAX_DAYS:
+            raise CommandError(_("--days: from 0 to %s.") % MAX_DAYS)
         if options["dry_run"]:
             if options["apply_rules"]:
                 raise CommandError(_("--dry-run changes nothing, so it takes no --apply-rules."))

@@ -41,7 +41,7 @@ OUTAGE_PATIENCE = 60.0
 #: Charts may be a little late; what is due may not.
 ROLLUP_BUDGET = timedelta(seconds=10)
 #: Seconds. The doctor calls an engine dead that was not seen for five minutes.
-LONGEST_INTERVAL = 120
+MAX_INTERVAL = 120
 
 
 class Command(BaseCommand):
@@ -66,8 +66,8 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Work, then print what was done."""
-        if not 0 < options["interval"] <= LONGEST_INTERVAL:
-            raise CommandError(_("--interval must be more than 0 and at most %s seconds.") % LONGEST_INTERVAL)
+        if not 0 < options["interval"] <= MAX_INTERVAL:
+            raise CommandError(_("--interval must be more than 0 and at most %s seconds.") % MAX_INTERVAL)
         total = WorkReport()
         self._line = ProgressLine(self.stdout)
         with stop_signals() as stop:
@@ -78,7 +78,7 @@ class Command(BaseCommand):
         if options["once"] and not stop.is_set():
             _work_on_jobs()
         self._line.clear()
-        self.stdout.write(self._words(total))
+        self.stdout.write(self._progress_text(total))
         if options["once"] and total.lost:
             sys.exit(LOST)
         if options["once"] and total.baidu_down:
@@ -89,7 +89,7 @@ class Command(BaseCommand):
         give_up_at = monotonic() + OUTAGE_PATIENCE
         self._work(total, stop)
         while total.baidu_down and not stop.is_set() and monotonic() < give_up_at:
-            stop.wait(clients.api_rests() or 0.0)
+            stop.wait(clients.api_retry_after() or 0.0)
             self._work(total, stop)
 
     def _work(self, total: WorkReport, stop: Event) -> None:
@@ -119,7 +119,7 @@ class Command(BaseCommand):
         while not stop.is_set():
             problem = ""
             try:
-                statistics.beat("tick")
+                statistics.record_heartbeat("tick")
                 self._work(total, stop)
                 for chore in chores:
                     if not stop.is_set():
@@ -142,11 +142,11 @@ class Command(BaseCommand):
             total = replace(before)
             total.add(run)
             # More may have become due meanwhile.
-            self._line.show_part(run.sessions, due, self._words(total))
+            self._line.show_part(run.sessions, due, self._progress_text(total))
 
         return show
 
-    def _words(self, total: WorkReport) -> str:
+    def _progress_text(self, total: WorkReport) -> str:
         return _(
             "%(sessions)s sessions looked at, %(archived)s files archived, %(failures)s to be tried again, "
             "%(lost)s not archived in time"

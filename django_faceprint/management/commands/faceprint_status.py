@@ -21,7 +21,7 @@ from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.maintenance import retention
 from django_faceprint.models import Alert, VerificationSession
 from django_faceprint.records import statistics
-from django_faceprint.records.forecast import outlook
+from django_faceprint.records.forecast import forecast
 from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
 #: Sessions at risk that are printed; --json has more.
@@ -68,7 +68,7 @@ class Command(BaseCommand):
         window = risk_window()
         at_risk = statistics.at_risk(window)
         unacknowledged = unacknowledged_loss(moment)
-        ahead = outlook(window)
+        ahead = forecast(window)
         return {
             "status": LOST if unacknowledged else AT_RISK if at_risk else 0,
             "environment": conf.environment,
@@ -79,7 +79,7 @@ class Command(BaseCommand):
             "earliest_deadline": statistics.earliest_deadline(),
             "backlog": {"due": ahead.due, "asleep": ahead.asleep, "files": ahead.files},
             "sessions_per_minute": ahead.per_minute,
-            "may_be_down_hours": round(ahead.may_be_down.total_seconds() / 3600, 2),
+            "may_be_down_hours": round(ahead.tolerable_outage.total_seconds() / 3600, 2),
             "at_risk_sessions": [
                 {
                     "id": str(item.public_id),

@@ -52,7 +52,7 @@ class Command(BaseCommand):
             told = vars(result) | {"findings": [vars(finding) for finding in result.findings]}
             self.stdout.write(json.dumps(told | {"status": result.status}, indent=2))
         else:
-            for line in bundle_check.in_words(result, _):
+            for line in bundle_check.describe(result, _):
                 self.stdout.write(line)
         if result.status:
             sys.exit(result.status)

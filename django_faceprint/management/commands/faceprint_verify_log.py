@@ -73,7 +73,7 @@ class Command(BaseCommand):
 
     def _print(self, result: Verification) -> None:
         for finding in result.findings:
-            self.stderr.write(_words(finding))
+            self.stderr.write(_describe(finding))
         more = result.counts.total() - len(result.findings)
         if more:
             self.stderr.write(_("… and %s more") % more)
@@ -85,7 +85,7 @@ class Command(BaseCommand):
             self.stdout.write(_("Head: %s") % result.head)
 
 
-def _words(finding: Finding) -> str:
+def _describe(finding: Finding) -> str:
     texts = {
         "edited": _("Link %(sequence)s: entry %(log_id)s was changed."),
         "missing": _("Link %(sequence)s: entry %(log_id)s was deleted."),

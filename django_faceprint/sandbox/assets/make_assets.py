@@ -1,4 +1,4 @@
-"""Makes the two films and the two cards of this folder anew. See ``README.md`` beside this file.
+"""Makes the two videos and the two cards of this folder anew. See ``README.md`` beside this file.
 
 Needs ffmpeg with libx264 and the font Noto Sans CJK; nothing of this runs when the sandbox runs.
 """
@@ -68,7 +68,7 @@ def small_clip() -> None:
 
 
 def encode(frames: list[bytes], size: tuple[int, int], name: str) -> None:
-    """Write raw RGB frames as a film."""
+    """Write raw RGB frames as a video."""
     command = FFMPEG.format(width=size[0], height=size[1]).split()
     subprocess.run([*command, str(HERE / name)], input=b"".join(frames), check=True)
 

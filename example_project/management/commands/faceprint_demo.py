@@ -24,7 +24,7 @@ from django.db.utils import ConnectionHandler
 from environ import Env
 from rest_framework.authtoken.models import Token
 
-from django_faceprint.base.lease import LEASE
+from django_faceprint.base.lease import MAX_LEASE
 from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
 from django_faceprint.exceptions import FaceprintError
 from django_faceprint.maintenance.retention import retain
@@ -257,7 +257,7 @@ class _Demo:
         self._processes.worker.kill()
         self._command.stdout.write("\nKilled the worker with SIGKILL in the middle of its downloads.")
         self._control("DELETE", "faults")
-        self._advance(LEASE + timedelta(minutes=1))
+        self._advance(MAX_LEASE + timedelta(minutes=1))
         self._processes.worker.start()
 
     def _slow_down_media(self) -> None:

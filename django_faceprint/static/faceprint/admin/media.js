@@ -17,7 +17,7 @@ document.addEventListener("DOMContentLoaded", () => {
         tile.querySelector(".fp-failed").hidden = !broken;
         tile.classList.toggle("fp-broken", broken);
         tile.querySelector(".fp-clear").hidden = broken;
-        const tools = tile.querySelector(".fp-film-tools");
+        const tools = tile.querySelector(".fp-video-tools");
         if (tools) {
             tools.hidden = broken;
         }
@@ -62,21 +62,21 @@ document.addEventListener("DOMContentLoaded", () => {
 
     // Speed, and one frame after the other.
     const FRAME = 1 / 25;
-    const step = (film, frames) => {
-        film.pause();
-        film.currentTime = Math.min(Math.max(film.currentTime + frames * FRAME, 0), film.duration || 0);
+    const step = (video, frames) => {
+        video.pause();
+        video.currentTime = Math.min(Math.max(video.currentTime + frames * FRAME, 0), video.duration || 0);
     };
-    const films = [...section.querySelectorAll("video[data-src]")];
-    let current = films[0];
-    for (const film of films) {
-        const tools = film.closest(".fp-tile").querySelector(".fp-film-tools");
-        film.addEventListener("play", () => { current = film; });
-        tools.addEventListener("change", (event) => { film.playbackRate = Number(event.target.value); });
+    const videos = [...section.querySelectorAll("video[data-src]")];
+    let current = videos[0];
+    for (const video of videos) {
+        const tools = video.closest(".fp-tile").querySelector(".fp-video-tools");
+        video.addEventListener("play", () => { current = video; });
+        tools.addEventListener("change", (event) => { video.playbackRate = Number(event.target.value); });
         tools.addEventListener("click", (event) => {
             const frames = Number(event.target.dataset.step);
             if (frames) {
-                current = film;
-                step(film, frames);
+                current = video;
+                step(video, frames);
             }
         });
     }

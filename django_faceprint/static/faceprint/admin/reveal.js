@@ -68,7 +68,7 @@ document.addEventListener("DOMContentLoaded", () => {
             });
             const answer = await response.json();
             if (response.ok) {
-                form.elements.words.value = "";
+                form.elements.reason_text.value = "";
                 show(answer);
                 return;
             }

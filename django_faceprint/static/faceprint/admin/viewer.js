@@ -135,8 +135,8 @@ document.addEventListener("DOMContentLoaded", () => {
     // --- what is shown --------------------------------------------------------------------------
 
     const draw = (source) => {
-        const film = source instanceof HTMLVideoElement;
-        const [width, height] = film ? [source.videoWidth, source.videoHeight] : [source.naturalWidth, source.naturalHeight];
+        const video = source instanceof HTMLVideoElement;
+        const [width, height] = video ? [source.videoWidth, source.videoHeight] : [source.naturalWidth, source.naturalHeight];
         const share = Math.min(1, LONGEST_SIDE / Math.max(width, height));
         const canvas = document.createElement("canvas");
         canvas.width = Math.max(Math.round(width * share), 1);

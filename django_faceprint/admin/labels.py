@@ -140,7 +140,7 @@ def spoofing(value: float | None) -> str:
     return "< 0.0001" if value < 0.0001 else number(value)
 
 
-def error_in_words(error_class: str, code: str) -> str:
+def describe_error(error_class: str, code: str) -> str:
     """An explanation of an error in the reader's language; "" when there is none to explain."""
     if not error_class and not code:
         return ""
@@ -149,7 +149,7 @@ def error_in_words(error_class: str, code: str) -> str:
     return gettext(explain(code, error_class))
 
 
-def code_in_words(code: str) -> str:
+def describe_code(code: str) -> str:
     """What a code of an attempt or of the stage statistics says; "" for success and unpublished codes."""
     return gettext(explain(code)) if code in TABLE else ""
 
@@ -169,7 +169,7 @@ def endpoint_name(value: str) -> str:
     return ENDPOINTS.get(value, value)
 
 
-def asset_error_in_words(error: str) -> str:
+def describe_asset_error(error: str) -> str:
     """Why a file could not be archived the last time."""
     kind, _colon, detail = error.partition(": ")
     if kind in ERROR_CLASSES and kind != UNSAFE_MEDIA:
@@ -203,7 +203,7 @@ def duration(span: timedelta) -> str:
     return gettext("%(seconds)s s") % {"seconds": seconds}
 
 
-def seconds_in_words(seconds: float) -> str:
+def format_seconds(seconds: float) -> str:
     """A latency or the length of a video."""
     return gettext("%(seconds)s s") % {"seconds": number(round(seconds, 2))}
 
@@ -267,7 +267,7 @@ def _decided(session: VerificationSession, plan: str) -> str:
             return gettext("%(score)s < %(threshold)s of plan %(plan)s: failed") % values
     if passed:
         return gettext("Passed by plan %(plan)s") % values
-    explanation = error_in_words(session.error_class, session.error_code)
+    explanation = describe_error(session.error_class, session.error_code)
     return explanation or gettext("Failed by plan %(plan)s") % values
 
 
@@ -276,7 +276,7 @@ REVEAL_REASONS: dict[str, Promise] = {
     "review": _("manual review"),
     "audit": _("audit"),
     "legal": _("request of an authority"),
-    "other": _("other (needs words)"),
+    "other": _("other (please explain)"),
 }
 
 
@@ -293,8 +293,8 @@ def reason_name(code: str) -> str:
 _REASON_PROBLEMS = {
     ("reason", "required"): _("Choose a reason."),
     ("reason", "unknown"): _("Choose a reason."),
-    ("words", "required"): _("This reason needs words, a ticket number, say."),
-    ("words", "too_long"): _("The words of the reason are too long."),
+    ("reason_text", "required"): _("Please add a short explanation, e.g. a ticket number."),
+    ("reason_text", "too_long"): _("The explanation is too long."),
 }
 
 
