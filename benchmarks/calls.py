@@ -211,7 +211,7 @@ def measure(bench: Bench, plan_id: str, outcome: str) -> Cell:
     from django_faceprint.engine import polling
 
     # Waits after a failure are drawn by lot: the same each time.
-    polling._jitter.seed(plan_id)
+    polling.jitter.seed(plan_id)
     before = bench.counts()
     session = bench.start(plan_id)
     OUTCOMES[outcome](bench, session)

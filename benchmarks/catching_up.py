@@ -31,12 +31,13 @@ from unittest.mock import patch
 from django_faceprint.base import deadlines
 from django_faceprint.base.lease import Lease
 from django_faceprint.clock import now
-from django_faceprint.engine import polling, queue, runner, steps
+from django_faceprint.engine import claims, polling, queue, runner, steps, writer
 from django_faceprint.engine.commit import Changes, commit
-from django_faceprint.engine.visit import Visit
+from django_faceprint.engine.retry import DatabaseRetry
+from django_faceprint.engine.visit import Visit, VisitContext
 from django_faceprint.models import Plan, VerificationSession
 from django_faceprint.tasks import RUN_BUDGET, TICK_SECONDS
-from django_faceprint.upstream import rate_limit
+from django_faceprint.upstream import clients, rate_limit
 from tests.clock import START, clock
 
 from .outage import Story
@@ -109,7 +110,7 @@ def _columns(story: Story) -> dict[str, Any]:
 
 
 class _Replaced:
-    """Stands in for the module ``schedule`` within ``collect``."""
+    """Stands in for the module ``queue`` within the engine's runs."""
 
     def __init__(self) -> None:
         self.cost = Cost()
@@ -153,10 +154,10 @@ class DatabaseTable(_Replaced):
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(patch.object(runner, "schedule", self))
-        stack.enter_context(patch.object(runner, "commit", self.commit))
+        stack.enter_context(patch.object(claims, "queue", self))
+        stack.enter_context(patch.object(writer, "commit", self.commit))
         # Nothing is stored here.
-        stack.enter_context(patch.object(runner, "_likely_files", lambda _: 0))
+        stack.enter_context(patch.object(claims, "likely_files", lambda _: 0))
         return stack
 
     def _promote(self, moment: datetime, **more: Any) -> int:
@@ -170,9 +171,9 @@ class DatabaseTable(_Replaced):
         with self.cost.of("give_back"):
             queue.give_back(leases)
 
-    def commit(self, batch: Sequence[Changes]) -> list[Changes]:
+    def commit(self, batch: Sequence[Changes], retry: DatabaseRetry) -> list[Changes]:
         with self.cost.of("commit"):
-            return commit(batch)
+            return commit(batch, retry)
 
     def request_recheck(self, pk: int) -> None:
         VerificationSession.objects.filter(pk=pk).update(returned_at=now())
@@ -209,17 +210,17 @@ class MemoryTable(_Replaced):
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
-        stack.enter_context(patch.object(runner, "schedule", self))
-        stack.enter_context(patch.object(runner, "commit", self.commit))
+        stack.enter_context(patch.object(claims, "queue", self))
+        stack.enter_context(patch.object(writer, "commit", self.commit))
         # Nothing is stored here.
-        stack.enter_context(patch.object(runner, "_likely_files", lambda _: 0))
-        stack.enter_context(patch.object(runner, "prefetch_related_objects", lambda *_: None))
+        stack.enter_context(patch.object(claims, "likely_files", lambda _: 0))
+        stack.enter_context(patch.object(claims, "prefetch_related_objects", lambda *_: None))
         return stack
 
     def _aim(self, row: Any, moment: datetime) -> Any:
         if self._order is not None:
             return self._order(row, moment)
-        return queue.priority_of(row, moment)
+        return queue.priority(row, moment)
 
     def _make_ready(self, row: Any, moment: datetime) -> None:
         if row.priority_at is None:
@@ -302,7 +303,7 @@ class MemoryTable(_Replaced):
                 # As a statement would: by the time of the lease's end only where there is nothing else.
                 self._make_ready(row, now())
 
-    def commit(self, batch: Sequence[Changes]) -> list[Changes]:
+    def commit(self, batch: Sequence[Changes], retry: DatabaseRetry) -> list[Changes]:
         lost = []
         for changes in batch:
             row = self._rows[changes.lease.session_pk]
@@ -391,27 +392,31 @@ class _Worker:
     def begin(self, hint: int | None = None) -> None:
         monotonic = self.simulation.monotonic
         started = monotonic()
-        self.run = runner._Run(
+        self.run = runner.Run(
             stop_at=started + RUN_BUDGET.total_seconds(),
-            downloads_until=started + queue.DOWNLOADS_BEGIN_WITHIN,
             monotonic=monotonic,
             hint=hint,
             limit=None,
             concurrency=self.simulation.setting.concurrency,
-            progress=None,
-            stop=None,
+            progress=lambda report: None,
+            stop=lambda: False,
+            interrupts=(),
+            upstream=clients.upstream,
+            retry=DatabaseRetry(),
         )
-        self.run._promote()
+        self.run.begin()
         self.hand_out()
 
     def hand_out(self) -> None:
-        self.run._hold()
-        while self.active < self.simulation.setting.concurrency and (lease := self.run._next()):
+        self.run.checkpoint()
+        while self.active < self.simulation.setting.concurrency and (
+            claimed := self.run.next_lease(self.active)
+        ):
             self.active += 1
-            self.simulation.ask(_Place(self, Visit(lease, lease.row, None), self.simulation.seconds))
+            visit = Visit(claimed[0], claimed[0].row, VisitContext())
+            self.simulation.ask(_Place(self, visit, self.simulation.seconds))
         if not self.active:
-            self.run._commit()
-            self.simulation.table.give_back(self.run.claimed)
+            self.run.end()
             time_is_up = self.simulation.monotonic() >= self.run.stop_at
             self.run = None
             if time_is_up:
@@ -420,7 +425,7 @@ class _Worker:
 
     def end(self, place: _Place) -> None:
         self.active -= 1
-        self.run._take(place.visit)
+        self.run.finish(place.visit)
         self.hand_out()
 
 
@@ -451,7 +456,7 @@ class CatchingUp:
     def run(self) -> Outcome:
         """Simulate; returns what was kept."""
         # Settings are read before, not at each of millions of looks at the clock.
-        with self.table.replaced(), patch.object(polling._jitter, "uniform", self._chance.uniform):
+        with self.table.replaced(), patch.object(polling.jitter, "uniform", self._chance.uniform):
             for pk, story in self._stories.items():
                 if story.returned_at is not None and story.returned_at > 0:
                     self._at(story.returned_at, partial(self._come_back, pk))
@@ -489,7 +494,7 @@ class CatchingUp:
         if self._booked is None:
             self._book(place)
             return
-        urgent = steps._is_urgent(place.visit.session)
+        urgent = steps.is_urgent(place.visit.session)
         (self._urgent if urgent else self._waiting).append(place)
         self._at(self.seconds + rate_limit.MAX_WAIT, lambda: self._give_up(place))
 

@@ -74,7 +74,7 @@ def asked_in_vain(
     chance = random.Random(seed)
     stories = []
     # The waits between the tries are drawn by lot: the same each time.
-    polling._jitter.seed(seed)
+    polling.jitter.seed(seed)
     for start in sorted(chance.uniform(left[0] - DAY, left[1] - DAY) for _ in range(count)):
         story = _story(chance, start, verify_within=0.0)
         deadline = START + timedelta(seconds=min(at for at in story.gone.values() if at > 0))

@@ -66,7 +66,6 @@ def fill(count: int, state: State, *, moment: datetime) -> None:
         "recheck_requested": "FALSE",
         "poll_count": "0",
         "failure_count": "0",
-        "stages_done": "'{}'",
         "plan_id": "%(plan)s",
         "results_give_up_at": at("give_up_at", place),
         "next_deadline": at("safe", place),

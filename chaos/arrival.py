@@ -14,18 +14,13 @@ from django_faceprint.engine import queue
 from django_faceprint.models import VerificationSession
 
 
-def priority(moment: datetime, **_: datetime | None) -> datetime:
-    """In place of :func:`schedule.priority`, which is for sessions that are collected anew: they come now."""
-    return moment + queue.OVERDUE_PENALTY
-
-
-def priority_of(session: VerificationSession, moment: datetime) -> datetime:
-    """In place of :func:`schedule.priority_of`: the twin of the expression below."""
+def priority(session: VerificationSession, moment: datetime) -> datetime:
+    """In place of :func:`queue.priority`: the twin of the expression below."""
     return session.created_at + queue.OVERDUE_PENALTY
 
 
 def priority_expression(moment: datetime) -> Any:
-    """In place of :func:`schedule.priority_expression`: by when the session was started.
+    """In place of :func:`queue.priority_expression`: by when the session was started.
 
     Far in the future, so that no deadline ever seems to have gone by in the queue.
     """
@@ -35,5 +30,4 @@ def priority_expression(moment: datetime) -> Any:
 def work_by_arrival() -> None:
     """From now on, in this process."""
     queue.priority = priority
-    queue.priority_of = priority_of
     queue.priority_expression = priority_expression

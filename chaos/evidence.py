@@ -56,7 +56,8 @@ def story(reference: str) -> str:
     ]
     lines += [
         f"  {asset.kind} {asset.attempt_order}/{asset.position}: {asset.state}, {asset.tries} failures, "
-        f"until {_clock(asset.deadline)}, archived {_clock(asset.archived_at)} {asset.error}".rstrip()
+        f"until {_clock(asset.deadline)}, archived {_clock(asset.archived_at)} "
+        f"{asset.error_class} {asset.error_detail}".rstrip()
         for asset in session.assets.all()
     ]
     return "\n".join(lines)

@@ -12,6 +12,7 @@ from datetime import timedelta
 from typing import Any
 
 from celery import shared_task
+from celery.exceptions import SoftTimeLimitExceeded
 from django.db import transaction
 
 from django_faceprint.audit import chain
@@ -77,7 +78,11 @@ def collect(session_pk: int | None = None) -> None:
 def _work(*, hint: int | None = None) -> None:
     started = time.monotonic()
     collecting.collect_due(
-        budget=RUN_BUDGET, hint=hint, monotonic=time.monotonic, concurrency=conf.concurrency
+        budget=RUN_BUDGET,
+        hint=hint,
+        monotonic=time.monotonic,
+        concurrency=conf.concurrency,
+        interrupts=(SoftTimeLimitExceeded,),
     )
     if time.monotonic() - started >= RUN_BUDGET.total_seconds():
         # There is more to do than fits into one run: until the next tick, a worker would stand idle.

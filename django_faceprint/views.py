@@ -117,7 +117,7 @@ def _wants_asking(session: VerificationSession, moment: datetime) -> bool:
 def _standing(session: VerificationSession, since: datetime) -> Standing:
     status: str = session.status
     done = session.verdict != VerificationSession.Verdict.PENDING
-    if not done and session.stages_done.get("attempted"):
+    if not done and session.attempted_at:
         # A failed attempt of a plan that allows another: told once Baidu was asked after this return.
         asked = session.last_polled_at is not None and session.last_polled_at >= since
         done = asked and not session.is_leased

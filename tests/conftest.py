@@ -9,13 +9,13 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from django_faceprint.testing import _faceprint_log_may_be_emptied  # noqa: F401  (a fixture)
-from tests.scenario import assert_archived, failing, scenario  # noqa: F401  (fixtures)
 
 # .ci/run sets it after it has installed what the tests can use: a skip is then a failure.
 NO_SKIPS = os.environ.get("FACEPRINT_NO_SKIPS", "") not in ("", "0")
@@ -164,3 +164,32 @@ def plans(transactional_db: None, sandbox: Any) -> dict[str, Any]:
     from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
 
     return {plan.plan_id: plan for plan in copy_sandbox_plans()}
+
+
+# Imported late: some tests load this module before Django is set up.
+
+
+@pytest.fixture
+def scenario(sandbox: Any, plans: dict[str, Any]) -> Any:
+    """People, Baidu and the engine."""
+    from tests.scenario import Scenario
+
+    return Scenario(sandbox, plans)
+
+
+@pytest.fixture
+def assert_archived(scenario: Any) -> Callable[[Any], None]:
+    """``assert_archived(session)``: all that Baidu holds of it is archived whole, and nothing twice."""
+    from tests.scenario import assert_archived
+
+    return partial(assert_archived, scenario)
+
+
+@pytest.fixture
+def failing(settings: Any, tmp_path: Path, clock: Any) -> Any:
+    """``failing.broken = True`` makes the archive's storage refuse to delete."""
+    from tests.scenario import FailingStorage, store_in
+
+    FailingStorage.broken, FailingStorage.asked = False, []
+    store_in(settings, tmp_path, FailingStorage)
+    return FailingStorage

@@ -5,12 +5,10 @@ from __future__ import annotations
 import hashlib
 import os
 import time
-from collections.abc import Callable
 from datetime import timedelta
 from pathlib import Path
 from typing import Any
 
-import pytest
 import requests
 from django.core.files.storage import FileSystemStorage
 
@@ -88,31 +86,21 @@ class Scenario:
         return VerificationSession.objects.select_related("plan").get(pk=session.pk)
 
 
-@pytest.fixture
-def scenario(sandbox: Any, plans: dict[str, Plan]) -> Scenario:
-    return Scenario(sandbox, plans)
-
-
-@pytest.fixture
-def assert_archived(scenario: Scenario) -> Callable[[VerificationSession], None]:
-    """All that Baidu holds of a session lies in our storage, decrypts, and nothing is there twice."""
-
-    def check(session: VerificationSession) -> None:
-        expected = sorted(
-            item["sha256"]
-            for item in scenario.ledger(session)["assets"]
-            if item["kind"] != "match_image" and item["available_from"]
-        )
-        stored = []
-        for asset in session.assets.stored().exclude(source="upload"):
-            with open_stored(asset) as reader:
-                content = reader.read_all()
-            assert hashlib.sha256(content).hexdigest() == asset.sha256
-            assert len(content) == asset.size
-            stored.append(asset.sha256)
-        assert sorted(stored) == expected
-
-    return check
+def assert_archived(scenario: Scenario, session: VerificationSession) -> None:
+    """All that Baidu holds of *session* lies in our storage, decrypts, and nothing is there twice."""
+    expected = sorted(
+        item["sha256"]
+        for item in scenario.ledger(session)["assets"]
+        if item["kind"] != "match_image" and item["available_from"]
+    )
+    stored = []
+    for asset in session.assets.stored().exclude(source="upload"):
+        with open_stored(asset) as reader:
+            content = reader.read_all()
+        assert hashlib.sha256(content).hexdigest() == asset.sha256
+        assert len(content) == asset.size
+        stored.append(asset.sha256)
+    assert sorted(stored) == expected
 
 
 def store_in(settings: Any, folder: Path, storage: type[FileSystemStorage]) -> None:
@@ -133,14 +121,6 @@ class FailingStorage(FileSystemStorage):
         if self.broken:
             raise PermissionError(f"no: {name}")
         super().delete(name)
-
-
-@pytest.fixture
-def failing(settings: Any, tmp_path: Any, clock: Any) -> Any:
-    """``failing.broken = True`` makes the archive's storage refuse to delete."""
-    FailingStorage.broken, FailingStorage.asked = False, []
-    store_in(settings, tmp_path, FailingStorage)
-    return FailingStorage
 
 
 def stored_files() -> list[str]:

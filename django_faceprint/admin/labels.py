@@ -62,6 +62,8 @@ ENDPOINTS = {
 ASSET_ERRORS: dict[str, Promise] = {
     "url_expired": _("the download link had expired"),
     "upstream_gave_none": REASONS["upstream_gave_none"],
+    "storage": _("the storage failed"),
+    "internal": _("an internal error"),
 }
 
 STAGES: dict[str, Promise] = {
@@ -169,13 +171,11 @@ def endpoint_name(value: str) -> str:
     return ENDPOINTS.get(value, value)
 
 
-def describe_asset_error(error: str) -> str:
+def describe_asset_error(error_class: str, detail: str) -> str:
     """Why a file could not be archived the last time."""
-    kind, _colon, detail = error.partition(": ")
-    if kind in ERROR_CLASSES and kind != UNSAFE_MEDIA:
-        # Nothing was downloaded: what Baidu said instead of naming the file.
-        return f"{ERROR_CLASSES[kind]} ({detail})" if detail else str(ERROR_CLASSES[kind])
-    return str(ASSET_ERRORS.get(error, error))
+    known = ASSET_ERRORS if error_class in ASSET_ERRORS else ERROR_CLASSES
+    name = str(known.get(error_class, error_class))
+    return f"{name} ({detail})" if detail else name
 
 
 def stage_name(value: str) -> str:

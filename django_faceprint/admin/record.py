@@ -485,7 +485,7 @@ class Record:
 
     def _file(self, asset: MediaAsset) -> File:
         stored = asset.state == MediaAsset.State.STORED
-        explanation = describe_absence(asset.reason)
+        explanation = describe_absence(asset)
         overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
         state = explanation if asset.is_not_kept else asset.get_state_display()
         return File(
@@ -493,7 +493,7 @@ class Record:
             name=_file_name(asset),
             state=Badge(state, labels.ASSET_TONES[MediaAsset.State(asset.state)]),
             explanation="" if asset.is_not_kept else explanation,
-            error="" if stored else labels.describe_asset_error(asset.error),
+            error="" if stored else labels.describe_asset_error(asset.error_class, asset.error_detail),
             dimensions=_dimensions(asset),
             url=self._media_url(asset) if stored and self._media_url else "",
             overdue=bool(overdue),

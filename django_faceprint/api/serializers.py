@@ -548,7 +548,7 @@ class MediaSerializer(Described):
     @field_schema({"type": "string"})
     def get_reason_text(self, asset: MediaAsset) -> str:
         """In the reader's language; "" where there is nothing to explain."""
-        return describe_absence(asset.reason)
+        return describe_absence(asset)
 
     @field_schema({"type": "string", "format": "uri", "nullable": True})
     def get_url(self, asset: MediaAsset) -> str | None:

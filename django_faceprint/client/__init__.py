@@ -18,7 +18,7 @@ from .breaker import Breakers
 from .codes import ENDPOINTS, classify, explain
 from .download import Download, Downloader, MediaBody
 from .inputs import CERTIFICATE_TYPES, MESSAGES, Identity, MatchImage, checked_plan_id
-from .pictures import decode_picture, remembering_pictures
+from .pictures import DecodePicture, PictureCache, decode_picture
 from .results import (
     AllResult,
     Attempt,
@@ -44,6 +44,7 @@ __all__ = [
     "Authorization",
     "Breakers",
     "CallRecord",
+    "DecodePicture",
     "DetailResult",
     "Download",
     "Downloader",
@@ -55,6 +56,7 @@ __all__ = [
     "MediaResult",
     "MemoryTokenStore",
     "OcrResult",
+    "PictureCache",
     "SimpleResult",
     "StatCount",
     "StatResult",
@@ -65,5 +67,4 @@ __all__ = [
     "classify",
     "decode_picture",
     "explain",
-    "remembering_pictures",
 ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import copy
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -15,6 +16,7 @@ from .auth import AccessTokenAuth, Authentication, Authorization, TokenStore
 from .breaker import Breakers
 from .connections import ClosedOnLeaving
 from .inputs import Identity, MatchImage, checked_plan_id, invalid
+from .pictures import DecodePicture, decode_picture
 from .results import AllResult, DetailResult, MediaResult, SimpleResult, StatResult
 from .transport import BeforeCall, OnCall, Reply, Transport
 
@@ -95,6 +97,7 @@ class FaceprintClient(ClosedOnLeaving):
         breakers: Breakers | None = None,
     ) -> None:
         self._h5_url = h5_url
+        self._decode: DecodePicture = decode_picture
         self._transport = Transport(
             api_url=api_url,
             timeout=timeout,
@@ -116,6 +119,26 @@ class FaceprintClient(ClosedOnLeaving):
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self._transport.api_url!r})"
+
+    def with_hooks(
+        self,
+        *,
+        before_call: BeforeCall | None = None,
+        on_call: OnCall | None = None,
+        token_store: TokenStore | None = None,
+        decode: DecodePicture = decode_picture,
+    ) -> FaceprintClient:
+        """This client for one caller: other hooks over the same credentials, connections and breakers.
+
+        ``token_store`` replaces the store if given; ``decode`` reads the pictures inside answers, see
+        :class:`PictureCache`. Cheap: nothing is opened, and nothing needs to be closed.
+        """
+        other = copy.copy(self)
+        other._decode = decode
+        other._transport = self._transport.with_hooks(before_call, on_call)
+        if isinstance(self._authentication, AccessTokenAuth):
+            other._authentication = self._authentication.over(other._transport, token_store)
+        return other
 
     def close(self) -> None:
         """Close all connections. A later call opens new ones."""
@@ -179,7 +202,10 @@ class FaceprintClient(ClosedOnLeaving):
     def result_detail(self, verify_token: str) -> Answer[DetailResult]:
         """The result of a passed verification (API reference 3.5); otherwise ``error`` says why not."""
         return self._call_with_token(
-            codes.RESULT_DETAIL, "/result/detail", verify_token, results.parse_detail
+            codes.RESULT_DETAIL,
+            "/result/detail",
+            verify_token,
+            lambda document: results.parse_detail(document, self._decode),
         )
 
     def result_stat(self, verify_token: str) -> Answer[StatResult]:
@@ -194,7 +220,12 @@ class FaceprintClient(ClosedOnLeaving):
 
     def result_all(self, verify_token: str) -> Answer[AllResult]:
         """Every attempt under the token, failed ones included (API reference 3.8)."""
-        return self._call_with_token(codes.RESULT_GETALL, "/result/getall", verify_token, results.parse_all)
+        return self._call_with_token(
+            codes.RESULT_GETALL,
+            "/result/getall",
+            verify_token,
+            lambda document: results.parse_all(document, self._decode),
+        )
 
     def h5_url(
         self, verify_token: str, *, success_url: str | None = None, failed_url: str | None = None

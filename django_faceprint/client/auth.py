@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import hashlib
 import re
 import threading
@@ -125,6 +126,13 @@ class Authentication(Protocol):
         """Prove the credentials against Baidu now."""
 
 
+@dataclass
+class _Renewal:
+    """Until when a token that could not be renewed serves on unasked."""
+
+    paused_until: datetime | None = None
+
+
 class AccessTokenAuth:
     """OAuth 2.0 client credentials: one access_token for all calls of an application (API reference 2.1).
 
@@ -146,12 +154,19 @@ class AccessTokenAuth:
         self._secret_key = secret_key
         self._store: TokenStore = token_store if token_store is not None else MemoryTokenStore()
         self._clock = clock if clock is not None else _system_clock
-        self._renewal_paused_until: datetime | None = None
+        self._renewal = _Renewal()
         #: Where the token lies in the store: tells applications and hosts apart, reveals neither.
         self.key = hashlib.sha256(f"{transport.api_url}\n{api_key}".encode()).hexdigest()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}(key={self.key[:8]!r})"
+
+    def over(self, transport: Transport, token_store: TokenStore | None) -> AccessTokenAuth:
+        """The same credentials over another transport and, unless None, another store."""
+        other = copy.copy(self)
+        other._transport = transport
+        other._store = token_store if token_store is not None else self._store
+        return other
 
     def authorize(self, method: str, path: str) -> Authorization:
         """The access_token as query parameter.
@@ -196,14 +211,14 @@ class AccessTokenAuth:
         except (FaceprintError, FaceprintConfigurationError):
             if kept is None or not valid:
                 raise
-            self._renewal_paused_until = now + RENEWAL_PAUSE
+            self._renewal.paused_until = now + RENEWAL_PAUSE
             return kept
-        self._renewal_paused_until = None
+        self._renewal.paused_until = None
         self._store.put(self.key, token)
         return token
 
     def _renewal_paused(self, now: datetime) -> bool:
-        until = self._renewal_paused_until
+        until = self._renewal.paused_until
         return until is not None and now < until
 
     def _fetch(self) -> AccessToken:

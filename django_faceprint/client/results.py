@@ -15,7 +15,7 @@ from datetime import datetime, timedelta, timezone
 from typing import Any, Final
 
 from .codes import NO_CODE, clean_code, clean_log_id, clean_message
-from .pictures import decode_picture
+from .pictures import DecodePicture, decode_picture
 
 #: Times come without zone and mean Beijing's (API reference 3.8), which has had no summer time since 1991.
 BEIJING: Final = timezone(timedelta(hours=8), "Asia/Shanghai")
@@ -164,7 +164,7 @@ def parse_simple(document: Mapping[str, Any]) -> SimpleResult:
     return SimpleResult(face_url, oddities=tuple(oddities))
 
 
-def parse_detail(document: Mapping[str, Any]) -> DetailResult:
+def parse_detail(document: Mapping[str, Any], decode: DecodePicture = decode_picture) -> DetailResult:
     """Read ``result/detail``. Raises :class:`UnreadableResult`."""
     oddities: list[str] = []
     result = _result(document, oddities)
@@ -176,7 +176,7 @@ def parse_detail(document: Mapping[str, Any]) -> DetailResult:
         is_demote = verdict.boolean("is_demote")
     if is_demote is None:
         is_demote = _Fields(document, "", oddities).boolean("is_demote")
-    front, back = _card_images(result, confirm)
+    front, back = _card_images(result, confirm, decode)
     return DetailResult(
         score=verdict.number("score"),
         liveness_score=verdict.number("liveness_score"),
@@ -229,7 +229,7 @@ def parse_media(document: Mapping[str, Any]) -> MediaResult:
     )
 
 
-def parse_all(document: Mapping[str, Any]) -> AllResult:
+def parse_all(document: Mapping[str, Any], decode: DecodePicture = decode_picture) -> AllResult:
     """Read ``result/getall``. Raises :class:`UnreadableResult`."""
     oddities: list[str] = []
     result = _result(document, oddities)
@@ -240,7 +240,7 @@ def parse_all(document: Mapping[str, Any]) -> AllResult:
     for position, entry in enumerate(entries[:MAX_ATTEMPTS], start=1):
         fields = _entry(entry, f"{result.path}.verify_result[{position - 1}]", oddities)
         if fields is not None:
-            attempts.append(_attempt(fields, position))
+            attempts.append(_attempt(fields, position, decode))
     orders = [attempt.order for attempt in attempts]
     if len(set(orders)) != len(orders):
         # Evidence is filed under the order: two attempts under one would hide each other.
@@ -402,7 +402,7 @@ class _Fields:
             self.odd(key)
         return found
 
-    def picture(self, key: str) -> bytes | None:
+    def picture(self, key: str, decode: DecodePicture) -> bytes | None:
         """Strict base64, at most 14 MiB of it; line breaks are tolerated."""
         value = self.value(key)
         if value is None:
@@ -410,7 +410,7 @@ class _Fields:
         picture = b""
         if isinstance(value, str) and len(value) <= MAX_BASE64:
             try:
-                picture = decode_picture(value)
+                picture = decode(value)
             except ValueError:
                 picture = b""
         if not picture:
@@ -478,18 +478,20 @@ def _ocr(outer: _Fields, confirm: _Fields) -> OcrResult | None:
     return None
 
 
-def _card_images(outer: _Fields, confirm: _Fields) -> tuple[bytes | None, bytes | None]:
+def _card_images(
+    outer: _Fields, confirm: _Fields, decode: DecodePicture
+) -> tuple[bytes | None, bytes | None]:
     """Front and back of the card, beside ``idcard_confirm`` or inside it."""
     front: bytes | None = None
     back: bytes | None = None
     for parent in (outer, confirm):
         fields = parent.object("idcard_images")
-        front = front if front is not None else fields.picture("front_base64")
-        back = back if back is not None else fields.picture("back_base64")
+        front = front if front is not None else fields.picture("front_base64", decode)
+        back = back if back is not None else fields.picture("back_base64", decode)
     return front, back
 
 
-def _attempt(fields: _Fields, position: int) -> Attempt:
+def _attempt(fields: _Fields, position: int, decode: DecodePicture) -> Attempt:
     detail = fields.object("verify_detail")
     confirm = fields.object("idcard_confirm")
     order = fields.integer("order")
@@ -503,7 +505,7 @@ def _attempt(fields: _Fields, position: int) -> Attempt:
     if certificate_type is not None and certificate_type > 99:
         confirm.odd("idcard_type")
         certificate_type = None
-    front, back = _card_images(fields, confirm)
+    front, back = _card_images(fields, confirm, decode)
     return Attempt(
         order=order,
         passed=passed,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import http.client
 import json
 import os
@@ -147,19 +148,20 @@ class Transport:
         self._breakers = breakers
         self._before_call = before_call
         self._on_call = on_call
-        self._guard = threading.Lock()
-        self._session: requests.Session | None = None
-        self._session_pid = 0
+        self._connections = _Connections()
 
     def __repr__(self) -> str:
         return f"{type(self).__name__}({self.api_url!r})"
 
+    def with_hooks(self, before_call: BeforeCall | None, on_call: OnCall | None) -> Transport:
+        """The same transport, over the same connections, with other hooks."""
+        other = copy.copy(self)
+        other._before_call, other._on_call = before_call, on_call
+        return other
+
     def close(self) -> None:
         """Close all connections. A later request opens new ones."""
-        with self._guard:
-            if self._session is not None and self._session_pid == os.getpid():
-                self._session.close()
-            self._session = None
+        self._connections.close()
 
     def post(
         self,
@@ -222,7 +224,7 @@ class Transport:
         with exchange(limits):
             try:
                 # "Content-Type" and a body are sent with the token request too: some gateways want both.
-                response = self._open().post(
+                response = self._connections.open().post(
                     url,
                     data=body,
                     headers={"Content-Type": "application/json", **headers},
@@ -262,13 +264,28 @@ class Transport:
             return _Received(response.status_code, b"", "answer in an unknown encoding")
         return _Received(response.status_code, body, "")
 
-    def _open(self) -> requests.Session:
+
+class _Connections:
+    """The session that keeps connections alive, one for each process."""
+
+    def __init__(self) -> None:
+        self._guard = threading.Lock()
+        self._session: requests.Session | None = None
+        self._pid = 0
+
+    def open(self) -> requests.Session:
         with self._guard:
             # A forked child must not share its parent's sockets.
-            if self._session is None or self._session_pid != os.getpid():
+            if self._session is None or self._pid != os.getpid():
                 self._session = _new_session()
-                self._session_pid = os.getpid()
+                self._pid = os.getpid()
             return self._session
+
+    def close(self) -> None:
+        with self._guard:
+            if self._session is not None and self._pid == os.getpid():
+                self._session.close()
+            self._session = None
 
 
 @dataclass(frozen=True)

@@ -503,7 +503,7 @@ class _Maker:
             "is_demoted": noise.random() < DEMOTED_SHARE if own.rules.plan.is_real_time else None,
             "last_polled_at": decided_at,
             "poll_count": noise.randint(1, 4),
-            "stages_done": dict.fromkeys(("getall", "simple", "media", "stat"), decided_at.isoformat()),
+            **{f"{step}_answered_at": decided_at for step in ("getall", "simple", "media", "stat")},
             "stat": {"活体检测": [{"error_code": "0", "count": 1}]},
         }
         if verdict == Verdict.PASSED:
@@ -742,7 +742,12 @@ class _Maker:
         if item.state == State.NOT_PROVIDED:
             return row
         if is_lost:
-            return {**row, "state": State.LOST.value, "error": "url_expired", "tries": noise.randint(3, 9)}
+            return {
+                **row,
+                "state": State.LOST.value,
+                "error_class": "url_expired",
+                "tries": noise.randint(3, 9),
+            }
         if is_wanted and item.source != Source.UPLOAD:
             return {**row, "state": State.WANTED.value, "tries": noise.randint(0, 3)}
         if is_media and values["is_demoted"] and item.kind == Kind.PROCESS_VIDEO:

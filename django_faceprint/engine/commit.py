@@ -8,17 +8,15 @@ another epoch, nothing of that session is written, and its files are removed aga
 from __future__ import annotations
 
 import logging
-import time
 from collections.abc import Callable, Iterable, Sequence
 from copy import copy
 from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any
 
 from django.db import (
     DEFAULT_DB_ALIAS,
     DatabaseError,
-    InterfaceError,
     OperationalError,
     connections,
     transaction,
@@ -37,17 +35,14 @@ from django_faceprint.models import (
 )
 from django_faceprint.privacy.fields import column_values
 
+from .retry import DatabaseRetry, is_connected
+
 logger = logging.getLogger(__name__)
-
-T = TypeVar("T")
-
-#: Seconds to wait before each further try when the database is gone, as while it restarts.
-PATIENCE = (0.2, 0.5, 1.0, 2.0, 4.0, 8.0)
 
 _ASSET_COLUMNS = (
     *("public_id", "state", "reason", "source", "deadline", "give_up_at", "sha256", "size", "content_type"),
-    *("width", "height", "duration", "plain_http", "stored_name", "wrapped_key", "tries", "error"),
-    *("archived_at", "retain_until", "thumbnail"),
+    *("width", "height", "duration", "plain_http", "stored_name", "wrapped_key", "tries", "error_class"),
+    *("error_detail", "named_at", "ext_info", "archived_at", "retain_until", "thumbnail"),
 )
 _ATTEMPT_COLUMNS = (
     *("passed", "code", "message", "verified_at", "score", "threshold", "liveness_score", "spoofing_score"),
@@ -86,10 +81,10 @@ class Changes:
         )
 
 
-def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sleep) -> list[Changes]:
+def commit(batch: Sequence[Changes], retry: DatabaseRetry) -> list[Changes]:
     """Write *batch*; returns those of it whose lease was lost, of which nothing was written.
 
-    Waits for a database that is gone as :func:`retry_on_disconnect` does. What was not written is done
+    Where the database stays away longer than *retry* waits, its error passes; what was not written is done
     anew when the leases end.
     """
 
@@ -98,49 +93,16 @@ def commit(batch: Sequence[Changes], *, sleep: Callable[[float], None] = time.sl
         for changes in batch:
             changes.uncertain = True
 
-    lost = retry_on_disconnect(
-        partial(_commit_together, batch), sleep=sleep, interrupted=interrupted, also_alive=True
-    )
+    lost = retry(partial(_commit_together, batch), interrupted=interrupted, also_connected=True)
     for changes in lost:
         if not changes.uncertain:
             files.discard(changes.names)
     return lost
 
 
-def retry_on_disconnect(
-    work: Callable[[], T],
-    *,
-    sleep: Callable[[float], None] = time.sleep,
-    interrupted: Callable[[], None] | None = None,
-    also_alive: bool = False,
-) -> T:
-    """Do *work*, which may be repeated, in the database, and again when that is gone, as while it restarts.
-
-    It is tried for some 15 seconds; then its error passes through, as any other does at once. *interrupted*
-    is called before each further try; *also_alive*: the same after a deadlock or a time-out of a lock. Within
-    *work* others may be patient, too: all of it takes no longer.
-    """
-    give_up_at = time.monotonic() + sum(PATIENCE)
-    for pause in PATIENCE:
-        try:
-            return work()
-        except (OperationalError, InterfaceError):
-            connection = connections[DEFAULT_DB_ALIAS]
-            if time.monotonic() >= give_up_at or connection.in_atomic_block:
-                raise
-            if not also_alive and _is_connected():
-                raise
-        if interrupted is not None:
-            interrupted()
-        logger.warning("faceprint: the database is gone or busy; trying again in %s s", pause)
-        connection.close()
-        sleep(pause)
-    return work()
-
-
-def commit_one(changes: Changes) -> None:
+def commit_one(changes: Changes, retry: DatabaseRetry) -> None:
     """Write the changes of one visit. Raises :class:`LeaseLost`."""
-    if commit([changes]):
+    if commit([changes], retry):
         raise LeaseLost
 
 
@@ -154,28 +116,23 @@ def _commit_together(batch: Sequence[Changes]) -> list[Changes]:
     if not batch:
         return []
     try:
-        return _write(batch)
+        return write_batch(batch)
     except (_IntentGone, DatabaseError) as error:
-        if isinstance(error, OperationalError) and not _is_connected():
+        if isinstance(error, OperationalError) and not is_connected():
             raise
     # One of them spoils it for all, or there was a deadlock: each for itself, then.
     return [changes for changes in batch if _is_lost_alone(changes)]
 
 
-def _is_connected() -> bool:
-    """After a deadlock or a lock time-out the transaction is over, and the connection is not."""
-    connection = connections[DEFAULT_DB_ALIAS]
-    return connection.connection is not None and connection.is_usable()
-
-
 def _is_lost_alone(changes: Changes) -> bool:
     try:
-        return bool(_write([changes]))
+        return bool(write_batch([changes]))
     except _IntentGone:
         return True
 
 
-def _write(batch: Sequence[Changes]) -> list[Changes]:
+def write_batch(batch: Sequence[Changes]) -> list[Changes]:
+    """Write *batch* in one transaction; returns those of it whose lease was lost."""
     lost: list[Changes] = []
     kept: list[Changes] = []
     with transaction.atomic():

@@ -15,14 +15,14 @@ BACKOFF_FIRST = timedelta(seconds=2)
 BACKOFF_MAX = timedelta(minutes=15)
 
 
-# Jitter needs no cryptographic strength; a generator of our own is not reseeded by host projects.
-_jitter = random.Random()  # noqa: S311
+#: Needs no cryptographic strength; a generator of our own is not reseeded by host projects.
+jitter = random.Random()  # noqa: S311
 
 
 def backoff(failures: int) -> timedelta:
     """How long to wait after *failures* failures in a row: doubling from 2 s to 15 min, with jitter."""
     full = min(BACKOFF_FIRST * 2 ** min(max(failures, 1) - 1, 12), BACKOFF_MAX)
-    return full * _jitter.uniform(0.5, 1.0)
+    return full * jitter.uniform(0.5, 1.0)
 
 
 def retry_at(moment: datetime, failures: int, deadline: datetime | None) -> datetime:
@@ -35,7 +35,7 @@ def retry_at(moment: datetime, failures: int, deadline: datetime | None) -> date
 
 def turn_at(moment: datetime, wait: float) -> datetime:
     """When to come back after our own rate limit said to wait for so many seconds; not all at once."""
-    return moment + timedelta(seconds=max(wait, 1.0) * _jitter.uniform(1.0, 1.5))
+    return moment + timedelta(seconds=max(wait, 1.0) * jitter.uniform(1.0, 1.5))
 
 
 def next_poll_at(session: VerificationSession, moment: datetime) -> datetime | None:

@@ -49,49 +49,21 @@ MIN_LEAD_TIME = timedelta(seconds=12)
 OVERDUE_PENALTY = timedelta(days=36_525)
 
 
-def priority(
-    moment: datetime,
-    *,
-    next_deadline: datetime | None,
-    later_deadline: datetime | None,
-    last_deadline: datetime | None,
-    media_deadline: datetime | None,
-    media_give_up_at: datetime | None,
-    results_give_up_at: datetime | None,
-    wake_at: datetime | None,
-) -> datetime | None:
+def priority(session: VerificationSession, moment: datetime) -> datetime | None:
     """Place in the queue at *moment*, smaller first: the twin of :func:`priority_expression`."""
     soon, day = moment + MIN_LEAD_TIME, moment + MEDIA_LIFE
-    rungs = (next_deadline, later_deadline, last_deadline)
-    ahead = [deadline for deadline in rungs if deadline is not None and deadline > soon]
-    for deadline in ahead:
-        if deadline <= day:
-            return deadline
-    if (
-        media_deadline is not None
-        and media_give_up_at is not None
-        and media_deadline <= soon < media_give_up_at
-    ):
+    pending = (session.next_deadline, session.later_deadline, session.last_deadline)
+    ahead = [deadline for deadline in pending if deadline is not None and deadline > soon]
+    if within_a_day := [deadline for deadline in ahead if deadline <= day]:
+        return within_a_day[0]
+    media_deadline, media_give_up_at = session.media_deadline, session.media_give_up_at
+    if media_deadline and media_give_up_at and media_deadline <= soon < media_give_up_at:
         return day
     if ahead:
         return ahead[0]
-    if results_give_up_at is not None:
-        return results_give_up_at + OVERDUE_PENALTY
-    return next_deadline or wake_at
-
-
-def priority_of(session: VerificationSession, moment: datetime) -> datetime | None:
-    """What *session* is ordered by at *moment*."""
-    return priority(
-        moment,
-        next_deadline=session.next_deadline,
-        later_deadline=session.later_deadline,
-        last_deadline=session.last_deadline,
-        media_deadline=session.media_deadline,
-        media_give_up_at=session.media_give_up_at,
-        results_give_up_at=session.results_give_up_at,
-        wake_at=session.wake_at,
-    )
+    if session.results_give_up_at is not None:
+        return session.results_give_up_at + OVERDUE_PENALTY
+    return session.next_deadline or session.wake_at
 
 
 def priority_expression(moment: datetime) -> Any:
@@ -234,7 +206,7 @@ def is_stale(lease: Lease, moment: datetime) -> bool:
         return True
     if row is None or priority_at is None or row.results_give_up_at is None:
         return False
-    priority_now = priority_of(row, moment) or priority_at
+    priority_now = priority(row, moment) or priority_at
     # The day that doubtful recordings have begins anew at each moment.
     return priority_at < priority_now and (
         priority_at <= moment + MIN_LEAD_TIME or priority_now != moment + MEDIA_LIFE

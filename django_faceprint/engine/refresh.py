@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from copy import copy
+
 from django.db import transaction
 from django.db.models import F, Q
 
@@ -12,7 +14,8 @@ from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSession
 from django_faceprint.records import rollups
 
-from . import queue, results
+from . import queue
+from .results import STEPS
 
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
@@ -62,33 +65,26 @@ def recollect(session: VerificationSession) -> bool:
     pending = deadlines.outstanding_deadlines(
         session, again, moment, unknown=[session.media_deadline, session.results_deadline]
     )
+    due = copy(session)
+    due.wake_at = moment
+    for name, deadline in pending.columns().items():
+        setattr(due, name, deadline)
     idle = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
     with transaction.atomic():
         changed = VerificationSession.objects.filter(
             idle, pk=session.pk, verdict__in=(Verdict.PASSED, Verdict.FAILED), verify_token__isnull=False
         ).update(
-            stages_done={
-                key: value
-                for key, value in session.stages_done.items()
-                if key in ("attempted", results.NAMED)
-            },
+            **{f"{step}_answered_at": None for step in STEPS},
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
-            priority_at=queue.priority(
-                moment,
-                **pending.columns(),
-                media_deadline=session.media_deadline,
-                media_give_up_at=session.media_give_up_at,
-                results_give_up_at=session.results_give_up_at,
-                wake_at=moment,
-            ),
+            priority_at=queue.priority(due, moment),
             **pending.columns(),
             wake_at=None,
             failure_count=0,
         )
         if changed:
             session.assets.filter(Q(state=State.LOST) | kept_now).update(
-                state=State.WANTED, error="", reason=""
+                state=State.WANTED, error_class="", error_detail="", reason=""
             )
             rollups.recount(session)
     return bool(changed)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from datetime import timedelta
 from typing import Any
 from urllib.parse import parse_qsl, urlsplit
@@ -26,6 +25,7 @@ from django_faceprint.exceptions import (
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
 
+from .problems import report_error, report_unreadable
 from .visit import Visit
 
 Verdict = VerificationSession.Verdict
@@ -40,16 +40,14 @@ RECORDING_LAG = timedelta(minutes=30)
 REFUSALS_BEFORE_GIVING_UP = 5
 #: The query parameter that upstream's storage signs a URL with, anew for every answer (API reference 7).
 SIGNATURE = "authorization"
-#: Where a session notes which recordings upstream has named so far; survives a new collection.
-NAMED = "media_named"
 
 
 def ask_all(visit: Visit) -> None:
     """result/getall: attempts, their faces, thresholds and risk. Absent in the older document."""
-    if visit.done("getall") and not visit.out_of_reach(Source.GETALL):
+    if visit.is_answered("getall") and not visit.unavailable(Source.GETALL):
         return
     # A verdict from result/detail stands without it: nothing waits for ever for an optional interface.
-    give_up = not visit.done("getall") and visit.session.failure_count >= REFUSALS_BEFORE_GIVING_UP
+    give_up = not visit.is_answered("getall") and visit.session.failure_count >= REFUSALS_BEFORE_GIVING_UP
     everything: Answer[AllResult] | None = None
     try:
         everything = visit.client.result_all(visit.token)
@@ -59,20 +57,23 @@ def ask_all(visit: Visit) -> None:
     if everything is not None and everything.result is not None:
         take_attempts(visit, everything)
     elif give_up:
-        visit.mark("getall")
+        visit.mark_answered("getall")
     else:
-        visit.failed = True
+        visit.outcome.failed = True
 
 
 def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
     """Keep what result/getall answered: the answer, the attempts and what is to be archived of them."""
     result = everything.result
     assert result is not None  # noqa: S101  (narrowing only; the callers have checked)
-    visit.pictures |= _pictures_of(visit)
+    # Card pictures that result/detail brought, stored or not.
+    visit.pictures.note_stored(
+        asset for asset in visit.assets.values() if asset.source == Source.DETAIL and asset.sha256
+    )
     for attempt in result.attempts:
-        visit.take_attempt(attempt.order, _attempt_columns(attempt))
+        visit.add_attempt(attempt.order, _attempt_columns(attempt))
         _want_of_attempt(visit, attempt)
-    visit.record(everything, oddities=result.oddities)
+    visit.add_answer(everything, oddities=result.oddities)
     if result.attempts:
         _take_last_attempt(visit, result.attempts[-1])
     # Whoever passed has an attempt that did.
@@ -80,9 +81,9 @@ def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
     if expected.is_unread(result.oddities) or (
         contradicts and visit.session.failure_count < REFUSALS_BEFORE_GIVING_UP
     ):
-        visit.note_unreadable(everything)
+        report_unreadable(visit, everything)
     else:
-        visit.mark("getall")
+        visit.mark_answered("getall")
 
 
 def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
@@ -94,27 +95,18 @@ def _want_of_attempt(visit: Visit, attempt: Attempt) -> None:
     for kind, data in ((Kind.ID_FRONT, attempt.front_image), (Kind.ID_BACK, attempt.back_image)):
         if data is None:
             continue
-        digest = visit.digest(data)
-        for known in visit.out_of_reach(Source.DETAIL):
+        digest = visit.pictures.digest(data)
+        for known in visit.unavailable(Source.DETAIL):
             unread = attempt.passed and known.kind == kind and not known.sha256
             if unread or known.sha256 == digest:
                 # result/detail brought it before, and it could not be stored or read then.
-                visit.cache_picture(known, data)
+                visit.keep_picture(known, data)
                 break
-        if digest in visit.pictures:
+        if digest in visit.pictures.asset_ids:
             continue
         item = expected.ExpectedAsset(kind, Source.GETALL, attempt_order=attempt.order)
         asset = visit.want(item, attempt.verify_time)
-        visit.cache_picture(asset, data)
-
-
-def _pictures_of(visit: Visit) -> dict[str, str]:
-    """SHA-256 → asset id of the card pictures that result/detail brought, stored or not."""
-    return {
-        asset.sha256: str(asset.public_id)
-        for asset in visit.assets.values()
-        if asset.source == Source.DETAIL and asset.sha256
-    }
+        visit.keep_picture(asset, data)
 
 
 def _take_last_attempt(visit: Visit, last: Attempt) -> None:
@@ -176,23 +168,23 @@ def ask_simple(visit: Visit) -> None:
     session = visit.session
     failed = session.verdict == Verdict.FAILED
     wanted = visit.wanted(Source.SIMPLE)
-    if visit.done("simple") and not wanted:
+    if visit.is_answered("simple") and not wanted:
         return
     if failed and not wanted:
         _ask_face_of_failure(visit)
         return
     answer = visit.client.result_simple(visit.token)
     if answer.result is None:
-        visit.failed = True
-        visit.say(answer.error)
+        visit.outcome.failed = True
+        report_error(visit, answer.error)
         return
     if not answer.result.face_url:
-        visit.record(answer, oddities=answer.result.oddities)
-        visit.note_unreadable(answer)
+        visit.add_answer(answer, oddities=answer.result.oddities)
+        report_unreadable(visit, answer)
         return
-    if not visit.done("simple"):
-        visit.record(answer)
-        visit.mark("simple")
+    if not visit.is_answered("simple"):
+        visit.add_answer(answer)
+        visit.mark_answered("simple")
     for asset in wanted:
         visit.urls[asset.public_id] = answer.result.face_url
 
@@ -206,16 +198,16 @@ def _ask_face_of_failure(visit: Visit) -> None:
     except (Rejected, SessionGone):
         refused = True
     if not refused and answer is not None and answer.result is not None and answer.result.face_url:
-        visit.record(answer)
+        visit.add_answer(answer)
         asset = visit.want(expected.ExpectedAsset(Kind.FACE, Source.SIMPLE))
         visit.urls[asset.public_id] = answer.result.face_url
-    visit.mark("simple")
+    visit.mark_answered("simple")
 
 
 def ask_media(visit: Visit) -> None:
     """result/media/query: videos and frames. Asked once even where the plan says that nothing is recorded."""
     wanted = visit.wanted(Source.MEDIA)
-    if visit.done("media") and not wanted:
+    if visit.is_answered("media") and not wanted:
         return
     media: Answer[MediaResult] | None = None
     try:
@@ -225,25 +217,27 @@ def ask_media(visit: Visit) -> None:
             raise
     if media is None or media.result is None:
         if not wanted:
-            visit.mark("media")
+            visit.mark_answered("media")
         else:
-            visit.failed = True
+            visit.outcome.failed = True
         return
     result = media.result
     unread = expected.is_unread(result.oddities)
     if unread:
-        visit.record(media, oddities=result.oddities)
-        visit.note_unreadable(media)
-    elif not visit.done("media"):
-        visit.record(media, oddities=result.oddities)
-        visit.mark("media")
-    given = _given_media(result)
+        visit.add_answer(media, oddities=result.oddities)
+        report_unreadable(visit, media)
+    elif not visit.is_answered("media"):
+        visit.add_answer(media, oddities=result.oddities)
+        visit.mark_answered("media")
+    given = given_media(result)
     for (kind, position), url in given.items():
         asset = visit.want(expected.ExpectedAsset(kind, Source.MEDIA, position=position))
+        if asset.named_at is None and not unread:
+            visit.change(asset, named_at=now())
         if asset.state == State.WANTED:
             visit.urls[asset.public_id] = url
     if not unread:
-        _explain_missing_media(visit, result, {key: url for key, url in given.items() if url})
+        _explain_missing_media(visit, result, {kind for kind, _ in given})
 
 
 def _may_be_a_mistake(visit: Visit, refusal: Rejected | SessionGone) -> bool:
@@ -259,7 +253,8 @@ def _may_be_a_mistake(visit: Visit, refusal: Rejected | SessionGone) -> bool:
     )
 
 
-def _given_media(result: MediaResult) -> dict[tuple[str, int], str]:
+def given_media(result: MediaResult) -> dict[tuple[str, int], str]:
+    """The URL of each recording that upstream names, by kind and position; each file once."""
     given: dict[tuple[str, int], str] = {}
     seen: set[tuple[object, ...]] = set()
     for kind, urls in (
@@ -287,62 +282,58 @@ def _same_file(url: str) -> tuple[object, ...]:
     return parts.netloc, parts.path, tuple(query)
 
 
-def _explain_missing_media(visit: Visit, result: MediaResult, given: Mapping[tuple[str, int], str]) -> None:
+def _explain_missing_media(visit: Visit, result: MediaResult, given: set[str]) -> None:
     """Wanted recordings that the answer does not name: give upstream time to process, then say why not.
 
     What was named once and is not any more has expired upstream; it was not withheld.
     """
     session = visit.session
-    named = {*session.stages_done.get(NAMED, ()), *(_name(*key) for key in given)}
-    if given:
-        visit.update(stages_done={**session.stages_done, NAMED: sorted(named)})
-    missing = [
-        asset for asset in visit.wanted(Source.MEDIA) if _name(asset.kind, asset.position) not in named
-    ]
+    missing = [asset for asset in visit.wanted(Source.MEDIA) if asset.named_at is None]
     if not missing:
         return
     finished_at = session.verified_at or session.decided_at
     processing = finished_at is not None and now() < finished_at + RECORDING_LAG
     expired = session.media_deadline is not None and now() >= session.media_deadline
-    if any(kind in MediaAsset.VIDEO_KINDS for kind, _ in given) and any(asset.is_video for asset in missing):
+    ext_info = ""
+    if given & MediaAsset.VIDEO_KINDS and any(asset.is_video for asset in missing):
         # The person's browser fell back from the plan's kind of recording to the other one.
         reason = "demoted" if session.is_demoted else expected.UPSTREAM_GAVE_NONE
     elif result.ext_info:
-        reason = f"extInfo: {clean_message(result.ext_info)}"
-    elif processing or (expired and not named):
+        reason, ext_info = expected.UPSTREAM_EXPLAINED, clean_message(result.ext_info)
+    elif processing or (expired and not _is_any_named(visit)):
         # Too early to say that there is none, or too late.
-        visit.failed = True
+        visit.outcome.failed = True
         return
     else:
         reason = expected.UPSTREAM_GAVE_NONE
     for asset in missing:
-        visit.change(asset, state=State.NOT_PROVIDED, reason=reason[:200])
+        visit.change(asset, state=State.NOT_PROVIDED, reason=reason, ext_info=ext_info[:200])
 
 
-def _name(kind: str, position: int) -> str:
-    return f"{kind}/{position}"
+def _is_any_named(visit: Visit) -> bool:
+    return any(asset.named_at is not None for asset in visit.assets.values())
 
 
 def ask_stat(visit: Visit) -> None:
     """result/stat: how often each internal service was called, by error code. Nice to have, asked once."""
-    if visit.done("stat"):
+    if visit.is_answered("stat"):
         return
     stat = None
     try:
         stat = visit.client.result_stat(visit.token)
     except (Rejected, SessionGone):
-        visit.mark("stat")
+        visit.mark_answered("stat")
         return
     if stat.result is None:
-        visit.mark("stat")
+        visit.mark_answered("stat")
         return
     stages = {
         stage: [{"error_code": item.error_code, "count": item.count} for item in counts]
         for stage, counts in stat.result.stages.items()
     }
-    visit.record(stat)
+    visit.add_answer(stat)
     visit.update(stat=stages)
-    visit.mark("stat")
+    visit.mark_answered("stat")
 
 
 def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
@@ -352,22 +343,22 @@ def record_detail(visit: Visit, detail: Answer[DetailResult]) -> None:
     assets = {asset.kind: asset for asset in visit.assets.values() if asset.source == Source.DETAIL}
     for kind, data in ((Kind.ID_FRONT, result.front_image), (Kind.ID_BACK, result.back_image)):
         if data is not None and kind in assets:
-            visit.cache_picture(assets[kind], data)
-    visit.record(detail, oddities=result.oddities)
+            visit.keep_picture(assets[kind], data)
+    visit.add_answer(detail, oddities=result.oddities)
 
 
 def ask_detail_again(visit: Visit) -> None:
     """ID card pictures travel inside result/detail; ask again while one is wanted and not at hand."""
-    if not visit.out_of_reach(Source.DETAIL):
+    if not visit.unavailable(Source.DETAIL):
         return
     detail = visit.client.result_detail(visit.token)
     if detail.result is not None:
         record_detail(visit, detail)
-        if visit.out_of_reach(Source.DETAIL):
-            visit.note_unreadable(detail)
+        if visit.unavailable(Source.DETAIL):
+            report_unreadable(visit, detail)
     else:
-        visit.failed = True
-        visit.say(detail.error)
+        visit.outcome.failed = True
+        report_error(visit, detail.error)
 
 
 def without_none(values: dict[str, str | None]) -> dict[str, str]:

@@ -12,10 +12,10 @@ from django_faceprint.base.lease import LeaseLost
 from django_faceprint.clock import now
 from django_faceprint.evidence import expected
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.upstream.db_thread import run_in_db_thread
 from django_faceprint.upstream.errors import NO_ERROR
 
 from . import polling
+from .problems import report
 from .results import STEPS
 from .verdict import record_verdict
 from .visit import Visit
@@ -39,7 +39,7 @@ def finish_unstarted(visit: Visit) -> None:
 
 
 def settle(visit: Visit) -> None:
-    """Give the session back: done, or with the moment of the next look."""
+    """Give the session back: done, or with the time of its next visit."""
     session = visit.session
     moment = now()
     if session.verdict == Verdict.PENDING:
@@ -49,22 +49,22 @@ def settle(visit: Visit) -> None:
     decided = session.verdict in (Verdict.PASSED, Verdict.FAILED)
     if decided and over:
         _want_what_was_never_named(visit)
-    if not visit.cut_short:
+    if not visit.outcome.cut_short:
         _mark_lost(visit, moment)
     _give_up_broken_uploads(visit)
     wanted = visit.wanted()
-    unasked = [stage for stage in STEPS if not visit.done(stage)] if decided and not over else []
+    unasked = [stage for stage in STEPS if not visit.is_answered(stage)] if decided and not over else []
     if wanted or unasked:
         # What has not been asked about may bring assets of which nothing is known yet.
         unknown = [session.results_deadline] if unasked else []
         if "media" in unasked and session.plan.records_video:
             unknown.append(session.media_deadline)
         pending = deadlines.outstanding_deadlines(session, wanted, moment, unknown=unknown)
-        failures = 0 if visit.cut_short else session.failure_count + 1
+        failures = 0 if visit.outcome.cut_short else session.failure_count + 1
         retry_at = polling.retry_at(moment, failures, pending.next_deadline)
-        if visit.held_back is not None and not visit.failed:
+        if visit.outcome.retry_after is not None and not visit.outcome.failed:
             failures = session.failure_count
-            retry_at = polling.turn_at(moment, visit.held_back)
+            retry_at = polling.turn_at(moment, visit.outcome.retry_after)
         visit.update(failure_count=failures)
         visit.release(retry_at, pending)
         return
@@ -79,14 +79,14 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
         _give_up_broken_uploads(visit)
         _finish(visit, moment)
         return
-    failures = session.failure_count + 1 if visit.failed else 0
+    failures = session.failure_count + 1 if visit.outcome.failed else 0
     poll_at = polling.next_poll_at(session, moment)
-    if visit.failed:
+    if visit.outcome.failed:
         retry = polling.retry_at(moment, failures, session.media_deadline)
         poll_at = min(poll_at, retry) if poll_at else retry
-    elif visit.held_back is not None:
+    elif visit.outcome.retry_after is not None:
         failures = session.failure_count
-        poll_at = polling.turn_at(moment, visit.held_back)
+        poll_at = polling.turn_at(moment, visit.outcome.retry_after)
     pending = deadlines.undecided_deadlines(
         requested_at=session.token_requested_at,
         media_deadline=session.media_deadline,
@@ -101,7 +101,7 @@ def _settle_pending(visit: Visit, moment: datetime) -> None:
 def _want_what_was_never_named(visit: Visit) -> None:
     """Baidu's time is over, and it never told what there was: that is a loss like any other."""
     items = expected.never_named(
-        visit.session.plan, attempts=visit.done("getall"), recordings=visit.done("media")
+        visit.session.plan, attempts=visit.is_answered("getall"), recordings=visit.is_answered("media")
     )
     known = {(asset.kind, asset.attempt_order) for asset in visit.assets.values()}
     for item in items:
@@ -115,10 +115,13 @@ def _mark_lost(visit: Visit, moment: datetime) -> None:
         if asset.give_up_at is None or asset.give_up_at > moment:
             continue
         # A download that failed has said why; else it is what kept us from beginning one.
-        why = asset.error or visit.trouble or expected.UPSTREAM_GAVE_NONE
-        visit.change(asset, state=State.LOST, error=why[:200])
+        why = (asset.error_class, asset.error_detail)
+        if not asset.error_class:
+            outcome = visit.outcome
+            why = (outcome.error_class or expected.UPSTREAM_GAVE_NONE, outcome.error_detail)
+        visit.change(asset, state=State.LOST, error_class=why[0][:30], error_detail=why[1][:200])
         visit.after_commit(partial(events.evidence_lost, asset))
-        visit.lost += 1
+        visit.outcome.lost += 1
         logger.error(
             "faceprint: session %s: %s was not archived in time", visit.session.public_id, asset.kind
         )
@@ -151,7 +154,7 @@ def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) ->
     ours = [asset for asset in assets if asset.source != Source.UPLOAD]
     lost = sum(asset.state == State.LOST for asset in ours)
     stored = sum(asset.state in (State.STORED, State.ERASED) or asset.is_not_kept for asset in ours)
-    if session.verdict == Verdict.UNKNOWN and (session.returned_at or session.stages_done.get("attempted")):
+    if session.verdict == Verdict.UNKNOWN and (session.returned_at or session.attempted_at):
         # There was an attempt and we never learnt of its evidence.
         return ArchiveState.PARTIAL if stored else ArchiveState.LOST
     if lost:
@@ -160,21 +163,26 @@ def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) ->
 
 
 def postpone(visit: Visit, problem: dict[str, str]) -> Visit:
-    """The visit could not be made, or broke off: say why on the session and look again later.
+    """The visit could not be made, or broke off: say why on the session and try again later.
 
-    Not for ever: what could not be fetched until its latest deadline is lost for this reason, too.
-    Begins again with the session as it is in the database. Raises what the database does.
+    Not for ever: what could not be fetched until its give-up time is lost for this reason, too. Begins again
+    with the session as it is in the database; returns the visit that replaces the broken one. Raises what the
+    database raises.
     """
-    second = Visit(visit.lease, visit.session, None, failed=True, calls=visit.calls)
+    database = visit.context.database
+    second = Visit(visit.lease, visit.session, visit.context)
     try:
-        session = run_in_db_thread(visit.lease.session)
-        second = Visit(visit.lease, session, None, failed=True, calls=visit.calls)
-        second.take_assets(run_in_db_thread(lambda: list(session.assets.all())))
-        second.write_problem(problem)
+        session = database(visit.lease.session)
+        assets = database(lambda: list(session.assets.all()))
+        second = Visit(visit.lease, session, visit.context, assets=assets)
+        second.outcome.failed = True
+        report(second, problem)
         if session.token_answered_at is None:
             finish_unstarted(second)
         else:
             settle(second)
     except LeaseLost:
         logger.info("faceprint: session was taken over by another worker")
+        second.outcome.failed = True
+    second.calls = visit.calls
     return second

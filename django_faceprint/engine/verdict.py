@@ -61,12 +61,11 @@ def ask_verdict(visit: Visit) -> None:
 def _take_failure(visit: Visit, detail: Answer[DetailResult], *, final: bool) -> None:
     error = detail.error
     assert error is not None  # noqa: S101  (narrowing only; the caller has checked)
-    visit.record(detail, code=error.code)
+    visit.add_answer(detail, code=error.code)
     if final:
         record_verdict(visit, Verdict.FAILED, columns=columns_of(error))
     else:
-        visit.update(**columns_of(error))
-        visit.mark("attempted")
+        visit.update(**columns_of(error), attempted_at=visit.session.attempted_at or now())
 
 
 def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, token_closes: bool) -> None:
@@ -92,7 +91,7 @@ def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, to
         record_verdict(visit, Verdict.EXPIRED)
     else:
         # Passed between our two questions: the next pass reads result/detail again.
-        visit.failed = True
+        visit.outcome.failed = True
 
 
 def _is_not_offered(visit: Visit, refusal: Rejected | FaceprintConfigurationError) -> bool:

@@ -1,14 +1,12 @@
-"""One visit to one claimed session: a working copy of it, and what is to be written about it.
+"""One visit to one claimed session: a working copy of it, and the changes to be written.
 
-A visit talks to Baidu and to storage and never to the database: it runs in a thread without a
-connection. What it learns goes into :class:`~.commit.Changes`, which are written at the end, or in
-between when they have been waiting for a while (:meth:`Visit.checkpoint`).
+A visit talks to Baidu and to storage and never to the database: it runs in a thread without a connection.
+Its results go into :class:`~.commit.Changes`, which are written at the end, or in between when they have
+waited for a while (:meth:`Visit.checkpoint`).
 """
 
 from __future__ import annotations
 
-import hashlib
-import logging
 import time
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
@@ -17,17 +15,14 @@ from typing import Any
 from uuid import UUID
 
 from django_faceprint.base import deadlines
+from django_faceprint.base.db_thread import Database, in_this_thread
 from django_faceprint.base.lease import Lease, Release
-from django_faceprint.client import Answer, ErrorClass, FaceprintClient, UpstreamError
+from django_faceprint.client import Answer, FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.evidence import expected, files, retention_rules
 from django_faceprint.evidence.answers import make_answer, make_refusal
-from django_faceprint.exceptions import (
-    FaceprintConfigurationError,
-    FaceprintError,
-    HostDown,
-    RateLimitReached,
-)
+from django_faceprint.evidence.files import Interrupts
+from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import (
     MediaAsset,
     UpstreamAnswer,
@@ -35,60 +30,82 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
-from django_faceprint.upstream.db_thread import run_in_db_thread
-from django_faceprint.upstream.errors import columns_of, error_columns, is_evidence
+from django_faceprint.upstream.clients import Upstream, upstream
 
+from .card_pictures import CardPictures
 from .commit import Changes, commit_one
-
-logger = logging.getLogger(__name__)
+from .retry import DatabaseRetry
+from .upload_names import UploadNames
 
 State = MediaAsset.State
 
-#: Seconds that what has been learnt may wait before it is written.
-WRITE_WITHIN = 0.5
+#: Seconds after which a checkpoint writes what has been learnt.
+WRITE_AFTER = 0.5
+
+
+@dataclass(frozen=True)
+class VisitContext:
+    """What visits need of the run that makes them."""
+
+    upstream: Upstream = upstream
+    database: Database = in_this_thread
+    retry: DatabaseRetry = field(default_factory=DatabaseRetry)
+    monotonic: Callable[[], float] = time.monotonic
+    #: Whether another download may begin.
+    may_download: Callable[[], bool] = lambda: True
+    #: Called between slow steps: commits finished visits and renews leases.
+    checkpoint: Callable[[], None] = lambda: None
+    interrupts: Interrupts = ()
 
 
 @dataclass
+class Outcome:
+    """How a visit went."""
+
+    failed: bool = False
+    #: The run had no time for all downloads.
+    cut_short: bool = False
+    #: Seconds until the next try, when our own rate limit or an outage of Baidu held us back.
+    retry_after: float | None = None
+    #: Class and detail of why the visit did not bring everything, for the assets that it did not reach.
+    error_class: str = ""
+    error_detail: str = ""
+    archived: int = 0
+    lost: int = 0
+
+
 class Visit:
     """Works on one session under its lease.
 
-    ``urls`` and ``data`` hold, by asset, what upstream has named or sent during this visit: upstream's
-    URLs change with every query and are never kept. ``in_time`` tells whether another download may begin.
+    ``urls`` holds, by asset, what upstream has named during this visit: upstream's URLs change with every
+    query and are never kept.
     """
 
-    lease: Lease
-    session: VerificationSession
-    connection: FaceprintClient | None
-    in_time: Callable[[], bool] = lambda: True
-    monotonic: Callable[[], float] = time.monotonic
-    assets: dict[tuple[int, str, int], MediaAsset] = field(default_factory=dict)
-    urls: dict[UUID, str] = field(default_factory=dict)
-    data: dict[UUID, bytes] = field(default_factory=dict)
-    pictures: dict[str, str] = field(default_factory=dict)
-    #: Sources of files whose URLs have been asked for a second time.
-    asked_anew: set[str] = field(default_factory=set)
-    failed: bool = False
-    cut_short: bool = False
-    #: Seconds after which we may ask again, when our own rate limit or an outage of Baidu held us back.
-    held_back: float | None = None
-    #: Why this visit did not bring everything, in the words of an asset's ``error``; "" when nobody said.
-    trouble: str = ""
-    archived: int = 0
-    lost: int = 0
-    #: Records of the calls to Baidu, written at the end whatever becomes of the rest.
-    calls: list[UpstreamCall] = field(default_factory=list)
-    on_checkpoint: Callable[[], None] | None = None
-    changes: Changes = field(init=False)
-    _names: list[str] = field(default_factory=list)
-    _kept: dict[str, bool] = field(default_factory=dict)
-    _waiting_since: float | None = None
-
-    def __post_init__(self) -> None:
-        self.changes = Changes(self.lease, self.session)
-
-    def take_assets(self, assets: Iterable[MediaAsset]) -> None:
-        """Begin with the session's assets as they are in the database."""
+    def __init__(
+        self,
+        lease: Lease,
+        session: VerificationSession,
+        context: VisitContext,
+        *,
+        assets: Iterable[MediaAsset] = (),
+        names: Sequence[str] = (),
+    ) -> None:
+        self.lease = lease
+        self.session = session
+        self.context = context
         self.assets = {_identity(asset): asset for asset in assets}
+        self.names = UploadNames(session.pk, context.database, names)
+        self.pictures = CardPictures()
+        self.urls: dict[UUID, str] = {}
+        #: Sources whose URLs were requested a second time.
+        self.renewed_sources: set[str] = set()
+        self.outcome = Outcome()
+        #: Records of the calls to Baidu, written at the end whatever becomes of the rest.
+        self.calls: list[UpstreamCall] = []
+        self.changes = Changes(lease, session)
+        self.connection: FaceprintClient | None = None
+        self._unwritten_since: float | None = None
+        self._kept_kinds: dict[str, bool] = {}
 
     # --- what is to be written ----------------------------------------------------------------------
 
@@ -97,18 +114,18 @@ class Visit:
         self.changes.columns |= values
         for name, value in values.items():
             setattr(self.session, name, value)
-        self._wait()
+        self._note_unwritten()
 
-    def mark(self, stage: str) -> None:
-        """Note that *stage* needs no more asking."""
-        self.update(stages_done={**self.session.stages_done, stage: now().isoformat()})
+    def mark_answered(self, step: str) -> None:
+        """*step* (``getall``, ``simple``, ``media``, ``stat``) needs no further request."""
+        self.update(**{f"{step}_answered_at": now()})
 
     def change(self, asset: MediaAsset, **values: Any) -> None:
         """Change an asset."""
         for name, value in values.items():
             setattr(asset, name, value)
         self.changes.assets[_identity(asset)] = asset
-        self._wait()
+        self._note_unwritten()
 
     def want(self, item: expected.ExpectedAsset, attempt_time: datetime | None = None) -> MediaAsset:
         """Make sure that the row of *item* exists; an asset that was not provided may become wanted."""
@@ -129,27 +146,35 @@ class Visit:
             self.change(asset, state=state, reason=reason, deadline=safe, give_up_at=give_up_at)
         elif item.state == State.WANTED and asset.state == State.NOT_PROVIDED and self.keeps(item.kind):
             # Upstream gives now what it did not give before, or what the plan did not promise.
-            self.change(asset, state=State.WANTED, reason="", deadline=safe, give_up_at=give_up_at)
+            self.change(
+                asset, state=State.WANTED, reason="", ext_info="", deadline=safe, give_up_at=give_up_at
+            )
         return asset
 
     def keeps(self, kind: str) -> bool:
-        """Whether the rules of retention let files of *kind* be kept at all."""
-        if kind not in self._kept:
-            self._kept[kind] = self.session.plan.keeps(kind)
-        return self._kept[kind]
+        """Whether the retention rules allow files of *kind*."""
+        if kind not in self._kept_kinds:
+            self._kept_kinds[kind] = self.session.plan.keeps(kind)
+        return self._kept_kinds[kind]
 
-    def drop_what_is_not_kept(self) -> None:
-        """What was wanted before its kind was switched off is not fetched any more."""
+    def drop_unkept(self) -> None:
+        """Stop fetching wanted assets whose kind has been switched off since."""
         for asset in self.wanted():
             if not self.keeps(asset.kind):
-                self.change(asset, state=State.NOT_PROVIDED, reason=MediaAsset.NOT_KEPT, error="")
+                self.change(
+                    asset,
+                    state=State.NOT_PROVIDED,
+                    reason=MediaAsset.NOT_KEPT,
+                    error_class="",
+                    error_detail="",
+                )
 
-    def take_attempt(self, order: int, columns: dict[str, Any]) -> None:
+    def add_attempt(self, order: int, columns: dict[str, Any]) -> None:
         """Keep what upstream says of one attempt."""
         self.changes.attempts[order] = VerificationAttempt(session=self.session, order=order, **columns)
-        self._wait()
+        self._note_unwritten()
 
-    def record(self, answer: Answer[Any], *, code: str = "", oddities: tuple[str, ...] = ()) -> None:
+    def add_answer(self, answer: Answer[Any], *, code: str = "", oddities: tuple[str, ...] = ()) -> None:
         """Keep an answer as evidence, without the pictures that assets of this visit hold."""
         row = make_answer(
             self.session,
@@ -159,21 +184,23 @@ class Visit:
             log_id=answer.log_id,
             code=code,
             oddities=oddities,
-            pictures=self.pictures,
-            cached=self._cached_pictures(),
+            pictures=self.pictures.asset_ids,
+            cached=self.pictures.by_digest(),
+            decode=self.pictures.decode,
         )
-        self._keep(row)
+        self.add_answer_row(row)
 
-    def record_refused(self, asset: MediaAsset, data: bytes, reason: str) -> None:
+    def add_refusal(self, asset: MediaAsset, data: bytes, reason: str) -> None:
         """Keep as evidence what was sent instead of *asset*."""
-        self._keep(make_refusal(self.session, str(asset.source), data, reason))
+        self.add_answer_row(make_refusal(self.session, str(asset.source), data, reason))
 
-    def _keep(self, row: UpstreamAnswer) -> None:
+    def add_answer_row(self, row: UpstreamAnswer) -> None:
+        """Keep an answer; of equal ones the first."""
         self.changes.answers.setdefault((row.endpoint, row.body_index), row)
-        self._wait()
+        self._note_unwritten()
 
     def after_commit(self, call: Callable[[], None]) -> None:
-        """Call this when what was said so far has been written."""
+        """Call this when the changes so far have been written."""
         self.changes.after.append(call)
 
     def release(
@@ -181,94 +208,64 @@ class Visit:
     ) -> None:
         """Give the session back with the last of the changes."""
         self.changes.release = Release(wake_at, pending)
-        self._settle_names()
+        self.changes.names += self.names.take_unused()
 
     def checkpoint(self) -> None:
-        """Write what has been learnt so far, if it has waited long enough. Raises :class:`LeaseLost`."""
-        if self._waiting_since is not None and self.monotonic() - self._waiting_since >= WRITE_WITHIN:
+        """Write the changes if they have waited long enough. Raises :class:`LeaseLost`."""
+        waiting_since = self._unwritten_since
+        if waiting_since is not None and self.context.monotonic() - waiting_since >= WRITE_AFTER:
             self.write()
-        if self.on_checkpoint is not None:
-            self.on_checkpoint()
+        self.context.checkpoint()
 
     def write(self) -> None:
-        """Write what has been learnt so far. Raises :class:`LeaseLost`."""
+        """Write the changes so far. Raises :class:`LeaseLost`."""
         changes, self.changes = self.changes, Changes(self.lease, self.session)
-        self._waiting_since = None
+        self._unwritten_since = None
         if changes:
-            run_in_db_thread(lambda: commit_one(changes))
+            self.context.database(lambda: commit_one(changes, self.context.retry))
 
     def abandon(self) -> None:
-        """Forget what was to be written; files of it are removed again."""
-        names = [*self._names, *self.changes.names]
+        """Forget the changes, and remove the files that belong to them."""
+        names = [*self.names.take_unused(), *self.changes.names]
         self.changes = Changes(self.lease, self.session)
-        self._names = []
         if names:
-            run_in_db_thread(lambda: files.discard(names))
+            self.context.database(lambda: files.discard(names))
 
-    def _wait(self) -> None:
-        if self._waiting_since is None:
-            self._waiting_since = self.monotonic()
+    def _note_unwritten(self) -> None:
+        if self._unwritten_since is None:
+            self._unwritten_since = self.context.monotonic()
 
     # --- files --------------------------------------------------------------------------------------
 
-    def reserve_names(self, count: int) -> None:
-        """Have names for *count* uploads, recorded before anything is written under them."""
-        missing = count - len(self._names)
-        if missing > 0:
-            self._names += run_in_db_thread(lambda: files.reserve_names(self.session.pk, missing))
+    def keep_picture(self, asset: MediaAsset, data: bytes) -> None:
+        """Keep the bytes of a picture that came inside an answer until it is stored.
 
-    def take_names(self, names: Sequence[str]) -> None:
-        """Have *names*, which were reserved for this session when it was claimed."""
-        self._names += names
+        Its hash is written even if it cannot be stored now: another answer may bring the same picture.
+        """
+        digest = self.pictures.keep(asset, data)
+        if asset.state == State.WANTED and asset.sha256 != digest:
+            self.change(asset, sha256=digest)
 
-    def next_name(self) -> str:
-        """A reserved name, to be used for one upload."""
-        self.reserve_names(1)
-        return self._names.pop()
-
-    def keep_upload(self, asset: MediaAsset, columns: dict[str, Any]) -> None:
-        """The file of *asset* lies complete in storage; *columns* are what ``files.save`` returned."""
+    def keep_upload(self, asset: MediaAsset, name: str, columns: dict[str, Any]) -> None:
+        """The file of *asset* lies complete in storage; *columns* are those of :func:`~.files.save`."""
+        written = columns["stored_name"]
+        if written != name:
+            self.context.database(lambda: files.rename_reserved(name, written))
         self.change(asset, retain_until=retention_rules.expires_at(self.session, asset.kind), **columns)
-        self.changes.names.append(asset.stored_name)
+        self.changes.names.append(written)
         self.changes.stored.append(asset)
-        self.archived += 1
+        self.outcome.archived += 1
 
     def drop_upload(self, name: str) -> None:
         """An upload failed: remove what there is of it. If that fails too, retention will."""
         if files.delete_file(name):
             self.changes.names.append(name)
 
-    def _settle_names(self) -> None:
-        # Reserved and never used: no file is there.
-        self.changes.names += self._names
-        self._names = []
-
     # --- what is known ------------------------------------------------------------------------------
 
-    def cache_picture(self, asset: MediaAsset, data: bytes) -> None:
-        """Keep the bytes of a picture that came inside an answer until it is stored.
-
-        Their hash is written even if they cannot be stored now: another answer may bring the same picture.
-        """
-        digest = self.digest(data)
-        self.data[asset.public_id] = data
-        self.pictures[digest] = str(asset.public_id)
-        if asset.state == State.WANTED and asset.sha256 != digest:
-            self.change(asset, sha256=digest)
-
-    def digest(self, data: bytes) -> str:
-        """SHA-256 of a picture in hex; of one that is held already it is known."""
-        known = (digest for digest, cached in self._cached_pictures().items() if cached is data)
-        return next(known, "") or hashlib.sha256(data).hexdigest()
-
-    def _cached_pictures(self) -> dict[str, bytes]:
-        """SHA-256 → bytes of the card pictures that this visit holds."""
-        assets = {digest: UUID(asset_id) for digest, asset_id in self.pictures.items()}
-        return {digest: self.data[pk] for digest, pk in assets.items() if pk in self.data}
-
-    def done(self, stage: str) -> bool:
-        """Whether *stage* has been answered for good."""
-        return stage in self.session.stages_done
+    def is_answered(self, step: str) -> bool:
+        """Whether *step* has been answered for good."""
+        return getattr(self.session, f"{step}_answered_at") is not None
 
     def wanted(self, source: str | None = None) -> list[MediaAsset]:
         """Assets, of *source* if given, that are still to be stored."""
@@ -278,78 +275,17 @@ class Visit:
             if asset.state == State.WANTED and source in (None, asset.source)
         ]
 
-    def is_within_reach(self, asset: MediaAsset) -> bool:
-        """This visit has the asset's bytes or URL."""
-        return asset.public_id in self.urls or asset.public_id in self.data
+    def is_available(self, asset: MediaAsset) -> bool:
+        """Whether this visit has the asset's bytes or URL."""
+        return asset.public_id in self.urls or self.pictures.data_of(asset) is not None
 
-    def out_of_reach(self, source: str) -> list[MediaAsset]:
+    def unavailable(self, source: str) -> list[MediaAsset]:
         """Wanted assets for which this visit has neither bytes nor a URL yet."""
-        return [asset for asset in self.wanted(source) if not self.is_within_reach(asset)]
-
-    # --- steps and what goes wrong in them ----------------------------------------------------------
-
-    def attempt(self, step: Callable[[Visit], None]) -> None:
-        """Run one step; a failure is written on the session and does not keep the other steps from trying."""
-        problem: FaceprintError | FaceprintConfigurationError | None = None
-        try:
-            step(self)
-        except (FaceprintError, FaceprintConfigurationError) as error:
-            problem = error
-        if problem is not None:
-            self._note(problem)
-        self.checkpoint()
-
-    def _note(self, problem: FaceprintError | FaceprintConfigurationError) -> None:
-        if isinstance(problem, RateLimitReached | HostDown):
-            # Not the session's fault, and nothing was asked: it keeps its place.
-            self.held_back = max(self.held_back or 0.0, problem.retry_after)
-            self.trouble = self.trouble or ErrorClass.SLOW_DOWN.value
-            return
-        self.failed = True
-        values = error_columns(problem)
-        self.write_problem(values)
-        error: UpstreamError | None = getattr(problem, "error", None)
-        raw = getattr(problem, "raw", None)
-        if raw and error is not None and is_evidence(problem):
-            self._keep(
-                make_answer(
-                    self.session, error.endpoint, raw, log_id=error.log_id, code=error.code, parsed=False
-                )
-            )
-        logger.warning(
-            "faceprint: session %s: %s (code %s, log_id %s)",
-            self.session.public_id,
-            values["error_class"],
-            values["error_code"] or "-",
-            values["error_log_id"] or "-",
-        )
-
-    def say(self, error: UpstreamError | None) -> None:
-        """Write on the session what upstream answered instead of a result, if it said anything."""
-        if error is not None:
-            self.write_problem(columns_of(error))
-
-    def note_unreadable(self, answer: Answer[Any]) -> None:
-        """Upstream said that it succeeded, and what it says of evidence cannot be read: it is asked again."""
-        self.failed = True
-        self.write_problem(
-            {
-                "error_class": ErrorClass.UNKNOWN.value,
-                "error_code": "unreadable_result",
-                "error_message": "",
-                "error_log_id": answer.log_id[:40],
-            }
-        )
-
-    def write_problem(self, values: dict[str, str]) -> None:
-        """Write on the session what went wrong, unless the columns tell why the person failed."""
-        self.trouble = ": ".join(filter(None, (values["error_class"], values["error_code"])))
-        if self.session.verdict != VerificationSession.Verdict.FAILED:
-            self.update(**values)
+        return [asset for asset in self.wanted(source) if not self.is_available(asset)]
 
     @property
     def client(self) -> FaceprintClient:
-        """Baidu. Raises :class:`FaceprintConfigurationError` on a visit that is made without it."""
+        """Baidu. Raises :class:`FaceprintConfigurationError` on a visit without a connection."""
         if self.connection is None:
             raise FaceprintConfigurationError("This visit was made without a connection to Baidu.")
         return self.connection

@@ -9,7 +9,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from django_faceprint.client import decode_picture
+from django_faceprint.client import DecodePicture, decode_picture
 from django_faceprint.clock import now
 from django_faceprint.models import UpstreamAnswer, VerificationSession
 from django_faceprint.privacy.blind_index import fingerprint
@@ -33,14 +33,17 @@ def make_answer(
     oddities: tuple[str, ...] = (),
     pictures: Mapping[str, str] | None = None,
     cached: Mapping[str, bytes] | None = None,
+    decode: DecodePicture = decode_picture,
 ) -> UpstreamAnswer:
     """The row that keeps *raw* for *session*; one per distinct content, told by its ``body_index``.
 
     *document* is *raw* read as JSON, if somebody has read it already. *pictures* maps the SHA-256 of a
     picture's bytes to the id of the asset that holds it; *held* are bytes of pictures by their SHA-256:
-    those that :func:`decode_picture` remembers are not hashed again.
+    those that *decode* gives as the same objects again are not hashed again.
     """
-    text, readable = _without_pictures(raw or b"", document, _PictureRedactor(pictures or {}, cached or {}))
+    text, readable = _without_pictures(
+        raw or b"", document, _PictureRedactor(pictures or {}, cached or {}, decode)
+    )
     return UpstreamAnswer(
         session=session,
         endpoint=endpoint,
@@ -95,6 +98,7 @@ class _PictureRedactor:
 
     pictures: Mapping[str, str]
     cached: Mapping[str, bytes]
+    decode: DecodePicture
 
     def cut(self, value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
@@ -108,7 +112,7 @@ class _PictureRedactor:
 
     def _digest(self, text: str) -> str:
         try:
-            data = decode_picture(text)
+            data = self.decode(text)
         except ValueError:
             data = text.encode("utf-8", "surrogatepass")
         for digest, cached in self.cached.items():

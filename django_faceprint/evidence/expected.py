@@ -7,6 +7,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 
 from django.utils.functional import Promise
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
@@ -23,6 +24,7 @@ NOT_PASSED = "not_passed"
 UPSTREAM_GAVE_NONE = "upstream_gave_none"
 SAME_AS_PROCESS_VIDEO = "same_as_process_video"
 UPLOAD_CUT_OFF = "upload_cut_off"
+UPSTREAM_EXPLAINED = "upstream_explained"
 
 
 #: ``reason`` of a file that is not there, in words.
@@ -31,6 +33,7 @@ REASONS: dict[str, Promise] = {
     "not_passed": _("only kept when the person passes"),
     "upstream_gave_none": _("Baidu gave none"),
     "same_as_process_video": _("the same file as the process video"),
+    "upstream_explained": _("Baidu says why"),
     "upload_cut_off": _("the upload was cut off"),
     "demoted": _("the browser fell back to recorded video"),
     MediaAsset.NOT_KEPT: _("not kept by rule"),
@@ -110,6 +113,8 @@ def is_card_unread(oddities: Iterable[str], side: str) -> bool:
     return any(path.endswith((".idcard_images", f".{side}_base64")) for path in oddities)
 
 
-def describe_absence(reason: str) -> str:
-    """Why a file is not there."""
-    return str(REASONS.get(reason, reason))
+def describe_absence(asset: MediaAsset) -> str:
+    """Why a file is not there; "" when there is no reason."""
+    if asset.reason == UPSTREAM_EXPLAINED:
+        return gettext("Baidu says: %(text)s") % {"text": asset.ext_info}
+    return str(REASONS.get(asset.reason, asset.reason))

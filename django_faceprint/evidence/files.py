@@ -17,7 +17,6 @@ from datetime import timedelta
 from typing import IO, Any, Protocol, TypeVar, cast
 from uuid import UUID
 
-from celery.exceptions import SoftTimeLimitExceeded
 from django.core.files import File
 from django.core.files.storage import Storage, storages
 from django.db import transaction
@@ -25,7 +24,7 @@ from django.db import transaction
 from django_faceprint.base import events
 from django_faceprint.base.lease import MAX_LEASE_SECONDS, Lease, LeaseLost
 from django_faceprint.clock import now
-from django_faceprint.exceptions import FaceprintError, UnsafeMedia
+from django_faceprint.exceptions import FaceprintError, UnsafeMedia, replace_exceptions
 from django_faceprint.models import MediaAsset, UploadIntent
 from django_faceprint.privacy.files import (
     DecryptingReader,
@@ -36,7 +35,6 @@ from django_faceprint.privacy.files import (
     wrap_file_key,
 )
 from django_faceprint.upstream import clients
-from django_faceprint.upstream.db_thread import RunEnded, run_in_db_thread
 
 from .media_types import NotMedia, VideoInspector, describe_image
 from .thumbnails import make_thumbnail
@@ -44,6 +42,9 @@ from .thumbnails import make_thumbnail
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key", int, int | None)
+
+#: Exceptions that end the run, such as a task's time limit, wherever they strike.
+Interrupts = tuple[type[BaseException], ...]
 
 STORAGE_ALIAS = "faceprint"
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
@@ -77,11 +78,14 @@ def save(
     *,
     plain_http: bool = False,
     with_thumbnail: bool = False,
+    interrupts: Interrupts = (),
 ) -> dict[str, Any]:
     """Write the file that *chunks* make up, encrypted, under the reserved *name*.
 
     Returns the columns of *asset* that make it stored; the caller writes them, together with the end of the
-    reservation. *with_thumbnail*: with one of the picture, if it can be made. No database is used here.
+    reservation; where ``stored_name`` is not *name*, the storage has altered it: see :func:`rename_reserved`.
+    *with_thumbnail*: with one of the picture, if it can be made. *interrupts* pass through as they are, even
+    out of the storage. No database is used here.
 
     Raises :class:`UnsafeMedia` when it is not what was promised (``raw`` then holds the bytes, if they are
     few), :class:`StorageFailed` when the storage fails, and whatever reading *chunks* raises. In every such
@@ -89,13 +93,14 @@ def save(
     """
     check: _Check = _VideoCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
-    sealed = seal(asset.public_id, name, check.chunks(), key=key)
+    sealed = seal(asset.public_id, name, check.chunks(), key=key, interrupts=interrupts)
     facts = check.facts()
     return {
         **sealed,
         "state": MediaAsset.State.STORED,
         "reason": "",
-        "error": "",
+        "error_class": "",
+        "error_detail": "",
         "content_type": facts.content_type,
         "width": facts.width,
         "height": facts.height,
@@ -106,7 +111,14 @@ def save(
     }
 
 
-def seal(file_id: UUID, name: str, chunks: Iterable[bytes], *, key: bytes | None = None) -> dict[str, Any]:
+def seal(
+    file_id: UUID,
+    name: str,
+    chunks: Iterable[bytes],
+    *,
+    key: bytes | None = None,
+    interrupts: Interrupts = (),
+) -> dict[str, Any]:
     """Write *chunks*, whatever they are, encrypted under the reserved *name*.
 
     Returns the columns ``stored_name``, ``wrapped_key``, ``sha256`` and ``size`` of the row that refers
@@ -114,8 +126,9 @@ def seal(file_id: UUID, name: str, chunks: Iterable[bytes], *, key: bytes | None
     *chunks* raises.
     """
     key = key or new_file_key()
-    stream = EncryptingStream(chunks, key, file_id)
-    written = _write(name, stream)
+    source = _Source(chunks)
+    stream = EncryptingStream(source, key, file_id)
+    written = _write(name, stream, source, interrupts)
     return {
         "stored_name": written,
         "wrapped_key": wrap_file_key(key, file_id),
@@ -135,6 +148,7 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
     (name,) = reserve_names(lease.session_pk, 1)
     try:
         columns = save(asset, name, chunks)
+        rename_reserved(name, columns["stored_name"])
         with lease.fenced():
             wanted = MediaAsset.objects.wanted().filter(pk=asset.pk)
             if not wanted.update(**columns) or not settle_names([columns["stored_name"]]):
@@ -161,6 +175,12 @@ def reserve_names_of_many(counts: Mapping[_Key, int]) -> dict[_Key, list[str]]:
         UploadIntent(name=name, session_id=session_pk) for session_pk, own in names.items() for name in own
     )
     return names
+
+
+def rename_reserved(name: str, written: str) -> None:
+    """The storage has written the file reserved as *name* under another name."""
+    if written != name:
+        UploadIntent.objects.filter(name=name).update(name=written)
 
 
 def settle_names(names: Sequence[str]) -> bool:
@@ -322,31 +342,35 @@ class _Encrypted(File):
         return cast(EncryptingStream, self.file).chunks()
 
 
-def _write(name: str, stream: EncryptingStream) -> str:
-    failure = ""
-    written = name
-    try:
-        written = storage().save(name, _Encrypted(cast(IO[bytes], stream)))
-    except (FaceprintError, LeaseLost, RunEnded, SoftTimeLimitExceeded):
-        # Raised by what is read, not by the storage.
-        raise
-    except Exception as error:  # noqa: BLE001  (storages raise what they like)
-        failure = type(error).__name__
-    if failure:
-        raise StorageFailed(failure)
-    if written != name:
-        # A storage may alter names; whatever it returns is the truth.
-        run_in_db_thread(lambda: UploadIntent.objects.filter(name=name).update(name=written))
-    return written
+class _Source:
+    """Chunks on their way to the storage; remembers what reading them has raised."""
+
+    def __init__(self, chunks: Iterable[bytes]) -> None:
+        self._chunks = chunks
+        self.failure: BaseException | None = None
+
+    def __iter__(self) -> Iterator[bytes]:
+        try:
+            yield from self._chunks
+        except BaseException as error:
+            self.failure = error
+            raise
+
+
+def _write(name: str, stream: EncryptingStream, source: _Source, interrupts: Interrupts) -> str:
+    """Write the file; returns the name that the storage gave it, which alone is right."""
+
+    def replacement(error: Exception) -> StorageFailed | None:
+        from_source = error is source.failure or isinstance(error, FaceprintError)
+        return None if from_source or isinstance(error, interrupts) else StorageFailed(type(error).__name__)
+
+    with replace_exceptions(Exception, by=replacement):
+        return storage().save(name, _Encrypted(cast(IO[bytes], stream)))
 
 
 def _open(name: str) -> IO[Any]:
-    failure = ""
-    try:
+    with replace_exceptions(Exception, by=lambda error: StorageFailed(type(error).__name__)):
         return _in_parts(storage().open(name, "rb"))
-    except Exception as error:  # noqa: BLE001  (storages raise what they like)
-        failure = type(error).__name__
-    raise StorageFailed(failure)
 
 
 def _in_parts(file: IO[Any]) -> IO[Any]:

@@ -371,7 +371,7 @@ class Bundle:
         """Why a file is not in the bundle; None when it is."""
         if asset.state != MediaAsset.State.STORED:
             with override(self._language):
-                words = describe_absence(asset.reason) or str(asset.get_state_display())
+                words = describe_absence(asset) or str(asset.get_state_display())
             return {"code": asset.reason or asset.state, "text": words}
         code = ""
         if not self._with_media:

@@ -310,7 +310,7 @@ def _exposure(storage: Storage, name: str) -> Check:
 def _application(alias: str) -> Check:
     name = f"application:{alias}"
     try:
-        with clients.client_for(alias) as client:
+        with clients.upstream.client_for(alias) as client:
             client.check_credentials()
     except (FaceprintError, FaceprintConfigurationError) as error:
         return Check(name, State.WRONG, *_describe_upstream(error))
@@ -344,7 +344,7 @@ def _plan(plan_id: str, plan: Plan | None) -> Check:
     name = f"plan:{plan_id}"
     alias = plan.application if plan else next(iter(conf.applications))
     try:
-        with clients.client_for(alias) as client:
+        with clients.upstream.client_for(alias) as client:
             client.generate_verify_token(plan_id)
     except (FaceprintError, FaceprintConfigurationError) as error:
         return Check(name, State.WRONG, *_describe_upstream(error))

@@ -85,8 +85,13 @@ class MediaAsset(models.Model):
     wrapped_key = models.BinaryField(null=True, editable=False)
     # Of one picture per record, sealed under the file's key.
     thumbnail = models.BinaryField(null=True, editable=False)
+    # When upstream first named its URL: from then on its absence means that it has expired.
+    named_at = models.DateTimeField(null=True, editable=False)
+    # What upstream said instead of naming a recording (``extInfo``).
+    ext_info = models.CharField(_("upstream's explanation"), max_length=200, blank=True, default="")
     tries = models.PositiveIntegerField(_("tries"), default=0)
-    error = models.CharField(_("last error"), max_length=200, blank=True, default="")
+    error_class = models.CharField(_("error class"), max_length=30, blank=True, default="")
+    error_detail = models.CharField(_("error detail"), max_length=200, blank=True, default="")
     created_at = models.DateTimeField(_("created"), default=now)
     archived_at = models.DateTimeField(_("archived"), null=True)
     # Of a stored file that goes before its record; NULL: it goes with it.

@@ -65,7 +65,7 @@ class VerificationSessionQuerySet(models.QuerySet["VerificationSession"]):
         Raises ``ValueError`` for an unknown one.
         """
         states, verdicts = VerificationSession.Status, VerificationSession.Verdict
-        under_way = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
+        under_way = Q(returned_at__isnull=False) | Q(attempted_at__isnull=False)
         conditions = {
             states.CREATED: Q(verdict=verdicts.PENDING) & ~under_way & ~IS_PREPARED,
             states.AWAITING_USER: Q(verdict=verdicts.PENDING) & ~under_way & IS_PREPARED,
@@ -188,6 +188,8 @@ class VerificationSession(models.Model):
     match_image_accepted_at = models.DateTimeField(_("match image accepted"), null=True)
     expires_at = models.DateTimeField(_("token expires"), null=True)
     returned_at = models.DateTimeField(_("browser returned"), null=True)
+    # When a failed try became known while another one was still possible.
+    attempted_at = models.DateTimeField(_("attempted"), null=True)
     verified_at = models.DateTimeField(_("verified"), null=True)
     decided_at = models.DateTimeField(_("decided"), null=True)
     archived_at = models.DateTimeField(_("archived"), null=True)
@@ -210,7 +212,11 @@ class VerificationSession(models.Model):
     poll_count = models.PositiveIntegerField(_("polls"), default=0, editable=False)
     failure_count = models.PositiveIntegerField(_("failures in a row"), default=0, editable=False)
     last_polled_at = models.DateTimeField(_("last asked"), null=True, editable=False)
-    stages_done = models.JSONField(default=dict, editable=False)
+    # When the interface answered for good, so that it is not asked again.
+    getall_answered_at = models.DateTimeField(null=True, editable=False)
+    simple_answered_at = models.DateTimeField(null=True, editable=False)
+    media_answered_at = models.DateTimeField(null=True, editable=False)
+    stat_answered_at = models.DateTimeField(null=True, editable=False)
 
     objects = VerificationSessionQuerySet.as_manager()
 
@@ -264,7 +270,7 @@ class VerificationSession(models.Model):
         """Where the session stands, in the API's words. Pending is never shown as a failure."""
         status = self.Status
         if self.verdict == self.Verdict.PENDING:
-            if self.returned_at or self.stages_done.get("attempted"):
+            if self.returned_at or self.attempted_at:
                 return status.VERIFYING
             return status.AWAITING_USER if self.is_prepared else status.CREATED
         if self.verdict == self.Verdict.EXPIRED:

@@ -307,7 +307,7 @@ _ATTEMPTED = (
     Q(verdict__in=(Verdict.PASSED, Verdict.FAILED))
     | Q(returned_at__isnull=False, decided_at__isnull=True)
     | Q(returned_at__lte=F("decided_at"))
-    | Q(stages_done__has_key="attempted")
+    | Q(attempted_at__isnull=False)
 )
 
 

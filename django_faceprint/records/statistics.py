@@ -113,13 +113,13 @@ def lost_since(moment: datetime | None, *, until: datetime | None = None) -> int
     assets = MediaAsset.objects.filter(
         session__environment=conf.environment,
         state__in=(MediaAsset.State.LOST, MediaAsset.State.WANTED),
-        **{f"latest__{lookup}": value for lookup, value in period.items()},
+        **{f"give_up_at__{lookup}": value for lookup, value in period.items()},
     )
     # Sessions of which we only know that there was an attempt: whatever it left is gone unseen.
-    attempted = Q(returned_at__isnull=False) | Q(stages_done__has_key="attempted")
+    attempted = Q(returned_at__isnull=False) | Q(attempted_at__isnull=False)
     unseen = (
         _sessions()
-        .filter(attempted, **{f"results_latest__{lookup}": value for lookup, value in period.items()})
+        .filter(attempted, **{f"results_give_up_at__{lookup}": value for lookup, value in period.items()})
         .filter(
             Q(verdict=Verdict.PENDING)
             | Q(verdict=Verdict.UNKNOWN, archive_state__in=(ArchiveState.LOST, ArchiveState.PARTIAL))

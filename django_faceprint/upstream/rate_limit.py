@@ -29,12 +29,11 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import BigIntegerField, F, Func
 
+from django_faceprint.base.db_thread import Database, in_this_thread
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import RateLimitReached
 from django_faceprint.models import RateLimitBucket
-
-from .db_thread import run_in_db_thread
 
 logger = logging.getLogger(__name__)
 
@@ -173,7 +172,9 @@ class RateLimit:
         self._guard = threading.Lock()
         self._lanes: dict[tuple[str, str], _Bucket] = {}
 
-    def acquire(self, application: str, endpoint: str, *, urgent: bool) -> None:
+    def acquire(
+        self, application: str, endpoint: str, *, urgent: bool, database: Database = in_this_thread
+    ) -> None:
         """Return when the request may be sent.
 
         Raises :class:`RateLimitReached` when it is not its turn within 10 seconds or the interface pauses.
@@ -181,7 +182,7 @@ class RateLimit:
         key = (_account(application), endpoint)
         give_up_at = self._monotonic() + MAX_WAIT
         while True:
-            turn = self._take_turn(key, urgent=urgent)
+            turn = self._take_turn(key, urgent=urgent, database=database)
             moment = self._monotonic()
             if turn.turns:
                 if turn.begin > moment:
@@ -191,24 +192,26 @@ class RateLimit:
                 raise RateLimitReached(f"{endpoint}: held back by our own rate limit.", retry_after=turn.wait)
             self._sleep(max(turn.wait, 0.001))
 
-    def note_answer(self, application: str, endpoint: str, throttled_by: str) -> None:
+    def note_answer(
+        self, application: str, endpoint: str, throttled_by: str, *, database: Database = in_this_thread
+    ) -> None:
         """Baidu has answered; *throttled_by* is the code of a rate limit, "" for anything else."""
         key = (_account(application), endpoint)
         lane = self._lane(key)
         if throttled_by:
             lane.throttled = True
-            run_in_db_thread(lambda: _pause(key, throttled_by))
+            database(lambda: _pause(key, throttled_by))
             with lane.lock:
                 # What was booked before the pause is not used during it.
                 lane.left = 0
-        elif lane.throttled and run_in_db_thread(lambda: _resume(key)):
+        elif lane.throttled and database(lambda: _resume(key)):
             lane.throttled = False
 
     def _lane(self, key: tuple[str, str]) -> _Bucket:
         with self._guard:
             return self._lanes.setdefault(key, _Bucket())
 
-    def _take_turn(self, key: tuple[str, str], *, urgent: bool) -> _Booking:
+    def _take_turn(self, key: tuple[str, str], *, urgent: bool, database: Database) -> _Booking:
         """One turn, or why there is none. Raises :class:`RateLimitReached` while the interface pauses."""
         lane = self._lane(key)
         pace = _Pace.of(conf.qps)
@@ -218,7 +221,7 @@ class RateLimit:
         if turn is not None:
             return turn
         # Not under the lock: the desk's own thread may want a turn, too, and would wait for us for ever.
-        return run_in_db_thread(lambda: self._fresh_turn(key, lane, pace, reach, urgent=urgent))
+        return database(lambda: self._fresh_turn(key, lane, pace, reach, urgent=urgent))
 
     def _kept_turn(self, lane: _Bucket, reach: float, *, urgent: bool) -> _Booking | None:
         """A turn that is booked already, or why there can be none; None: ask the database."""

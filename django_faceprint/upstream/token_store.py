@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import logging
 import secrets
 import time
@@ -12,13 +13,12 @@ from datetime import timedelta
 from django.db import IntegrityError, transaction
 from django.db.models import Q
 
+from django_faceprint.base.db_thread import Database, in_this_thread
 from django_faceprint.client import AccessToken as Token
 from django_faceprint.clock import now
 from django_faceprint.models import AccessToken
 from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
 from django_faceprint.privacy.keys import SealBroken
-
-from .db_thread import run_in_db_thread
 
 logger = logging.getLogger(__name__)
 
@@ -39,13 +39,20 @@ class DatabaseTokenStore:
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
         self._remembered: dict[str, tuple[Token, float]] = {}
+        self._database: Database = in_this_thread
+
+    def over(self, database: Database) -> DatabaseTokenStore:
+        """The same store for a thread whose database work *database* does."""
+        other = copy.copy(self)
+        other._database = database
+        return other
 
     def get(self, key: str) -> Token | None:
         """The stored token, or None. One that cannot be decrypted any more counts as none."""
         token, until = self._remembered.get(key, (None, 0.0))
         if token is not None and self._monotonic() < until and now() < token.renew_at:
             return token
-        token = run_in_db_thread(lambda: self._read(key))
+        token = self._database(lambda: self._read(key))
         if token is None:
             self._remembered.pop(key, None)
         else:
@@ -66,7 +73,7 @@ class DatabaseTokenStore:
     def put(self, key: str, token: Token) -> None:
         """Keep *token* for all workers."""
         self._remembered.pop(key, None)
-        run_in_db_thread(lambda: self._write(key, token))
+        self._database(lambda: self._write(key, token))
 
     def _write(self, key: str, token: Token) -> None:
         row = self._row(key)
@@ -82,15 +89,15 @@ class DatabaseTokenStore:
         stored = AccessToken.objects.filter(
             key=key, token_index__in=blind_index_candidates("access_token", token.value)
         )
-        run_in_db_thread(lambda: stored.update(token=None, token_index="", expires_at=None, renew_at=None))
+        self._database(lambda: stored.update(token=None, token_index="", expires_at=None, renew_at=None))
 
     @contextmanager
     def single_flight(self, key: str) -> Iterator[None]:
         """Enter when no other worker is fetching; whoever waited should look into the store again."""
-        row = run_in_db_thread(lambda: self._row(key))
+        row = self._database(lambda: self._row(key))
         holder = secrets.token_hex(16)
         give_up_at = time.monotonic() + FETCH_LEASE.total_seconds()
-        while not run_in_db_thread(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
+        while not self._database(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
             time.sleep(WAIT_SECONDS)
         # Whoever waited must see what the one before has brought.
         self._remembered.pop(key, None)
@@ -98,7 +105,7 @@ class DatabaseTokenStore:
             yield
         finally:
             held = AccessToken.objects.filter(pk=row.pk, lease_holder=holder)
-            run_in_db_thread(lambda: held.update(lease_holder="", lease_until=None))
+            self._database(lambda: held.update(lease_holder="", lease_until=None))
 
     @staticmethod
     def _take(pk: int, holder: str) -> bool:

@@ -141,7 +141,7 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         records_video=plan.records_video,
         moment=moment,
     )
-    session = VerificationSession.objects.create(
+    session = VerificationSession(
         environment=conf.environment,
         plan=plan,
         application=plan.application,
@@ -157,16 +157,10 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         token_requested_at=requested_at,
         token_answered_at=answered_at,
         **dates.columns(),
-        priority_at=queue.priority(
-            moment,
-            **pending.columns(),
-            media_deadline=dates.media_deadline,
-            media_give_up_at=dates.media_give_up_at,
-            results_give_up_at=dates.results_give_up_at,
-            wake_at=moment,
-        ),
         **pending.columns(),
     )
+    session.priority_at = queue.priority(session, moment)
+    session.save(force_insert=True)
     if adoption.consent_reference:
         consent.record(session, Consent(adoption.consent_reference))
     return session

@@ -6,7 +6,7 @@ import hashlib
 import json
 import re
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import astuple, dataclass
 from typing import Any
 from urllib.parse import urlsplit
@@ -19,7 +19,7 @@ from django.urls import NoReverseMatch, reverse
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.base import deadlines, events, lease
-from django_faceprint.client import Identity, MatchImage, checked_plan_id
+from django_faceprint.client import FaceprintClient, Identity, MatchImage, checked_plan_id
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.engine import polling, queue
@@ -148,7 +148,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         session.refresh_from_db()
         submit_identity(session, identity)
         return
-    with _noting_problems(session), clients.client_for(session.application, session=session) as client:
+    with _noting_problems(session), _client_of(session) as client:
         client.submit_identity(token, identity)
     _update(session, identity_accepted_at=now(), **NO_ERROR)
 
@@ -171,7 +171,7 @@ def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     token = _require_token(session)
     if not _is_last_match_image(session, image):
         _keep_match_image(session, image)
-    with _noting_problems(session), clients.client_for(session.application, session=session) as client:
+    with _noting_problems(session), _client_of(session) as client:
         client.upload_match_image(token, image)
     _update(session, match_image_accepted_at=now(), **NO_ERROR)
 
@@ -197,7 +197,7 @@ def h5_url(session: VerificationSession) -> str | None:
         return None
     if session.expires_at is None or now() >= session.expires_at:
         return None
-    with clients.client_for(session.application, session=session) as client:
+    with _client_of(session) as client:
         return client.h5_url(_require_token(session))
 
 
@@ -233,7 +233,7 @@ def _obtain_token(session: VerificationSession) -> None:
     consent.require(session)
     back = _return_url(session)
     requested_at = now()
-    with _noting_problems(session), clients.client_for(session.application, session=session) as client:
+    with _noting_problems(session), _client_of(session) as client:
         answer = client.generate_verify_token(session.plan.plan_id, success_url=back, failed_url=back)
         if answer.result is None:
             raise Rejected("verifyToken/generate answered no token.", error=answer.error)
@@ -319,6 +319,10 @@ def _current_lease(session: VerificationSession) -> lease.Lease:
     """Write under the row's present epoch, as nothing else of the session's work is touched."""
     epoch = VerificationSession.objects.values_list("lease_epoch", flat=True).get(pk=session.pk)
     return lease.Lease(session.pk, epoch)
+
+
+def _client_of(session: VerificationSession) -> AbstractContextManager[FaceprintClient]:
+    return clients.upstream.client_for(session.application, session=session)
 
 
 @contextmanager

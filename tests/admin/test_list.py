@@ -176,7 +176,7 @@ def test_seven_days_are_the_default_and_all_is_one_click_away(viewer: Client) ->
         "created_by__id__exact=1",
         "created_at__gte=0001-01-01T00:00:00%2B14:00",
         "id__in=99999999999999999999999999",
-        "stages_done__attempted=1",
+        "attempted_at=1",
         "created=nonsense",
         "score_min=nan",
         "q=x",

@@ -87,7 +87,7 @@ class TestLost:
     def test_an_attempt_whose_outcome_was_never_learnt(self, plan: Plan) -> None:
         old = timedelta(hours=80)
         make_session(plan=plan, age=old, verdict="unknown", archive_state="lost", returned_at=now())
-        make_session(plan=plan, age=old, stages_done={"attempted": "2026-03-02T08:00:00+00:00"})
+        make_session(plan=plan, age=old, attempted_at=now() - old)
         assert statistics.lost_since(None) == 2
         make_session(plan=plan, age=old)
         make_session(plan=plan, age=old, verdict="unknown", archive_state="not_applicable")

@@ -314,7 +314,7 @@ def test_filters_find_what_the_status_says(api: APIClient, clock: Any) -> None:
         "awaiting_user": [make_session(**common)],
         "verifying": [
             make_session(**common, returned_at=moment),
-            make_session(**common, stages_done={"attempted": "x"}, verdict=pending),
+            make_session(**common, attempted_at=moment, verdict=pending),
         ],
         "passed": [make_passed_session(**common)],
         "failed": [make_session(**common, verdict="failed")],

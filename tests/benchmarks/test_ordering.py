@@ -10,10 +10,10 @@ import pytest
 from benchmarks import outage
 from benchmarks.catching_up import CatchingUp, DatabaseTable, MemoryTable, Setting, first_come
 from benchmarks.optimum import moore_hodgson
-from benchmarks.outage import Scenario
+from benchmarks.outage import Story
 
 VISIT_SECONDS = 2.0
-SCENARIOS: dict[str, Callable[[], list[Scenario]]] = {
+SCENARIOS: dict[str, Callable[[], list[Story]]] = {
     "not enough time": lambda: outage.asked_in_vain(150, left=(60, 200)),
     "sessions go on starting": lambda: (
         outage.asked_in_vain(80, left=(60, 200)) + outage.arrivals(40, within=200, never=0.1)
@@ -21,7 +21,7 @@ SCENARIOS: dict[str, Callable[[], list[Scenario]]] = {
 }
 
 
-def setting(stories: list[Scenario], factor: float) -> Setting:
+def setting(stories: list[Story], factor: float) -> Setting:
     return Setting(outage.enough(stories, VISIT_SECONDS) * factor, VISIT_SECONDS, 2, 2)
 
 
@@ -41,7 +41,7 @@ def test_memory_gives_what_the_real_claims_give(name: str, clock: Any) -> None:
 def test_the_optimum_of_a_backlog_is_moore_and_hodgsons(factor: float) -> None:
     stories = outage.backlog(2000)
     rate = outage.enough(stories, VISIT_SECONDS) * factor
-    deadlines = [scenario.gone["media"] - VISIT_SECONDS for scenario in stories if scenario.records]
+    deadlines = [story.gone["media"] - VISIT_SECONDS for story in stories if story.records]
     assert outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS) == moore_hodgson(
         (1 / rate, deadline) for deadline in deadlines
     )
@@ -50,7 +50,7 @@ def test_the_optimum_of_a_backlog_is_moore_and_hodgsons(factor: float) -> None:
 def test_all_is_kept_at_the_least_rate_and_something_is_lost_below_it() -> None:
     stories = outage.backlog(2000)
     rate = outage.enough(stories, VISIT_SECONDS)
-    recorded = sum(scenario.records for scenario in stories)
+    recorded = sum(story.records for story in stories)
     assert outage.most(stories, "media", rate=rate * 1.001, visit_seconds=VISIT_SECONDS) == recorded
     assert outage.most(stories, "media", rate=rate * 0.99, visit_seconds=VISIT_SECONDS) < recorded
 

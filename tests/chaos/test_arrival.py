@@ -20,7 +20,6 @@ from tests.factories import make_session
 def by_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
     # Set and set back by monkeypatch, whatever work_by_arrival() does to them.
     monkeypatch.setattr(queue, "priority", queue.priority)
-    monkeypatch.setattr(queue, "priority_of", queue.priority_of)
     monkeypatch.setattr(queue, "priority_expression", queue.priority_expression)
     arrival.work_by_arrival()
 

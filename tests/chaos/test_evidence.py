@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from django.core.files.storage import storages
 
-from chaos.evidence import names_on_disk, read_everything, scenario
+from chaos.evidence import names_on_disk, read_everything, story
 from chaos.verdict import Kept
 from django_faceprint.models import MediaAsset
 from tests.factories import image_bytes, make_session, make_stored_asset
@@ -57,6 +57,6 @@ def test_a_changed_byte_is_seen(stored: MediaAsset) -> None:
 
 
 def test_the_story_of_a_session_says_when_and_why_and_no_secret(stored: MediaAsset) -> None:
-    told = scenario("day-1")
+    told = story("day-1")
     assert "face 0/0: stored" in told
     assert "token" not in told

@@ -92,13 +92,13 @@ class TestOnce:
             scenario.finish(session)
             record_return(session)
         together = threading.Barrier(2, timeout=20)
-        really_look = steps._work_through
+        really_work = steps.work_through
 
-        def look(visit: Any) -> None:
+        def meet(visit: Any) -> None:
             together.wait()
-            really_look(visit)
+            really_work(visit)
 
-        monkeypatch.setattr(steps, "_work_through", look)
+        monkeypatch.setattr(steps, "work_through", meet)
         assert run("faceprint_run", "--once").status == 0
         assert {scenario.fresh(session).archive_state for session in made} == {"complete"}
 
@@ -116,8 +116,8 @@ class TestOnce:
         def no_signals() -> Iterator[threading.Event]:
             yield Waiting()
 
-        monkeypatch.setattr(clients, "_api_hosts", Breakers(monotonic=lambda: sum(waits)))
-        monkeypatch.setattr(clients, "_clients", {})
+        passing_time = Breakers(monotonic=lambda: sum(waits))
+        monkeypatch.setattr(clients, "upstream", clients.Upstream(api_breakers=passing_time))
         monkeypatch.setattr(faceprint_run, "stop_signals", no_signals)
         monkeypatch.setattr(faceprint_run, "monotonic", lambda: sum(waits))
         return waits

@@ -135,7 +135,7 @@ def test_a_video_that_is_never_named_was_not_provided(
 
 def test_urls_that_differ_in_more_than_their_signature_are_two_files() -> None:
     root = "https://bj.bcebos.com/v1/example/media"
-    given = results._given_media(
+    given = results.given_media(
         MediaResult(
             process_videos=(f"{root}.mp4?authorization=one",),
             videos=(f"{root}.mp4?authorization=two",),
@@ -150,7 +150,8 @@ def test_a_reason_in_upstreams_words_carries_no_address_and_no_number(scenario: 
     scenario.script(session, ext_info=f"video of {NUMBER} at https://bj.bcebos.com/v1/secret failed")
     scenario.finish(session)
     session = scenario.back(session)
-    assert session.assets.get(kind="process_video").reason == "extInfo: video of *** at *** failed"
+    video = session.assets.get(kind="process_video")
+    assert (video.reason, video.ext_info) == ("upstream_explained", "video of *** at *** failed")
 
 
 def test_attempts_are_asked_for_again_before_they_are_given_up(
@@ -219,7 +220,7 @@ def test_what_baidu_never_named_is_a_loss_like_any_other(
     assert (passed.has_outstanding_work, passed.archive_state) == (False, "partial")
     assert (passed.error_class, passed.error_code) == ("retry", "http_error")
     (face,) = passed.assets.filter(state=State.LOST)
-    assert (face.kind, face.error) == ("attempt_face", "retry: http_error")
+    assert (face.kind, face.error_class, face.error_detail) == ("attempt_face", "retry", "http_error")
     assert sorted(failed.assets.filter(state=State.LOST).values_list("kind", flat=True)) == [
         "attempt_face",
         "process_video",
@@ -280,19 +281,19 @@ def test_a_loss_says_why_although_no_download_was_begun(scenario: Scenario, cloc
     scenario.work()
     passed, failed = scenario.fresh(passed), scenario.fresh(failed)
     assert passed.assets.get(kind="process_video").state == State.LOST
-    assert set(passed.assets.filter(state=State.LOST).values_list("error", flat=True)) == {
+    assert set(passed.assets.filter(state=State.LOST).values_list("error_class", flat=True)) == {
         "upstream_gave_none"
     }
-    assert all(failed.assets.filter(state=State.LOST).values_list("error", flat=True))
+    assert all(failed.assets.filter(state=State.LOST).values_list("error_class", flat=True))
     assert failed.error_class == "verification_failed"
 
 
 @pytest.mark.parametrize(
     ("fault", "why"),
-    [({"kind": "http_500"}, "retry: http_error"), ({"kind": "gateway", "code": 18}, "slow_down: 18")],
+    [({"kind": "http_500"}, ("retry", "http_error")), ({"kind": "gateway", "code": 18}, ("slow_down", "18"))],
 )
 def test_a_loss_says_what_baidu_said_instead_of_naming_the_file(
-    scenario: Scenario, clock: Any, fault: dict[str, Any], why: str
+    scenario: Scenario, clock: Any, fault: dict[str, Any], why: tuple[str, str]
 ) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
@@ -300,7 +301,8 @@ def test_a_loss_says_what_baidu_said_instead_of_naming_the_file(
     session = scenario.back(session)
     clock.set(session.media_give_up_at)
     scenario.work()
-    assert set(session.assets.filter(state=State.LOST).values_list("error", flat=True)) == {why}
+    lost = session.assets.filter(state=State.LOST)
+    assert set(lost.values_list("error_class", "error_detail")) == {why}
 
 
 def test_nothing_is_waited_for_when_the_verdict_was_never_learnt(scenario: Scenario, clock: Any) -> None:
@@ -357,7 +359,7 @@ def test_a_picture_that_two_answers_bring_is_stored_once(
     scenario.finish(session)
     session = scenario.back(session)
     assert session.assets.wanted().filter(kind="id_front").exists()
-    assert not session.stages_done.get("getall")
+    assert not session.getall_answered_at
     # The card comes with result/getall alone.
     scenario.fault("result_detail", "http_500", count=1)
     clock.advance(minutes=1)
@@ -485,12 +487,13 @@ def test_one_file_that_trips_a_mistake_does_not_keep_the_others(
     def facts(self: Any) -> Any:
         raise ZeroDivisionError("never seen before")
 
-    monkeypatch.setattr(files._VideoCheck, "facts", facts)
+    monkeypatch.setattr(files.VideoInspector, "facts", facts)
     session = scenario.start("25001")
     scenario.finish(session)
     session = scenario.back(session)
     (video,) = session.assets.wanted()
-    assert (video.kind, video.error) == ("process_video", "internal: ZeroDivisionError")
+    assert (video.kind, video.error_class) == ("process_video", "internal")
+    assert video.error_detail == "ZeroDivisionError"
     assert "unexpected ZeroDivisionError" in caplog.text
     assert "never seen before" not in caplog.text
 

@@ -339,18 +339,6 @@ def test_the_order_in_the_database_is_the_one_in_python(clock: Any) -> None:
         }
         columns = {name: None if after is None else clock() + after for name, after in moments.items()}
         make_session(wake_at=clock(), plan=plan, verify_token=None, **columns)
-    expected = {
-        row.pk: work_queue.priority(
-            clock(),
-            next_deadline=row.next_deadline,
-            later_deadline=row.later_deadline,
-            last_deadline=row.last_deadline,
-            media_deadline=row.media_deadline,
-            media_give_up_at=row.media_give_up_at,
-            results_give_up_at=row.results_give_up_at,
-            wake_at=row.wake_at,
-        )
-        for row in VerificationSession.objects.all()
-    }
+    expected = {row.pk: work_queue.priority(row, clock()) for row in VerificationSession.objects.all()}
     assert work_queue.promote(clock(), limit=10_000) == len(expected) == 7**3 * 3
     assert dict(VerificationSession.objects.values_list("pk", "priority_at")) == expected

@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,13 +20,13 @@ from django.test.utils import CaptureQueriesContext
 
 from django_faceprint import signals
 from django_faceprint.base import lease as leases
-from django_faceprint.engine import commit, queue, runner, steps
+from django_faceprint.engine import claims, commit, queue, retry, steps, writer
+from django_faceprint.engine.retry import DatabaseRetry
 from django_faceprint.engine.runner import WorkReport, collect_due
 from django_faceprint.engine.visit import Visit
 from django_faceprint.evidence import files as evidence_files
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
-from django_faceprint.upstream import clients, rate_limit
-from django_faceprint.upstream.token_store import DatabaseTokenStore
+from django_faceprint.upstream.clients import Upstream
 from django_faceprint.verification import sessions
 from tests.scenario import Scenario, store_in
 
@@ -34,7 +35,7 @@ Archived = Callable[[VerificationSession], None]
 
 def together(**more: Any) -> WorkReport:
     """One run with eight sessions at once, if not otherwise said."""
-    options = {"monotonic": time.monotonic, "concurrency": 8, **more}
+    options = {"monotonic": time.monotonic, "concurrency": 8, "interrupts": (SoftTimeLimitExceeded,), **more}
     return collect_due(budget=timedelta(seconds=60), **options)
 
 
@@ -145,14 +146,14 @@ def test_one_lost_lease_spoils_nothing_for_the_others(
 ) -> None:
     made = returned(scenario, 5)
     victim = made[2]
-    really_write = commit._write
+    really_write = commit.write_batch
 
     def write(batch: Any) -> Any:
         if any(changes.session.pk == victim.pk for changes in batch):
             VerificationSession.objects.filter(pk=victim.pk, verdict="pending").update(lease_epoch=99)
         return really_write(batch)
 
-    monkeypatch.setattr(commit, "_write", write)
+    monkeypatch.setattr(commit, "write_batch", write)
     together()
     others = [scenario.fresh(session) for session in made if session.pk != victim.pk]
     assert {session.archive_state for session in others} == {"complete"}
@@ -168,35 +169,61 @@ def test_one_lost_lease_spoils_nothing_for_the_others(
     assert UploadIntent.objects.count() == 0, "its files are removed again"
 
 
-def test_a_database_that_restarts_costs_nothing(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
-) -> None:
-    made = returned(scenario, 3)
-    really_write = commit._write
-    failures = iter([True, True])
-    waits: list[float] = []
+@contextmanager
+def failing_statements(
+    strikes: Callable[[str], bool], *, times: int = 1, disconnects: bool = True
+) -> Iterator[list[str]]:
+    """The first *times* statements of this thread that *strikes* chooses fail, as while a server restarts.
 
-    def write(batch: Any) -> Any:
-        if next(failures, False):
-            connection.close()
+    Without *disconnects* the connection stays usable, as after a deadlock. Yields the statements that failed.
+    """
+    struck: list[str] = []
+
+    def execute_or_fail(execute: Any, sql: str, *arguments: Any) -> Any:
+        if len(struck) < times and strikes(sql):
+            struck.append(sql)
             raise OperationalError("the server closed the connection")
-        return really_write(batch)
+        return execute(sql, *arguments)
 
-    monkeypatch.setattr(commit, "_write", write)
-    monkeypatch.setattr(commit, "_is_connected", lambda: False)
-    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
-    together()
-    assert waits == list(commit.PATIENCE[:2])
+    with connection.execute_wrapper(execute_or_fail), pytest.MonkeyPatch.context() as patch:
+        for module in (commit, retry):
+            patch.setattr(module, "is_connected", lambda: not disconnects)
+        yield struck
+
+
+def writes_a_visit(sql: str) -> bool:
+    """The statement that a commit begins with."""
+    return sql.startswith("UPDATE") and "poll_count" in sql
+
+
+def waiting(waits: list[float]) -> DatabaseRetry:
+    """Retries whose pauses are noted instead of slept."""
+    return DatabaseRetry(sleep=waits.append)
+
+
+def test_a_database_that_restarts_costs_nothing(scenario: Scenario, assert_archived: Archived) -> None:
+    made = returned(scenario, 3)
+    waits: list[float] = []
+    with failing_statements(writes_a_visit, times=2):
+        together(retry=waiting(waits))
+    assert waits == list(DatabaseRetry().pauses[:2])
     for session in made:
         assert_archived(scenario.fresh(session))
 
 
-def be_patient_without_waiting(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(commit.retry_on_disconnect.__kwdefaults__, "sleep", lambda seconds: None)
+#: Where the database can fail a run, and how the statement is recognised.
+PLACES = {
+    "promote": lambda sql: sql.startswith("SELECT") and '"wake_at" <=' in sql.replace("`", '"'),
+    "claim": lambda sql: sql.startswith("SELECT") and '"priority_at" IS NOT NULL' in sql.replace("`", '"'),
+    "prefetch": lambda sql: sql.startswith("SELECT") and "faceprint_mediaasset" in sql,
+    "reserve": lambda sql: sql.startswith("INSERT") and "faceprint_uploadintent" in sql,
+    "slot": lambda sql: sql.startswith("SELECT") and "faceprint_ratelimitbucket" in sql,
+    "token": lambda sql: sql.startswith("SELECT") and "faceprint_accesstoken" in sql,
+}
 
 
 @pytest.mark.parametrize("concurrency", [1, 8])
-@pytest.mark.parametrize("where", ["promote", "claim", "prefetch", "reserve", "turn", "name", "token"])
+@pytest.mark.parametrize("where", [*PLACES, "name"])
 def test_a_database_that_restarts_costs_no_visit(
     scenario: Scenario,
     monkeypatch: pytest.MonkeyPatch,
@@ -204,37 +231,14 @@ def test_a_database_that_restarts_costs_no_visit(
     where: str,
     concurrency: int,
 ) -> None:
-    """Wherever it strikes: nothing is asked or fetched a second time for it."""
+    """Wherever it strikes: nothing is requested or fetched a second time for it."""
     made = returned(scenario, 3)
-    owner, name = {
-        "promote": (queue, "promote"),
-        "claim": (queue, "claim"),
-        "prefetch": (runner, "prefetch_related_objects"),
-        "reserve": (evidence_files, "reserve_names_of_many"),
-        "turn": (rate_limit, "_row"),
-        "name": (evidence_files, "reserve_names"),
-        "token": (DatabaseTokenStore, "_read"),
-    }[where]
-    really = getattr(owner, name)
-    failures = iter([True])
-    struck: list[str] = []
-
-    def strike(*about: Any, **more: Any) -> Any:
-        if next(failures, False):
-            struck.append(where)
-            connection.close()
-            raise OperationalError("the server closed the connection")
-        return really(*about, **more)
-
-    monkeypatch.setattr(owner, name, strike)
-    monkeypatch.setattr(commit, "_is_connected", lambda: False)
-    be_patient_without_waiting(monkeypatch)
-    monkeypatch.setattr(clients, "_budget", rate_limit.RateLimit())
-    monkeypatch.setattr(clients, "_clients", {})
     if where == "name":
-        monkeypatch.setattr(runner, "LIKELY_FILES", 1)
-    report = together(concurrency=concurrency)
-    assert struck == [where]
+        # No name is reserved with the claim, so that each visit reserves its own.
+        monkeypatch.setattr(claims, "LIKELY_FILES", 0)
+    with failing_statements(PLACES["reserve" if where == "name" else where]) as struck:
+        report = together(concurrency=concurrency, retry=waiting([]), upstream=Upstream())
+    assert len(struck) == 1
     assert report.failures == 0
     for session in made:
         fresh = scenario.fresh(session)
@@ -244,21 +248,12 @@ def test_a_database_that_restarts_costs_no_visit(
 
 @pytest.mark.parametrize("concurrency", [1, 8])
 def test_deadlocks_in_a_row_cost_nothing(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived, concurrency: int
+    scenario: Scenario, assert_archived: Archived, concurrency: int
 ) -> None:
     made = returned(scenario, 3)
-    really_write = commit._write
-    failures = iter([True, True, True])
     waits: list[float] = []
-
-    def write(batch: Any) -> Any:
-        if next(failures, False):
-            raise OperationalError("deadlock detected")
-        return really_write(batch)
-
-    monkeypatch.setattr(commit, "_write", write)
-    monkeypatch.setattr(commit.commit, "__kwdefaults__", {"sleep": waits.append})
-    together(concurrency=concurrency)
+    with failing_statements(writes_a_visit, times=3, disconnects=False):
+        together(concurrency=concurrency, retry=waiting(waits))
     assert waits
     for session in made:
         fresh = scenario.fresh(session)
@@ -267,21 +262,13 @@ def test_deadlocks_in_a_row_cost_nothing(
 
 
 def test_a_database_that_stays_away_ends_the_run_and_loses_no_file(
-    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+    scenario: Scenario, clock: Any, assert_archived: Archived
 ) -> None:
     made = returned(scenario, 3)
-
-    def write(batch: Any) -> Any:
-        raise OperationalError("no route to host")
-
-    with monkeypatch.context() as patch:
-        patch.setattr(commit, "_write", write)
-        patch.setattr(commit, "_is_connected", lambda: False)
-        patch.setattr(commit.commit, "__kwdefaults__", {"sleep": lambda seconds: None})
-        with pytest.raises(OperationalError):
-            together()
+    with failing_statements(writes_a_visit, times=1000), pytest.raises(OperationalError):
+        together(retry=waiting([]))
     assert UploadIntent.objects.exists(), "what was uploaded can be found and removed"
-    clock.advance(runner.schedule.MAX_LEASE)
+    clock.advance(leases.MAX_LEASE)
     together()
     for session in made:
         assert_archived(scenario.fresh(session))
@@ -291,14 +278,14 @@ def test_a_mistake_of_ours_in_one_thread_is_said_on_its_session_alone(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     made = returned(scenario, 4)
-    really_ask = runner.ask_verdict
+    really_ask = steps.ask_verdict
 
     def ask(visit: Any) -> None:
         if visit.session.pk == made[0].pk:
             raise ZeroDivisionError("never seen before")
         really_ask(visit)
 
-    monkeypatch.setattr(runner, "ask_verdict", ask)
+    monkeypatch.setattr(steps, "ask_verdict", ask)
     together()
     broken = scenario.fresh(made[0])
     assert (broken.error_class, broken.error_message) == ("internal", "ZeroDivisionError")
@@ -402,7 +389,7 @@ def test_a_session_stays_with_a_worker_that_visits_one_at_once(
         files.append(1)
         if len(files) < 4:
             # As long as a download may take.
-            clock.advance(runner.schedule.MAX_VISIT)
+            clock.advance(queue.MAX_VISIT)
 
     linger(wait)
     together(monotonic=lambda: float(len(files)), concurrency=1)
@@ -451,9 +438,8 @@ def test_a_lease_that_could_not_be_renewed_is_tried_again(
             clock.advance(queue.MAX_VISIT if concurrency == 1 else queue.RENEW_AFTER)
 
     monkeypatch.setattr(queue, "renew", renew)
-    be_patient_without_waiting(monkeypatch)
     linger(wait)
-    together(monotonic=lambda: float(len(files)), concurrency=concurrency)
+    together(monotonic=lambda: float(len(files)), concurrency=concurrency, retry=waiting([]))
     assert next(failures, None) is None
     visited_once(session, scenario)
 
@@ -507,7 +493,7 @@ def test_what_others_have_taken_is_not_begun(
             begun.append(visit.lease.session_pk)
         really_visit(visit)
 
-    monkeypatch.setattr(runner, "COMMIT_WITHIN", 0.0)
+    monkeypatch.setattr(writer, "COMMIT_WITHIN", 0.0)
     monkeypatch.setattr(steps, "perform_visit", note)
     signals.session_archived.connect(stand_still, weak=False, dispatch_uid="t")
     try:
@@ -563,22 +549,42 @@ def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
     scenario.fault("media", "reset", after_bytes=5000, count=1)
     scenario.fault("media", "expired_url", count=1)
     fetched: list[str] = []
-    really_fetch = steps._fetch_and_store
+    really_save = evidence_files.save
 
     def lose(*about: Any) -> None:
         fetched.clear()
         raise leases.LeaseLost
 
-    def note(visit: Visit, asset: Any, name: str) -> Any:
+    def note(asset: Any, *about: Any, **more: Any) -> Any:
         fetched.append(asset.kind)
-        return really_fetch(visit, asset, name)
+        return really_save(asset, *about, **more)
 
-    monkeypatch.setattr(steps, "_fresh_url", lose)
-    monkeypatch.setattr(steps, "_fetch_and_store", note)
+    monkeypatch.setattr(steps, "renewed_url", lose)
+    monkeypatch.setattr(evidence_files, "save", note)
     together()
     assert fetched == []
     assert not scenario.fresh(session).assets.stored().exists()
     assert UploadIntent.objects.count() == 0
+
+
+def test_a_visits_thread_cannot_open_a_connection(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (session,) = returned(scenario, 1)
+    really_ask = steps.ask_verdict
+    refusals: list[str] = []
+
+    def ask(visit: Any) -> None:
+        with pytest.raises(RuntimeError) as refusal:
+            VerificationSession.objects.count()
+        refusals.append(str(refusal.value))
+        really_ask(visit)
+
+    monkeypatch.setattr(steps, "ask_verdict", ask)
+    together()
+    assert len(refusals) == 1
+    assert "run's thread" in refusals[0]
+    assert scenario.fresh(session).archive_state == "complete"
 
 
 @pytest.mark.parametrize("concurrency", [1, 2])
@@ -600,6 +606,6 @@ def test_what_was_finished_is_written_when_a_run_is_broken_off(
     assert done
     for session in done:
         assert_archived(session)
-    clock.advance(runner.schedule.MAX_LEASE)
+    clock.advance(leases.MAX_LEASE)
     together()
     assert {scenario.fresh(session).archive_state for session in made} == {"complete"}

@@ -11,7 +11,7 @@ import pytest
 
 from django_faceprint import signals
 from django_faceprint.base import lease as leases
-from django_faceprint.engine import queue, refresh, runner, steps
+from django_faceprint.engine import queue, refresh, runner, steps, writer
 from django_faceprint.engine.visit import Visit
 from django_faceprint.models import (
     MediaAsset,
@@ -154,7 +154,7 @@ def test_a_window_that_closes_while_the_answer_is_on_its_way(
 ) -> None:
     """The worker was frozen, say: what was answered before says nothing about now, and is asked again."""
     session = scenario.start("25001")
-    really_ask = runner.ask_verdict
+    really_ask = steps.ask_verdict
     asked: list[str] = []
 
     def ask(visit: Visit) -> None:
@@ -163,9 +163,9 @@ def test_a_window_that_closes_while_the_answer_is_on_its_way(
             clock.advance(over)
         asked.append(visit.session.verdict)
 
-    monkeypatch.setattr(runner, "ask_verdict", ask)
+    monkeypatch.setattr(steps, "ask_verdict", ask)
     # Written before anybody finds that the lease has run out.
-    monkeypatch.setattr(runner, "COMMIT_WITHIN", 0.0)
+    monkeypatch.setattr(writer, "COMMIT_WITHIN", 0.0)
     clock.advance(minutes=1)
     scenario.work()
     assert len(asked) == 2
@@ -225,7 +225,7 @@ def test_a_broken_download_leaves_nothing_and_is_repeated(
     session = scenario.back(session)
     assert session.archive_state == "collecting"
     (broken,) = session.assets.wanted()
-    assert broken.error
+    assert broken.error_class
     assert (broken.tries, broken.stored_name, broken.sha256) == (1, "", "")
     assert UploadIntent.objects.count() == 0
     clock.advance(minutes=1)
@@ -255,14 +255,14 @@ def test_many_urls_that_have_expired_cost_one_question_of_each_interface(
 ) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    really_archive = steps._archive_wanted
+    really_archive = steps.archive_wanted
 
     def archive_later(visit: Visit) -> None:
         scenario.control("POST", "clock", {"advance": 60})
         really_archive(visit)
 
     monkeypatch.setattr(core, "SIGNED_SECONDS", 60)
-    monkeypatch.setattr(steps, "_archive_wanted", archive_later)
+    monkeypatch.setattr(steps, "archive_wanted", archive_later)
     session = scenario.back(session)
     assert (session.archive_state, session.poll_count) == ("complete", 1)
     assert_archived(session)
@@ -281,7 +281,7 @@ def test_a_fresh_url_that_is_not_served_either_waits_for_the_next_visit(
     scenario.fault(endpoint, "expired_url", count=2)
     session = scenario.back(session)
     (broken,) = session.assets.wanted()
-    assert (broken.tries, broken.error) == (1, "url_expired")
+    assert (broken.tries, broken.error_class) == (1, "url_expired")
     assert UpstreamCall.objects.filter(endpoint=broken.source).count() == 2
     clock.advance(minutes=1)
     scenario.work()
@@ -329,7 +329,7 @@ def test_media_urls_to_other_hosts_are_never_asked(scenario: Scenario, clock: An
     session = scenario.back(session)
     refused = session.assets.filter(source="result_media_query")
     assert {asset.state for asset in refused} == {State.WANTED}
-    assert {asset.error for asset in refused} == {"unsafe_media: host"}
+    assert {(asset.error_class, asset.error_detail) for asset in refused} == {("unsafe_media", "host")}
     scenario.heal()
     clock.advance(minutes=1)
     scenario.work()
@@ -364,7 +364,8 @@ def test_a_recording_that_baidu_could_not_make_is_not_lost(scenario: Scenario) -
     assert session.archive_state == "complete"
     missing = session.assets.filter(kind__in=("process_video", "frame"))
     assert {asset.state for asset in missing} <= {State.NOT_PROVIDED, State.STORED}
-    assert "video transcoding failed" in session.assets.get(kind="process_video").reason
+    video = session.assets.get(kind="process_video")
+    assert (video.reason, video.ext_info) == ("upstream_explained", "video transcoding failed")
 
 
 def test_a_plan_without_recording_says_so(scenario: Scenario) -> None:
@@ -449,7 +450,7 @@ def test_a_full_storage_leaves_the_file_due(
         },
     }
     session = scenario.back(session)
-    assert {asset.error.partition(":")[0] for asset in session.assets.wanted()} == {"storage"}
+    assert {asset.error_class for asset in session.assets.wanted()} == {"storage"}
     settings.STORAGES = good
     # The intents of the failed uploads could not be deleted either; the others go on.
     clock.advance(minutes=1)
@@ -599,9 +600,9 @@ def test_a_deadline_that_is_over_is_not_urgent(db: None, clock: Any) -> None:
             **{name: clock() + timedelta(hours=hour) for name, hour in zip(names, hours, strict=False)}
         )
 
-    assert not steps._is_urgent(session(-2, 20, 68))
-    assert steps._is_urgent(session(-2, 0.4, 48))
-    assert not steps._is_urgent(session(-50, -30, -2))
+    assert not steps.is_urgent(session(-2, 20, 68))
+    assert steps.is_urgent(session(-2, 0.4, 48))
+    assert not steps.is_urgent(session(-50, -30, -2))
 
 
 def test_personal_data_stays_out_of_logs_and_rows(

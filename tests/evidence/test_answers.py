@@ -10,7 +10,7 @@ from unittest.mock import Mock
 
 import pytest
 
-from django_faceprint.client import decode_picture, remembering_pictures
+from django_faceprint.client import PictureCache
 from django_faceprint.evidence import answers
 from django_faceprint.models import VerificationSession
 
@@ -30,13 +30,13 @@ def cut_out(text: str, **more: Any) -> Any:
 
 def test_a_picture_that_is_held_is_neither_decoded_nor_hashed_again(monkeypatch: pytest.MonkeyPatch) -> None:
     text = base64.b64encode(PICTURE).decode("ascii")
-    with remembering_pictures():
-        picture = decode_picture(text)
-        cached = {"00": b"another", DIGEST: picture}
-        decode, digest = Mock(wraps=base64.b64decode), Mock(wraps=hashlib.sha256)
-        monkeypatch.setattr(base64, "b64decode", decode)
-        monkeypatch.setattr(hashlib, "sha256", digest)
-        cut = cut_out(text, pictures={DIGEST: "the asset"}, cached=cached)
+    cache = PictureCache()
+    picture = cache.decode(text)
+    cached = {"00": b"another", DIGEST: picture}
+    decode, digest = Mock(wraps=base64.b64decode), Mock(wraps=hashlib.sha256)
+    monkeypatch.setattr(base64, "b64decode", decode)
+    monkeypatch.setattr(hashlib, "sha256", digest)
+    cut = cut_out(text, pictures={DIGEST: "the asset"}, cached=cached, decode=cache.decode)
     assert cut == {"removed": "picture", "sha256": DIGEST, "asset": "the asset"}
     assert not [call for call in decode.mock_calls if text in call.args]
     assert not [call for call in digest.mock_calls if picture in call.args]

@@ -26,7 +26,7 @@ from django_faceprint.evidence.media_types import (
 )
 
 # One second of ffmpeg's test picture: testsrc=d=1:s=64x48:r=5, libx264, +faststart.
-CLIP = (Path(__file__).parent / "data" / "clip.mp4").read_bytes()
+CLIP = (Path(__file__).parent.parent / "data" / "clip.mp4").read_bytes()
 
 
 def picture(

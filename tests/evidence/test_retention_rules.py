@@ -15,7 +15,7 @@ from django_faceprint.client import MatchImage
 from django_faceprint.clock import now
 from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.engine import refresh
-from django_faceprint.engine.visit import Visit
+from django_faceprint.engine.visit import Visit, VisitContext
 from django_faceprint.evidence import files, retention_rules
 from django_faceprint.evidence.erasure import Purged, purge_files
 from django_faceprint.evidence.files import INTENT_LIFE
@@ -87,7 +87,7 @@ class TestSpans:
         assert plan.record_span is None
 
     @pytest.mark.parametrize(
-        "retention", [{"video": 181}, {"video": -1}, {"video": 1.5}, {"video": True}, {"video": 1}, [1]]
+        "retention", [{"video": 181}, {"video": -1}, {"video": 1.5}, {"video": True}, {"movie": 1}, [1]]
     )
     def test_what_cannot_be_is_refused(self, retention: Any) -> None:
         with pytest.raises(ValidationError) as refusal:
@@ -305,8 +305,7 @@ class TestFilesThatGoBeforeTheirRecord:
         session = make_passed_session(retain_until=now() + 180 * DAY)
         video = make_stored_asset(session, Kind.VIDEO)
         lease = Lease(session.pk, session.lease_epoch)
-        visit = Visit(lease, session, None)
-        visit.take_assets(session.assets.all())
+        visit = Visit(lease, session, VisitContext(), assets=session.assets.all())
         with transaction.atomic():
             purge_files("retention", MediaAsset.objects.filter(pk=video.pk), Purged())
         visit.change(next(iter(visit.assets.values())), tries=9)

@@ -175,7 +175,7 @@ def test_a_bucket_that_is_gone_keeps_the_session_due(
     session = scenario.back(session)
     assert not session.assets.stored().exists()
     assert session.has_outstanding_work
-    texts = " ".join(session.assets.values_list("error", flat=True)) + session.error_message
+    texts = " ".join(session.assets.values_list("error_detail", flat=True)) + session.error_message
     assert "canary-secret" not in texts
     assert "no-such-bucket" not in texts
 

@@ -225,7 +225,7 @@ def test_every_status_is_that_of_the_row() -> None:
             identity_accepted_at=identity,
             match_image_accepted_at=image,
             adopted_at=adopted,
-            stages_done={"attempted": True} if attempted else {},
+            attempted_at=moment if attempted else None,
         )
     counted = 0
     for status in VerificationSession.Status.values:

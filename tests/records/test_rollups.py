@@ -54,7 +54,7 @@ def walked() -> dict[tuple[Any, ...], int]:
         where = (row.environment, floor_hour(row.created_at), row.plan_id)
         attempted = (
             row.verdict in (Verdict.PASSED, Verdict.FAILED)
-            or bool(row.stages_done.get("attempted"))
+            or row.attempted_at is not None
             or (row.returned_at is not None and (row.decided_at is None or row.returned_at <= row.decided_at))
         )
         found[*where, "verdict", row.verdict] += 1

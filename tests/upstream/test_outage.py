@@ -11,6 +11,7 @@ import pytest
 from django_faceprint.client import Breakers
 from django_faceprint.client.breaker import FAILURES_IN_A_ROW, MAX_PAUSE
 from django_faceprint.engine import queue, runner, steps
+from django_faceprint.engine.visit import Visit, VisitContext
 from django_faceprint.models import UpstreamCall, VerificationSession
 from django_faceprint.upstream import clients
 from django_faceprint.verification import sessions
@@ -23,6 +24,9 @@ class Seconds:
 
     now = 1000.0
 
+    def __init__(self) -> None:
+        self.api_breakers = Breakers(monotonic=self)
+
     def __call__(self) -> float:
         return self.now
 
@@ -31,10 +35,8 @@ class Seconds:
 def seconds(monkeypatch: pytest.MonkeyPatch) -> Seconds:
     """Breakers whose pauses pass when told to."""
     passing = Seconds()
-    monkeypatch.setattr(clients, "_api_hosts", Breakers(monotonic=passing))
-    monkeypatch.setattr(clients, "_media_hosts", Breakers(monotonic=passing))
-    monkeypatch.setattr(clients, "_clients", {})
-    monkeypatch.setattr(clients, "_downloaders", {})
+    shared = clients.Upstream(api_breakers=passing.api_breakers, media_breakers=Breakers(monotonic=passing))
+    monkeypatch.setattr(clients, "upstream", shared)
     return passing
 
 
@@ -84,7 +86,7 @@ def test_a_session_that_was_not_asked_about_keeps_its_place(
     scenario.finish(session)
     sessions.record_return(session)
     host = clients.conf.api_url.removeprefix("http://").split(":")
-    breaker = clients._api_hosts.of(host[0], int(host[1]))
+    breaker = seconds.api_breakers.of(host[0], int(host[1]))
     for _ in range(FAILURES_IN_A_ROW):
         with breaker.attempt() as attempt:
             attempt.failed()
@@ -92,11 +94,11 @@ def test_a_session_that_was_not_asked_about_keeps_its_place(
     with breaker.attempt():
         # Another thread's probe is under way.
         lease = queue.claim(clock())[0]
-        visit = runner.Visit(lease, session, None)
-        visit.take_assets(session.assets.all())
+        context = VisitContext(upstream=clients.upstream)
+        visit = Visit(lease, session, context, assets=session.assets.all())
         steps.perform_visit(visit)
-    assert visit.held_back
-    assert not visit.failed
+    assert visit.outcome.retry_after
+    assert not visit.outcome.failed
     assert visit.session.failure_count == 0
     release = visit.changes.release
     assert release is not None
@@ -147,7 +149,7 @@ def test_what_is_urgent_can_still_be_kept(db: None, clock: Any, left: timedelta,
     session.next_deadline = clock() + left
     session.later_deadline = session.last_deadline = None
     session.returned_at = None
-    assert steps._is_urgent(session) is urgent
+    assert steps.is_urgent(session) is urgent
     session.next_deadline = clock() - timedelta(hours=1)
     session.last_deadline = clock() + timedelta(minutes=10)
-    assert steps._is_urgent(session)
+    assert steps.is_urgent(session)

@@ -89,7 +89,7 @@ class Command(BaseCommand):
         give_up_at = monotonic() + OUTAGE_PATIENCE
         self._work(total, stop)
         while total.baidu_down and not stop.is_set() and monotonic() < give_up_at:
-            stop.wait(clients.api_retry_after() or 0.0)
+            stop.wait(clients.upstream.api_retry_after() or 0.0)
             self._work(total, stop)
 
     def _work(self, total: WorkReport, stop: Event) -> None:
