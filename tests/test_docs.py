@@ -12,6 +12,7 @@ from django_faceprint import signals
 from django_faceprint.api.urls import urlpatterns
 from django_faceprint.conf import APPLICATION_KEYS, KEYS
 from django_faceprint.models import AlertRule, MediaAsset, VerificationSession
+from tests.test_imports import FLOORS
 
 ROOT = Path(__file__).resolve().parent.parent
 DOCS = ROOT / "docs"
@@ -212,6 +213,61 @@ def test_every_variable_of_the_example_is_documented(language: str) -> None:
     text = page("live.md", language)
     assert variables
     assert [name for name in variables if f"`{name}`" not in text] == []
+
+
+# --- glossary and architecture --------------------------------------------------------------------
+
+
+def terms(language: str) -> list[tuple[str, str, str]]:
+    """English term, Chinese term, and where it stands in the code, of each row."""
+    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| (`.+`) \|$", page("glossary.md", language), re.MULTILINE)
+    return [tuple(row) for row in rows]
+
+
+def test_both_glossaries_have_the_same_terms() -> None:
+    assert len(terms("en")) > 50
+    assert terms("en") == terms("zh-hans")
+
+
+def test_no_term_stands_twice_in_the_glossary() -> None:
+    for column in (0, 1):
+        names = [row[column] for row in terms("en")]
+        assert sorted(names) == sorted(set(names))
+
+
+def test_every_term_of_the_glossary_is_in_the_code() -> None:
+    sources = "\n".join(
+        path.read_text(encoding="utf-8") for path in (ROOT / "django_faceprint").rglob("*.py")
+    )
+    known = set(re.findall(r"\w+", sources))
+    assert [code for *_, code in terms("en") if not set(re.findall(r"\w+", code)) <= known] == []
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_the_picture_of_the_rooms_is_true(language: str) -> None:
+    (picture,) = (
+        block for block in FENCED.findall(page("architecture.md", language)) if "bundle_check" in block
+    )
+    lines = [set(line.split()) for line in reversed(picture.splitlines()[1:-1])]
+    assert lines == [set(rooms) for rooms in FLOORS]
+
+
+@pytest.mark.parametrize("language", LANGUAGES)
+def test_every_room_has_its_line(language: str) -> None:
+    rows = re.findall(r"^\| ((?:`\w+`[、, ]*)+) \|", page("architecture.md", language), re.MULTILINE)
+    named = {room for row in rows for room in re.findall(r"\w+", row)}
+    assert named == {room for rooms in FLOORS for room in rooms}
+
+
+@pytest.mark.parametrize(
+    "name", ["CONTRIBUTING.md", *(f"docs/{language}/architecture.md" for language in LANGUAGES)]
+)
+def test_every_source_that_is_named_exists(name: str) -> None:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    paths = re.findall(r"`((?:[\w-]+/)*[\w-]+\.(?:py|po)|(?:[\w.-]+/)+)`", text)
+    places = (ROOT, ROOT / "django_faceprint")
+    assert paths
+    assert [path for path in paths if not any((place / path).exists() for place in places)] == []
 
 
 # --- what no page may hold ------------------------------------------------------------------------
