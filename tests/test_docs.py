@@ -1,4 +1,4 @@
-"""The documentation says what the code says, in both languages: whatever of it can be compared."""
+"""The pages agree with the code, and both languages with each other, wherever that can be compared."""
 
 from __future__ import annotations
 
@@ -220,8 +220,7 @@ def test_every_variable_of_the_example_is_documented(language: str) -> None:
 
 def terms(language: str) -> list[tuple[str, str, str]]:
     """English term, Chinese term, and where it stands in the code, of each row."""
-    rows = re.findall(r"^\| (.+?) \| (.+?) \| .+ \| (`.+`) \|$", page("glossary.md", language), re.MULTILINE)
-    return [tuple(row) for row in rows]
+    return re.findall(r"^\| (.+?) \| (.+?) \| .+ \| (`.+`) \|$", page("glossary.md", language), re.MULTILINE)
 
 
 def test_both_glossaries_have_the_same_terms() -> None:
