@@ -12,9 +12,12 @@ from typing import Any
 
 from PIL import Image
 
+from django_faceprint.audit.access import Actor
 from django_faceprint.base import deadlines
 from django_faceprint.base.lease import Lease
 from django_faceprint.clock import now
+from django_faceprint.engine import queue
+from django_faceprint.evidence import erasure
 from django_faceprint.evidence import files as evidence_files
 from django_faceprint.models import MediaAsset, Plan, UpstreamCall, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
@@ -86,6 +89,34 @@ def make_passed_session(**values: Any) -> VerificationSession:
         "decided_at": moment,
     }
     return make_session(**passed | values)
+
+
+def make_awaiting_session(wait: timedelta = timedelta(hours=1), **values: Any) -> VerificationSession:
+    """A session that the engine visits again in *wait*."""
+    return make_session(wake_at=now() + wait, **values)
+
+
+def make_due_session(**values: Any) -> VerificationSession:
+    """A session that can be claimed now; its safe deadline is *now* unless given."""
+    moment = now()
+    return make_session(**{"priority_at": moment, "next_deadline": moment} | values)
+
+
+def make_leased_session(**values: Any) -> tuple[VerificationSession, Lease]:
+    """A session that a worker holds, and its lease."""
+    session = make_due_session(**values)
+    (lease,) = queue.claim(now(), session_pk=session.pk)
+    session.refresh_from_db()
+    return session, lease
+
+
+def make_erased_session(**values: Any) -> VerificationSession:
+    """A passed session whose person was erased."""
+    session = make_passed_session(**values)
+    actor = Actor("eraser", "test")
+    erasure.erase(VerificationSession.objects.filter(pk=session.pk), reason="on request", actor=actor)
+    session.refresh_from_db()
+    return session
 
 
 def make_many_passed(count: int, *kinds: str, **values: Any) -> list[VerificationSession]:

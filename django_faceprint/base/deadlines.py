@@ -1,9 +1,9 @@
 """When evidence expires upstream: the arithmetic behind every deadline.
 
-*Safe* deadlines assume the earliest possible expiry; they order the work and drive alerts. *Latest*
-deadlines assume the latest one; until then we keep trying, and only then is evidence lost. Upstream's
-periods are those of API reference 1.2; the moment a token was issued is only known to lie between
-our request and the answer, so safe counts from the one and latest from the other.
+*Safe* deadlines assume the earliest possible expiry; they order the work and drive alerts. *Give-up times*
+assume the latest possible expiry: until then the engine keeps trying, and only then is evidence lost.
+Upstream's periods are those of API reference 1.2. A token was issued at some time between our request and
+the answer, so safe deadlines count from the request and give-up times from the answer.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MEDIA_LIFE = timedelta(hours=24)
 RESULTS_LIFE = timedelta(hours=72)
 # Documents disagree on the face of result/simple (2 h or 3 d), so it is fetched as if it had 2 h.
 FACE_LIFE_WORST_CASE = timedelta(hours=2)
-#: Columns of a session for its ladder of deadlines.
+#: Columns of a session for the deadlines of what is outstanding.
 MAX_DEADLINES = 3
 # A verify_time outside the token's life by more than this is a wrong clock or a wrong answer.
 VERIFY_TIME_TOLERANCE = timedelta(minutes=10)

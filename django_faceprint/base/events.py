@@ -1,4 +1,4 @@
-"""Signals, sent so that a host's receiver can never stop or slow a session's archive by raising."""
+"""Sends the signals. A receiver of the host that raises stops nothing."""
 
 from __future__ import annotations
 

@@ -1,8 +1,8 @@
 """How many sessions one process visits at once.
 
-A visit mostly waits for the network, and then many at once are what fills the time. Where answers come at
-once it mostly computes, and then threads that take turns at one interpreter get in each other's way. Which of
-both it is follows from how busy the process was a moment ago.
+A visit mostly waits for the network, so many visits at once use the time. Where upstream answers at once, a
+visit mostly computes, and threads of one interpreter slow each other down. The load of the last moment tells
+which of the two it is.
 """
 
 from __future__ import annotations
@@ -11,18 +11,18 @@ import time
 from collections.abc import Callable
 from dataclasses import dataclass, field
 
-#: Begun with, so that neither a fast nor a slow upstream is far from what it needs.
+#: Visits at the start: not far from what a fast or a slow upstream needs.
 FIRST = 4
 #: Seconds over which the load is measured.
 WINDOW = 0.1
-#: Parts of one core: below the first there is time for more visits, above the second there are too many.
+#: Load of one core, 0 to 1: below the first there is time for more visits, above the second are too many.
 IDLE_BELOW = 0.75
 BUSY_ABOVE = 0.9
 
 
 @dataclass
 class AdaptiveConcurrency:
-    """From 1 to *most* visits; :attr:`width` is how many it is now.
+    """From 1 to *most* visits; :attr:`width` is the current number.
 
     *monotonic* tells the time and *cpu* the CPU time of this process, both in seconds.
     """
@@ -39,10 +39,10 @@ class AdaptiveConcurrency:
         self._at, self._used = self.monotonic(), self.cpu()
 
     def adapt(self, *, is_full: bool) -> None:
-        """Measure, if it is time, and grow or shrink; called often.
+        """Measure the load once per window, and grow or shrink; may be called at any rate.
 
-        *is_full*: as many visits are under way as there may be. A process that is idle for want of work
-        learns nothing about how many it could do at once.
+        *is_full*: as many visits are under way as :attr:`width` allows. A process that is idle for want of
+        work does not grow.
         """
         moment = self.monotonic()
         took = moment - self._at

@@ -1,4 +1,4 @@
-"""When to ask Baidu again: polling intervals, retries with jitter, and turns of the rate limit."""
+"""When to ask Baidu again: polling intervals, and retries with jitter."""
 
 from __future__ import annotations
 
@@ -13,7 +13,6 @@ LAST_POLL_MARGIN = timedelta(seconds=30)
 POLL_INTERVAL_MAX = timedelta(minutes=15)
 BACKOFF_FIRST = timedelta(seconds=2)
 BACKOFF_MAX = timedelta(minutes=15)
-
 
 #: Needs no cryptographic strength; a generator of our own is not reseeded by host projects.
 jitter = random.Random()  # noqa: S311
@@ -34,17 +33,17 @@ def retry_at(moment: datetime, failures: int, deadline: datetime | None) -> date
 
 
 def turn_at(moment: datetime, wait: float) -> datetime:
-    """When to come back after our own rate limit said to wait for so many seconds; not all at once."""
+    """When to try again after our own rate limit asked for *wait* seconds; with jitter."""
     return moment + timedelta(seconds=max(wait, 1.0) * jitter.uniform(1.0, 1.5))
 
 
 def next_poll_at(session: VerificationSession, moment: datetime) -> datetime | None:
     """When to ask again about a session whose person has not finished.
 
-    Seconds after the browser returned, then on intervals that widen with the session's age, once
-    right after the token's end and, because a person may be in mid-flow there, a last time when the
-    window has certainly closed: at once if that went by while the last answer was on its way. None when
-    the token was never obtained.
+    Seconds after the browser returned, then at intervals that widen with the session's age; once right
+    after the token's end, and a last time when the window has certainly closed, because a person may be in
+    the middle of the flow: at once if it closed while the last answer was on its way. None when the token
+    was never obtained.
     """
     closes_at = window_closes_at(session)
     if closes_at is None or session.token_answered_at is None or session.expires_at is None:

@@ -1,16 +1,14 @@
-"""Whose turn it is: due work, earliest deadline first, claimed under a fenced lease.
+"""The work queue: due sessions, earliest deadline first, claimed under a fenced lease.
 
-A session with work left is in one of two states, each a nullable, indexed column: *asleep*
-(``wake_at``) or *ready* (``priority_at``). A claim turns ready into asleep-until-the-lease-ends,
-so that a worker that dies needs no cleaner: its session simply wakes up. Every claim increments
-``lease_epoch`` and every later write is conditional on it, so that a worker that wakes after an hour
-writes nothing.
+A session with work left is in one of two states, each a nullable, indexed column: *asleep* (``wake_at``) or
+*ready* (``priority_at``). A claim makes a ready session sleep until its lease ends, so a dead worker needs no
+cleaner: its sessions wake up. Every claim increments ``lease_epoch`` and every later write is conditional on
+it, so a worker that wakes after an hour writes nothing.
 
-``priority_at`` is the first of the session's safe deadlines that can still be kept. When none can, the
-session goes behind everything that has one: work that can no longer make it yields to work that can. So does
-work that perhaps makes it, but only to what has less than a day.
-Deadlines go by while sessions wait, those of the first in the queue above all: when there is too little time
-for all, a queue that is not put right before each claim spends its turns on what is lost anyway.
+``priority_at`` is the first of the session's safe deadlines that can still be kept. A session that can keep
+none goes behind all that can. One whose recordings may still exist goes behind those with less than a day.
+Deadlines pass while sessions wait in the queue, so each claim first reorders those whose deadline has passed:
+without that, a queue with too little time for all would spend itself on what is lost anyway.
 """
 
 from __future__ import annotations
@@ -31,21 +29,22 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 
 #: Seconds from a run's start after which no further download begins, so that the soft limit finds none.
 DOWNLOADS_BEGIN_WITHIN = 120
-#: A run takes its leases for a term and renews them long before it is over: a worker that dies keeps its
-#: sessions from the others no longer than that, however little time they have left. One that visits a single
-#: session at once renews between downloads only, so that its term is longer than the longest of them.
+#: Leases are short and renewed early: what a dead worker held is free when its lease ends. A run that visits
+#: one session at a time renews between downloads only, so its lease outlives the longest download.
 LEASE_TTL = timedelta(seconds=60)
 SERIAL_LEASE_TTL = timedelta(seconds=150)
 RENEW_AFTER = timedelta(seconds=15)
+#: Longest time of one visit.
 MAX_VISIT = timedelta(seconds=120)
+#: Rows that one statement changes, and statements that one claim spends on reordering.
 PROMOTE_BATCH = 500
 REORDER_BATCHES = 20
-#: A deadline nearer than this is not counted on any more: a visit waits for its turn, for ten seconds at
-#: most, and asking and fetching take their time. Too long a reach costs what could be done in it, once; too
-#: short a one spends turn after turn on work that comes too late, for as long as there is not enough time.
+#: A deadline nearer than this cannot be kept: a request waits up to ten seconds for its slot, and asking and
+#: fetching take time. A longer lead time gives up work that could be done; a shorter one spends visit after
+#: visit on work that comes too late.
 MIN_LEAD_TIME = timedelta(seconds=12)
-#: How far behind everything else work goes whose safe deadlines are all over. Among such work the one that
-#: upstream may keep longest comes last.
+#: How far behind everything else a session goes whose safe deadlines have all passed. Among such sessions the
+#: one that upstream may keep longest comes last.
 OVERDUE_PENALTY = timedelta(days=36_525)
 
 
@@ -67,11 +66,11 @@ def priority(session: VerificationSession, moment: datetime) -> datetime | None:
 
 
 def priority_expression(moment: datetime) -> Any:
-    """What a session is ordered by at *moment*, as an expression for its ``priority_at``.
+    """Place in the queue at *moment* as an expression for ``priority_at``: the twin of :func:`priority`.
 
-    Recordings whose safe deadline is over may be there for some hours yet: they yield to what may go within a
-    day, and go before what has more time. A session without a verify_token has no deadline; closing it costs
-    nothing, so that it comes first.
+    Recordings whose safe deadline has passed may exist for some hours yet: they go behind what may expire
+    within a day, and before what has more time. A session without a verify_token has no deadline; closing it
+    costs nothing, so it comes first.
     """
     soon, day = moment + MIN_LEAD_TIME, moment + MEDIA_LIFE
     return Case(
@@ -93,7 +92,7 @@ def priority_expression(moment: datetime) -> Any:
 
 
 def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
-    """Make sessions whose time has come ready, at most *limit*, soonest first; returns how many."""
+    """Make up to *limit* sessions ready whose ``wake_at`` has come, soonest first; returns how many."""
     return _change_due(
         VerificationSession.objects.asleep_until(moment).order_by("wake_at"),
         limit,
@@ -103,9 +102,9 @@ def promote(moment: datetime, *, limit: int = PROMOTE_BATCH) -> int:
 
 
 def _reorder(moment: datetime) -> None:
-    """Put those ready sessions in their new place whose deadline went by while they waited.
+    """Give ready sessions whose deadline passed while they waited their new place.
 
-    So many at most that a claim does not take long after an outage; the next claim goes on.
+    A bounded number, so that a claim stays short after an outage; the next claim goes on.
     """
     passed = VerificationSession.objects.filter(
         priority_at__lte=moment + MIN_LEAD_TIME, results_give_up_at__isnull=False
@@ -116,12 +115,12 @@ def _reorder(moment: datetime) -> None:
 
 
 def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> int:
-    """Change the first *limit* rows of *due*. Rows that somebody else is changing are left to them.
+    """Change the first *limit* rows of *due*, except rows that another worker is changing; returns how many.
 
-    MySQL sets columns one after the other: an expression comes before the columns that it reads.
+    MySQL sets columns one after the other: an expression must come before the columns that it reads.
     """
     if not _can_skip_locked():
-        # The rows are asked for again while they are changed: those that a worker took stay as they are.
+        # The condition is repeated in the update: rows that another worker took stay as they are.
         pks = list(due.values_list("pk", flat=True)[:limit])
         return due.order_by().filter(pk__in=pks).update(**values) if pks else 0
     if not _has_any(due):
@@ -134,7 +133,7 @@ def _change_due(due: VerificationSessionQuerySet, limit: int, **values: Any) -> 
 def claim(
     moment: datetime, *, limit: int = 1, session_pk: int | None = None, ttl: timedelta = MAX_LEASE
 ) -> list[Lease]:
-    """Take the most urgent ready sessions, at most *limit*, or the named one if it is ready, for a *term*."""
+    """Lease the most urgent ready sessions, up to *limit*, or the named one if it is ready, for *ttl*."""
     ready = VerificationSession.objects.ready()
     if session_pk is None:
         _reorder(moment)
@@ -149,7 +148,7 @@ def claim(
     }
     if not _can_skip_locked():
         rows = list(ready[:limit])
-        # Compare and set: of several workers that read the same rows each wins a different one.
+        # Compare and set: workers that read the same rows win different ones.
         rows = [
             row
             for row in rows
@@ -175,9 +174,9 @@ def claim(
 
 
 def renew(leases: Sequence[Lease], moment: datetime, ttl: timedelta) -> set[int]:
-    """Hold *leases* for a further *term* from *moment* on, none of them longer than :data:`MAX_LEASE` in all.
+    """Extend *leases* to *ttl* from *moment*, none beyond :data:`MAX_LEASE` in all.
 
-    Returns the keys of the sessions that are ours for that term. One that has been lost stays lost.
+    Returns the keys of the sessions whose lease is extended. A lost lease stays lost.
     """
     ours = Q()
     asked: set[int] = set()
@@ -187,7 +186,7 @@ def renew(leases: Sequence[Lease], moment: datetime, ttl: timedelta) -> set[int]
             asked.add(lease.session_pk)
     if not asked:
         return asked
-    # Those that are ready again, because they were renewed too late, are anybody's.
+    # A session whose lease has ended and that is ready again belongs to nobody.
     held = VerificationSession.objects.filter(ours, priority_at=None, lease_until__isnull=False)
     until = moment + ttl
     if _change_due(held.order_by("pk"), len(leases), lease_until=until, wake_at=until) == len(asked):
@@ -196,10 +195,10 @@ def renew(leases: Sequence[Lease], moment: datetime, ttl: timedelta) -> set[int]
 
 
 def is_stale(lease: Lease, moment: datetime) -> bool:
-    """Whether a session that nobody has come to yet should be claimed anew.
+    """Whether a claimed session that waits for its visit should be given back.
 
-    Because what it was claimed for went by, so that it is less urgent than it was, or because it may not be
-    held long enough for a visit.
+    Because the deadline that it was claimed for has passed, so that others are more urgent now, or because
+    its lease can no longer be extended for a whole visit.
     """
     row, priority_at = lease.row, lease.priority_at
     if lease.since is not None and lease.since + MAX_LEASE - moment < MAX_VISIT:
@@ -207,14 +206,14 @@ def is_stale(lease: Lease, moment: datetime) -> bool:
     if row is None or priority_at is None or row.results_give_up_at is None:
         return False
     priority_now = priority(row, moment) or priority_at
-    # The day that doubtful recordings have begins anew at each moment.
+    # The place of recordings in doubt moves with the moment.
     return priority_at < priority_now and (
         priority_at <= moment + MIN_LEAD_TIME or priority_now != moment + MEDIA_LIFE
     )
 
 
 def give_back(leases: Sequence[Lease]) -> None:
-    """Make claimed sessions ready again on which nothing was done."""
+    """Make claimed sessions ready again that were not visited."""
     for lease in leases:
         VerificationSession.objects.filter(pk=lease.session_pk, lease_epoch=lease.epoch).update(
             priority_at=priority_expression(now()), wake_at=None, lease_until=None, recheck_requested=False
@@ -229,8 +228,8 @@ def is_anything_ready() -> bool:
 def _has_any(rows: VerificationSessionQuerySet) -> bool:
     """``exists()`` that keeps the order, and with it the index.
 
-    Asked for any row, a planner that expects many reads the table from its beginning: past all the sessions
-    that were finished long ago.
+    Without an order, a planner that expects many rows scans the table from its beginning, past all finished
+    sessions.
     """
     return bool(rows.values_list("pk", flat=True)[:1])
 
@@ -241,7 +240,7 @@ def _can_skip_locked() -> bool:
 
 
 def request_recheck(session_pk: int) -> None:
-    """Make a session due now. One that a worker holds is worked on again as soon as it is released."""
+    """Make a session with work left due now; one that is leased becomes due when it is released."""
     moment = now()
     row = VerificationSession.objects.filter(pk=session_pk)
     row.filter(lease_until__gt=moment).update(recheck_requested=True)

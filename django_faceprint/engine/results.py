@@ -33,10 +33,10 @@ Kind = MediaAsset.Kind
 State = MediaAsset.State
 Source = MediaAsset.Source
 
-#: How long a recording may be missing from the answer before it counts as not provided.
+#: Time for which a recording may be missing from the answer before it counts as not provided.
 RECORDING_LAG = timedelta(minutes=30)
-#: Visits in a row that may fail before a result/getall that refuses counts as one that Baidu does not offer,
-#: and a result/media/query that refuses as one that has nothing to name.
+#: Failed visits in a row after which a refusal of result/getall means that Baidu does not offer it, and a
+#: refusal of result/media/query that there is nothing to name.
 REFUSALS_BEFORE_GIVING_UP = 5
 #: The query parameter that upstream's storage signs a URL with, anew for every answer (API reference 7).
 SIGNATURE = "authorization"
@@ -46,7 +46,7 @@ def ask_all(visit: Visit) -> None:
     """result/getall: attempts, their faces, thresholds and risk. Absent in the older document."""
     if visit.is_answered("getall") and not visit.unavailable(Source.GETALL):
         return
-    # A verdict from result/detail stands without it: nothing waits for ever for an optional interface.
+    # The verdict of result/detail stands without it: an optional interface is not waited for without end.
     give_up = not visit.is_answered("getall") and visit.session.failure_count >= REFUSALS_BEFORE_GIVING_UP
     everything: Answer[AllResult] | None = None
     try:
@@ -76,7 +76,7 @@ def take_attempts(visit: Visit, everything: Answer[AllResult]) -> None:
     visit.add_answer(everything, oddities=result.oddities)
     if result.attempts:
         _take_last_attempt(visit, result.attempts[-1])
-    # Whoever passed has an attempt that did.
+    # A person who passed has a passed attempt.
     contradicts = visit.session.verdict == Verdict.PASSED and not any(item.passed for item in result.attempts)
     if expected.is_unread(result.oddities) or (
         contradicts and visit.session.failure_count < REFUSALS_BEFORE_GIVING_UP

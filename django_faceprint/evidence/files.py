@@ -80,16 +80,16 @@ def save(
     with_thumbnail: bool = False,
     interrupts: Interrupts = (),
 ) -> dict[str, Any]:
-    """Write the file that *chunks* make up, encrypted, under the reserved *name*.
+    """Check, encrypt and write the file that *chunks* make up, under the reserved *name*.
 
-    Returns the columns of *asset* that make it stored; the caller writes them, together with the end of the
-    reservation; where ``stored_name`` is not *name*, the storage has altered it: see :func:`rename_reserved`.
-    *with_thumbnail*: with one of the picture, if it can be made. *interrupts* pass through as they are, even
-    out of the storage. No database is used here.
+    Returns the columns of *asset* that make it stored. The caller writes them in the transaction that settles
+    the name; where ``stored_name`` differs from *name*, the storage has altered it: call
+    :func:`rename_reserved` first. *with_thumbnail*: make one of the picture, if possible. *interrupts* pass
+    through unchanged, even out of the storage. Uses no database.
 
-    Raises :class:`UnsafeMedia` when it is not what was promised (``raw`` then holds the bytes, if they are
-    few), :class:`StorageFailed` when the storage fails, and whatever reading *chunks* raises. In every such
-    case *name* may hold part of a file.
+    Raises :class:`UnsafeMedia` when the content is not a picture or video of the promised kind (``raw`` then
+    holds the bytes, if they are few), :class:`StorageFailed` when the storage fails, and whatever reading
+    *chunks* raises. In all these cases part of a file may lie under *name*.
     """
     check: _Check = _VideoCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
@@ -119,7 +119,7 @@ def seal(
     key: bytes | None = None,
     interrupts: Interrupts = (),
 ) -> dict[str, Any]:
-    """Write *chunks*, whatever they are, encrypted under the reserved *name*.
+    """Encrypt and write *chunks*, unchecked, under the reserved *name*.
 
     Returns the columns ``stored_name``, ``wrapped_key``, ``sha256`` and ``size`` of the row that refers
     to the file, whose identity *file_id* is. Raises :class:`StorageFailed`, and whatever reading
@@ -161,15 +161,15 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
 
 
 def reserve_names(session_pk: int | None, count: int) -> list[str]:
-    """Names for *count* uploads of a session, recorded so that what is left of a crash can be found.
+    """Names for *count* uploads, recorded so that files of a crash can be found and deleted.
 
-    None: of no session, but of a job.
+    *session_pk* is None for the files of a job.
     """
     return reserve_names_of_many({session_pk: count})[session_pk]
 
 
 def reserve_names_of_many(counts: Mapping[_Key, int]) -> dict[_Key, list[str]]:
-    """The same for many sessions in one statement: so many names for each, by the session's key."""
+    """Names for many sessions in one statement; *counts* and the result by the session's key."""
     names = {session_pk: [_random_name() for _ in range(count)] for session_pk, count in counts.items()}
     UploadIntent.objects.bulk_create(
         UploadIntent(name=name, session_id=session_pk) for session_pk, own in names.items() for name in own

@@ -314,6 +314,7 @@ def _add_part(
     try:
         for column, value in files.seal(part.public_id, name, chunks).items():
             setattr(part, column, value)
+        files.rename_reserved(name, part.stored_name)
         with transaction.atomic():
             _refuse_erased(rows)
             held.write(

@@ -17,7 +17,7 @@ from django_faceprint.base.deadlines import window_closes_at
 from django_faceprint.engine import polling
 from django_faceprint.engine import queue as work_queue
 from django_faceprint.models import VerificationSession
-from tests.factories import make_plan, make_session
+from tests.factories import make_awaiting_session, make_due_session, make_plan, make_session
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,7 +36,7 @@ def test_waking_up_is_bounded_and_soonest_first(clock: Any) -> None:
 
 
 def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
-    session = make_session(priority_at=clock(), next_deadline=clock())
+    session = make_due_session()
     (lease,) = work_queue.claim(clock())
     assert work_queue.claim(clock()) == []
     clock.advance(leases.MAX_LEASE - timedelta(seconds=1))
@@ -48,7 +48,7 @@ def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
 
 
 def test_a_lease_is_taken_for_a_term(clock: Any) -> None:
-    session = make_session(priority_at=clock(), next_deadline=clock())
+    session = make_due_session()
     assert len(work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)) == 1
     session.refresh_from_db()
     assert session.lease_until == session.wake_at == clock() + work_queue.LEASE_TTL
@@ -57,7 +57,7 @@ def test_a_lease_is_taken_for_a_term(clock: Any) -> None:
 
 
 def test_a_renewed_lease_lasts_for_another_term(clock: Any) -> None:
-    sessions = [make_session(priority_at=clock(), next_deadline=clock()) for _ in range(3)]
+    sessions = [make_due_session() for _ in range(3)]
     leases = work_queue.claim(clock(), limit=2, ttl=work_queue.LEASE_TTL)
     (other,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
     clock.advance(work_queue.LEASE_TTL - timedelta(seconds=1))
@@ -79,7 +79,7 @@ def test_a_renewed_lease_lasts_for_another_term(clock: Any) -> None:
 
 def test_no_lease_is_renewed_for_ever(clock: Any) -> None:
     """A visit that hangs where nothing can end it must not keep its session for good."""
-    session = make_session(priority_at=clock(), next_deadline=clock())
+    session = make_due_session()
     (lease,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
     claimed_at = clock()
     while work_queue.promote(clock()) == 0:
@@ -92,7 +92,7 @@ def test_no_lease_is_renewed_for_ever(clock: Any) -> None:
 
 @pytest.mark.parametrize("taken", [False, True])
 def test_a_lost_lease_is_not_won_back(clock: Any, taken: bool) -> None:
-    session = make_session(priority_at=clock(), next_deadline=clock())
+    session = make_due_session()
     (lease,) = work_queue.claim(clock(), ttl=work_queue.LEASE_TTL)
     clock.advance(work_queue.LEASE_TTL)
     assert work_queue.promote(clock()) == 1
@@ -262,7 +262,7 @@ def test_a_claim_is_stale_when_a_visit_would_outlast_it(clock: Any) -> None:
 def test_every_question_to_the_queue_goes_by_its_index(clock: Any) -> None:
     """Without an order, a database with much due reads the table until it meets a due session."""
     make_session(wake_at=clock())
-    make_session(priority_at=clock(), next_deadline=clock())
+    make_due_session()
     with CaptureQueriesContext(connection) as queries:
         assert work_queue.is_anything_ready()
         assert work_queue.promote(clock()) == 1
@@ -278,7 +278,7 @@ def test_every_question_to_the_queue_goes_by_its_index(clock: Any) -> None:
 def test_a_named_session_is_only_claimed_when_it_is_ready(clock: Any) -> None:
     urgent = make_session(priority_at=clock())
     named = make_session(priority_at=clock() + timedelta(hours=1))
-    asleep = make_session(wake_at=clock() + timedelta(hours=1))
+    asleep = make_awaiting_session()
     assert work_queue.claim(clock(), session_pk=asleep.pk) == []
     (first,) = work_queue.claim(clock(), session_pk=named.pk)
     (second,) = work_queue.claim(clock())
