@@ -90,6 +90,7 @@ def collect_due(
     return run.work()
 
 
+@dataclass(kw_only=True)
 class Run:
     """Decides what happens next; only its own thread uses the database.
 
@@ -97,42 +98,31 @@ class Run:
     arguments are those of :func:`collect_due`; ``stop_at`` is when the run's time is up, by *monotonic*.
     """
 
-    def __init__(
-        self,
-        *,
-        stop_at: float,
-        monotonic: Callable[[], float],
-        hint: int | None,
-        limit: int | None,
-        concurrency: int,
-        progress: Callable[[WorkReport], None],
-        stop: Callable[[], bool],
-        interrupts: Interrupts,
-        upstream: Upstream,
-        retry: DatabaseRetry,
-    ) -> None:
-        self.stop_at = stop_at
-        self._downloads_until = monotonic() + queue.DOWNLOADS_BEGIN_WITHIN
-        self._monotonic = monotonic
-        self._hint = hint
-        self._limit = limit
-        self._progress = progress
-        self._stop = stop
-        self._interrupts = interrupts
-        self._upstream = upstream
-        self._retry = retry
+    stop_at: float
+    monotonic: Callable[[], float]
+    hint: int | None
+    limit: int | None
+    concurrency: int
+    progress: Callable[[WorkReport], None]
+    stop: Callable[[], bool]
+    interrupts: Interrupts
+    upstream: Upstream
+    retry: DatabaseRetry
+
+    def __post_init__(self) -> None:
+        ttl = queue.SERIAL_LEASE_TTL if self.concurrency == 1 else queue.LEASE_TTL
         self._report = WorkReport()
-        self._is_serial = concurrency == 1
-        self._claims = Claims(ttl=queue.SERIAL_LEASE_TTL if self._is_serial else queue.LEASE_TTL, retry=retry)
-        self._writer = Writer(monotonic=monotonic, retry=retry)
-        self._concurrency = AdaptiveConcurrency(concurrency, monotonic)
+        self._claims = Claims(ttl=ttl, retry=self.retry)
+        self._writer = Writer(monotonic=self.monotonic, retry=self.retry)
+        self._adaptive = AdaptiveConcurrency(self.concurrency, self.monotonic)
+        self._downloads_until = self.monotonic() + queue.DOWNLOADS_BEGIN_WITHIN
         self._recheck_at = 0.0
 
     def work(self) -> WorkReport:
         """Work until nothing is due or the time is up."""
         self.begin()
         try:
-            if self._is_serial:
+            if self.concurrency == 1:
                 self._work_serially()
             else:
                 self._work_in_threads()
@@ -150,13 +140,13 @@ class Run:
         self._claims.give_back_all()
 
     def _work_serially(self) -> None:
-        context = self._context(database=self._retry, checkpoint=self.checkpoint)
+        context = self._context(database=self.retry, checkpoint=self.checkpoint)
         while (visit := self._next(context, active=0)) is not None:
             self.finish(steps.visit_session(visit))
 
     def _work_in_threads(self) -> None:
-        adaptive = self._concurrency
-        threads = VisitThreads(adaptive.most, database=self._retry, interrupts=self._interrupts)
+        adaptive = self._adaptive
+        threads = VisitThreads(self.concurrency, database=self.retry, interrupts=self.interrupts)
         context = self._context(database=threads.run_in_run_thread)
         try:
             while True:
@@ -174,13 +164,13 @@ class Run:
 
     def _context(self, *, database: Database, checkpoint: Callable[[], None] = lambda: None) -> VisitContext:
         return VisitContext(
-            upstream=self._upstream,
+            upstream=self.upstream,
             database=database,
-            retry=self._retry,
-            monotonic=self._monotonic,
-            may_download=lambda: self._monotonic() < self._downloads_until,
+            retry=self.retry,
+            monotonic=self.monotonic,
+            may_download=lambda: self.monotonic() < self._downloads_until,
             checkpoint=checkpoint,
-            interrupts=self._interrupts,
+            interrupts=self.interrupts,
         )
 
     def _next(self, context: VisitContext, active: int) -> Visit | None:
@@ -197,21 +187,21 @@ class Run:
 
         *active* visits are under way.
         """
-        if self._monotonic() >= self.stop_at or self._stop():
+        if self.monotonic() >= self.stop_at or self.stop():
             return None
-        if self._limit is not None and self._report.sessions >= self._limit:
+        if self.limit is not None and self._report.sessions >= self.limit:
             return None
-        retry_after = self._upstream.api_retry_after()
+        retry_after = self.upstream.api_retry_after()
         self._report.baidu_down = retry_after is not None
         if retry_after is not None and (retry_after or active):
             # Nothing can be learnt about any session; the visit under way tells when Baidu is back.
             return None
         self._claims.renew()
         self._claims.give_back_stale()
-        if not self._claims and (not active or self._monotonic() >= self._recheck_at):
+        if not self._claims and (not active or self.monotonic() >= self._recheck_at):
             self._claim()
             if not self._claims:
-                self._recheck_at = self._monotonic() + RECHECK_AFTER
+                self._recheck_at = self.monotonic() + RECHECK_AFTER
         if not self._claims:
             # No session is left, so that nothing is left undone.
             self._report.baidu_down = False
@@ -220,14 +210,14 @@ class Run:
         return self._claims.take()
 
     def _claim(self) -> None:
-        hint, self._hint = self._hint, None
+        hint, self.hint = self.hint, None
         if hint is not None:
             self._claims.claim(session_pk=hint)
         if self._claims:
             return
-        most = 1 if self._report.baidu_down else max(CLAIM_BATCH, self._concurrency.width)
-        if self._limit is not None:
-            most = min(most, self._limit - self._report.sessions)
+        most = 1 if self._report.baidu_down else max(CLAIM_BATCH, self._adaptive.width)
+        if self.limit is not None:
+            most = min(most, self.limit - self._report.sessions)
         # What has woken meanwhile may be more urgent than all that is ready.
         woken = self._claims.promote()
         self._claims.claim(limit=most)
@@ -240,11 +230,11 @@ class Run:
 
     def _promote(self) -> int:
         """Wake what is due, all of it if that does not take long: only then is the most urgent known."""
-        until = self._monotonic() + PROMOTE_SECONDS
+        until = self.monotonic() + PROMOTE_SECONDS
         promoted = 0
         while woken := self._claims.promote():
             promoted += woken
-            if woken < queue.PROMOTE_BATCH or self._monotonic() >= until:
+            if woken < queue.PROMOTE_BATCH or self.monotonic() >= until:
                 break
         return promoted
 
@@ -272,4 +262,4 @@ class Run:
         self._claims.settle(self._writer.write())
         # Receivers of signals may have taken their time.
         self._claims.renew()
-        self._progress(self._report)
+        self.progress(self._report)
