@@ -1,4 +1,4 @@
-"""What an export tells of a record: its columns, masked, or in clear where someone may and must see it."""
+"""The columns of an export, masked or unmasked. Callers check permissions and write the access log."""
 
 from __future__ import annotations
 
@@ -10,6 +10,7 @@ from functools import cache
 from django.db.models import Count, QuerySet, TextChoices
 from django.utils import timezone, translation
 from django.utils.functional import Promise
+from django.utils.text import capfirst
 from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
@@ -27,14 +28,14 @@ FORMATS: dict[str, Format] = {"export_csv": CSV(), "export_xlsx": XLSX()}
 
 @dataclass(frozen=True)
 class Column:
-    """The head of a column, and what stands there."""
+    """The head of a column, and a function that gives its cell for a session from :func:`read`."""
 
     head: str | Promise
     cell: Callable[[VerificationSession], Cell]
 
 
-def _opened(session: VerificationSession, name: str) -> Cell:
-    """An encrypted or masked value; that it cannot be decrypted is said in its place."""
+def _decrypted(session: VerificationSession, name: str) -> Cell:
+    """An encrypted or masked value, or a text saying that it cannot be decrypted."""
     try:
         value: Cell = getattr(session, name)
     except SealBroken:
@@ -43,7 +44,7 @@ def _opened(session: VerificationSession, name: str) -> Cell:
 
 
 def _label(choices: type[TextChoices], value: str) -> Cell:
-    """What a state is called. Remembered: Django's own way hashes all choices for each row."""
+    """The label of a choice. Cached: ``get_…_display`` hashes all choices for each row."""
     return _label_in(translation.get_language(), choices, value)
 
 
@@ -86,12 +87,12 @@ _COLUMNS = (
     Column(_("verdict"), lambda session: _label(VerificationSession.Verdict, session.verdict)),
 )
 _MASKED = (
-    Column(_("name (masked)"), lambda session: _opened(session, "masked_name")),
-    Column(_("ID number (masked)"), lambda session: _opened(session, "masked_number")),
+    Column(_("name (masked)"), lambda session: _decrypted(session, "masked_name")),
+    Column(_("ID number (masked)"), lambda session: _decrypted(session, "masked_number")),
 )
-_IN_CLEAR = (
-    Column(_("name"), lambda session: _opened(session, "known_name")),
-    Column(_("ID number"), lambda session: _opened(session, "known_number")),
+_UNMASKED = (
+    Column(_("name"), lambda session: _decrypted(session, "known_name")),
+    Column(_("ID number"), lambda session: _decrypted(session, "known_number")),
 )
 _MORE_COLUMNS = (
     Column(_("certificate type"), lambda session: certificate_name(session.certificate_type)),
@@ -101,7 +102,7 @@ _MORE_COLUMNS = (
     ),
     Column(_("threshold"), lambda session: session.threshold),
     Column(_("liveness score"), _liveness),
-    # 0 is what upstream says when it did not look (API reference 3.5).
+    # Baidu answers 0 when it did not check (API reference 3.5).
     Column(_("spoofing score"), lambda session: session.spoofing_score or gettext("not checked")),
     Column(_("demoted"), lambda session: _yes_no(session.is_demoted)),
     Column(_("error code"), lambda session: session.error_code),
@@ -120,25 +121,25 @@ _MORE_COLUMNS = (
 
 
 def columns(*, unmasked: bool) -> Sequence[Column]:
-    """The columns, in order. *unmasked*: with name and ID number as they are."""
-    return (*_COLUMNS, *(_IN_CLEAR if unmasked else _MASKED), *_MORE_COLUMNS)
+    """The columns, in order. *unmasked* chooses those of name and ID number."""
+    return (*_COLUMNS, *(_UNMASKED if unmasked else _MASKED), *_MORE_COLUMNS)
 
 
 def heads(*, unmasked: bool) -> list[str]:
-    """The heads of the columns, in the language that is active."""
-    return [str(column.head)[:1].upper() + str(column.head)[1:] for column in columns(unmasked=unmasked)]
+    """The heads of the columns in the active language, capitalised."""
+    return [capfirst(str(column.head)) for column in columns(unmasked=unmasked)]
 
 
 @sensitive_variables()
 def cells(sessions: Iterable[VerificationSession], *, unmasked: bool) -> Iterator[list[Cell]]:
-    """One row for each of *sessions*, as :func:`read` has read them."""
+    """A row for each of *sessions*, which come from :func:`read`."""
     chosen = columns(unmasked=unmasked)
     for session in sessions:
         yield [column.cell(session) for column in chosen]
 
 
 def read(sessions: QuerySet[VerificationSession]) -> list[VerificationSession]:
-    """*sessions* with all that the columns need, in three queries."""
+    """*sessions* with plan and number of stored files, which the columns need, in three queries."""
     rows = list(sessions.defer(*NOT_LISTED))
     # Thousands of rows share a few plans.
     plans = Plan.objects.in_bulk({row.plan_id for row in rows})

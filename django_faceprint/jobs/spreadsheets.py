@@ -1,7 +1,7 @@
-"""Tables as CSV and XLSX, in pieces that are joined when they are read: nothing is ever held as a whole.
+"""Tables as CSV and XLSX, written in pieces and joined when the file is read, in flat memory.
 
-A library for XLSX writes its rows to temporary files first, in clear; here a row is text as soon as it is
-there, and is encrypted as such. What comes out is read back in the tests with openpyxl.
+Libraries for XLSX write rows to unencrypted temporary files first. Here rows become text at once, which the
+caller stores encrypted. The tests read the files with openpyxl.
 """
 
 from __future__ import annotations
@@ -22,54 +22,55 @@ from .zipping import zipped
 
 Cell = str | float | int | bool | datetime | None
 
-#: Rows of one sheet, besides its head; Excel takes 1,048,576. A piece never lies across two sheets.
+#: Rows of a sheet, without its head; Excel's limit is 1,048,576. The caller makes no piece that crosses it.
 ROWS_OF_SHEET = 1_000_000
-# What makes spreadsheets take a text for a formula, also in full width, and after what they throw away.
+# Texts that spreadsheets take for formulas, also in full width, and after characters that they drop.
 _FORMULA = re.compile(r"[\s'\x00-\x1f\xad\u200b-\u200f\u202a-\u202e\u2060-\u2064\ufeff]*[=+\-@|%＝＋－＠]")
-# Characters that XML does not allow.
+# Characters that XML forbids.
 _NO_XML = re.compile("[\x00-\x08\x0b\x0c\x0e-\x1f\ud800-\udfff\ufffe\uffff]")
 _BREAKS = re.compile(r"[\r\n\t\x0b\x0c\x85\u2028\u2029]+")
-#: Excel rounds numbers of more digits, and drops the zeros of "007".
-_MOST_DIGITS = 11
+#: Excel shows longer numbers in scientific notation, rounds them, and drops the zeros of "007".
+_MAX_DIGITS = 11
 _NUMBER = re.compile(r"[0-9]+([.,][0-9]+)?([eE][0-9]+)?")
-_DAY_ZERO = datetime(1899, 12, 30)  # noqa: DTZ001  (a day of spreadsheets has no zone)
-_SOME_DAY = (2000, 1, 1, 0, 0, 0)
+_DAY_ZERO = datetime(1899, 12, 30)  # noqa: DTZ001  (spreadsheets have no time zones)
+#: Of the members of an XLSX file, so that equal tables are equal files.
+_MEMBER_DATE = (2000, 1, 1, 0, 0, 0)
 
 
 @dataclass(frozen=True)
 class Piece:
-    """Rows that were written before: so many, and their bytes, read when they are asked for."""
+    """Rows in a file's format: their number, and a function that reads their bytes in chunks."""
 
     rows: int
     chunks: Callable[[], Iterable[bytes]]
 
 
 class Format(Protocol):
-    """How rows become bytes: in pieces first, which make a file together when it is read."""
+    """A file format: turns rows into pieces, and later the pieces into a file."""
 
     content_type: str
     extension: str
 
     def rows(self, rows: Iterable[Sequence[Cell]], *, before: int) -> bytes:
-        """*rows* as a piece; so many came ``before`` them."""
+        """The bytes of a piece of *rows*, of which ``before`` others precede it."""
         ...
 
     def file(self, head: Sequence[str], pieces: Sequence[Piece]) -> Iterator[bytes]:
-        """The file: *head*, then the pieces."""
+        """The bytes of the file: *head*, then the pieces."""
         ...
 
 
 def guarded(text: str) -> str:
-    """*text* on one line, with ``'`` before what a spreadsheet could take for a formula."""
+    """*text* on one line, with ``'`` before it if a spreadsheet could take it for a formula."""
     text = _BREAKS.sub(" ", text)
     return f"'{text}" if _FORMULA.match(text) else text
 
 
 class CSV:
-    """UTF-8 with a byte order mark, without which Excel takes Chinese for something else.
+    """UTF-8 with a byte order mark, without which Excel garbles Chinese.
 
-    CSV knows no types: a text of digits that Excel would round or shorten (a log_id, an ID number) begins
-    with a tab, which is not shown and keeps every digit.
+    CSV has no types: texts of digits that Excel would round or shorten (a log_id, an ID number) begin with a
+    tab, which spreadsheets do not show and which keeps every digit.
     """
 
     content_type = "text/csv; charset=utf-8"
@@ -96,19 +97,19 @@ class CSV:
         if not isinstance(cell, str):
             return str(cell)
         text = guarded(cell)
-        is_long = len(text) > _MOST_DIGITS or text.startswith("0") or "e" in text.lower()
-        return f"\t{text}" if is_long and _NUMBER.fullmatch(text) else text
+        would_change = len(text) > _MAX_DIGITS or text.startswith("0") or "e" in text.lower()
+        return f"\t{text}" if would_change and _NUMBER.fullmatch(text) else text
 
 
 class XLSX:
-    """Office Open XML: texts are texts, numbers numbers, and times those of the zone they are given in."""
+    """Office Open XML with typed cells. Times lose their zone: callers give them in the one to be shown."""
 
     content_type = "application/vnd.openxmlformats-officedocument.spreadsheetml.sheet"
     extension = "xlsx"
 
     def rows(self, rows: Iterable[Sequence[Cell]], *, before: int) -> bytes:
         """See :class:`Format`."""
-        # Each sheet begins with the head, in row 1.
+        # Row 1 of each sheet is the head.
         first = before % ROWS_OF_SHEET + 2
         return "".join(_xml_row(row, number) for number, row in enumerate(rows, first)).encode()
 
@@ -123,11 +124,11 @@ class XLSX:
             *((name, [content.encode()]) for name, content in _workbook(len(sheets)).items()),
             *((f"xl/worksheets/sheet{n}.xml", _sheet(head, own)) for n, own in enumerate(sheets, 1)),
         ]
-        return zipped(((_described(name), chunks) for name, chunks in contents), force_zip64=True)
+        return zipped(((_member(name), chunks) for name, chunks in contents), force_zip64=True)
 
 
-def _described(name: str) -> zipfile.ZipInfo:
-    info = zipfile.ZipInfo(name, _SOME_DAY)
+def _member(name: str) -> zipfile.ZipInfo:
+    info = zipfile.ZipInfo(name, _MEMBER_DATE)
     info.compress_type = zipfile.ZIP_DEFLATED
     return info
 
@@ -166,6 +167,20 @@ _MAIN = "http://schemas.openxmlformats.org/spreadsheetml/2006/main"
 _RELATIONS = "http://schemas.openxmlformats.org/officeDocument/2006/relationships"
 _PACKAGE = "http://schemas.openxmlformats.org/package/2006"
 _TYPE = "application/vnd.openxmlformats-officedocument.spreadsheetml"
+_FONT = '<sz val="11"/><name val="Calibri"/>'
+# Cell formats in the order of _HEAD, _TEXT and _TIME. With a quote prefix an edited text stays a text.
+_STYLES = f"""{_XML}<styleSheet xmlns="{_MAIN}">\
+<numFmts count="1"><numFmt numFmtId="164" formatCode="yyyy\\-mm\\-dd\\ hh:mm:ss"/></numFmts>\
+<fonts count="2"><font>{_FONT}</font><font><b/>{_FONT}</font></fonts>\
+<fills count="2"><fill><patternFill patternType="none"/></fill>\
+<fill><patternFill patternType="gray125"/></fill></fills><borders count="1"><border/></borders>\
+<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs>\
+<cellXfs count="4"><xf numFmtId="0" fontId="0" fillId="0" borderId="0" xfId="0"/>\
+<xf numFmtId="49" fontId="1" fillId="0" borderId="0" xfId="0" applyFont="1" quotePrefix="1"/>\
+<xf numFmtId="49" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1" quotePrefix="1"/>\
+<xf numFmtId="164" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1"/></cellXfs>\
+<cellStyles count="1"><cellStyle name="Normal" xfId="0" builtinId="0"/></cellStyles>\
+</styleSheet>"""
 
 
 def _sheet(head: Sequence[str], pieces: Sequence[Piece]) -> Iterator[bytes]:
@@ -184,9 +199,9 @@ def _sheet(head: Sequence[str], pieces: Sequence[Piece]) -> Iterator[bytes]:
 
 
 def _workbook(sheets: int) -> dict[str, str]:
-    """All parts of the file but the sheets themselves."""
+    """The parts of the file by name, without the sheets."""
     numbers = range(1, sheets + 1)
-    parts = "".join(
+    types = "".join(
         f'<Override PartName="/xl/worksheets/sheet{n}.xml" ContentType="{_TYPE}.worksheet+xml"/>'
         for n in numbers
     )
@@ -196,30 +211,17 @@ def _workbook(sheets: int) -> dict[str, str]:
         for n in numbers
     )
     style = f'<Relationship Id="rId{sheets + 1}" Type="{_RELATIONS}/styles" Target="styles.xml"/>'
-    font = '<sz val="11"/><name val="Calibri"/>'
-    # A quote prefix keeps a text a text also when someone edits the cell.
     return {
         "[Content_Types].xml": f"""{_XML}<Types xmlns="{_PACKAGE}/content-types">\
 <Default Extension="rels" ContentType="application/vnd.openxmlformats-package.relationships+xml"/>\
 <Default Extension="xml" ContentType="application/xml"/>\
 <Override PartName="/xl/workbook.xml" ContentType="{_TYPE}.sheet.main+xml"/>\
-<Override PartName="/xl/styles.xml" ContentType="{_TYPE}.styles+xml"/>{parts}</Types>""",
+<Override PartName="/xl/styles.xml" ContentType="{_TYPE}.styles+xml"/>{types}</Types>""",
         "_rels/.rels": f"""{_XML}<Relationships xmlns="{_PACKAGE}/relationships">\
 <Relationship Id="rId1" Type="{_RELATIONS}/officeDocument" Target="xl/workbook.xml"/></Relationships>""",
         "xl/workbook.xml": f"""{_XML}<workbook xmlns="{_MAIN}" xmlns:r="{_RELATIONS}">\
 <sheets>{names}</sheets></workbook>""",
         "xl/_rels/workbook.xml.rels": f"""{_XML}<Relationships xmlns="{_PACKAGE}/relationships">\
 {links}{style}</Relationships>""",
-        "xl/styles.xml": f"""{_XML}<styleSheet xmlns="{_MAIN}">\
-<numFmts count="1"><numFmt numFmtId="164" formatCode="yyyy\\-mm\\-dd\\ hh:mm:ss"/></numFmts>\
-<fonts count="2"><font>{font}</font><font><b/>{font}</font></fonts>\
-<fills count="2"><fill><patternFill patternType="none"/></fill>\
-<fill><patternFill patternType="gray125"/></fill></fills><borders count="1"><border/></borders>\
-<cellStyleXfs count="1"><xf numFmtId="0" fontId="0" fillId="0" borderId="0"/></cellStyleXfs>\
-<cellXfs count="4"><xf numFmtId="0" fontId="0" fillId="0" borderId="0" xfId="0"/>\
-<xf numFmtId="49" fontId="1" fillId="0" borderId="0" xfId="0" applyFont="1" quotePrefix="1"/>\
-<xf numFmtId="49" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1" quotePrefix="1"/>\
-<xf numFmtId="164" fontId="0" fillId="0" borderId="0" xfId="0" applyNumberFormat="1"/></cellXfs>\
-<cellStyles count="1"><cellStyle name="Normal" xfId="0" builtinId="0"/></cellStyles>\
-</styleSheet>""",
+        "xl/styles.xml": _STYLES,
     }

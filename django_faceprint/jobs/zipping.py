@@ -1,4 +1,4 @@
-"""ZIP files that are given out as they are made: nothing of them is ever held as a whole."""
+"""ZIP files as streams: no file is ever in memory as a whole."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from typing import IO, Any, cast
 def zipped(
     members: Iterable[tuple[zipfile.ZipInfo, Iterable[bytes]]], *, force_zip64: bool = False
 ) -> Iterator[bytes]:
-    """A ZIP file of *members*, each described, with its content in chunks; compressed as it is described.
+    """The bytes of a ZIP file of *members*: pairs of a description and its content in chunks.
 
-    A member is asked for when the one before it has been written. *force_zip64* for members that may have
-    more than 2 GiB without saying so in their ``file_size``.
+    The next member is requested when the one before it has been written. *force_zip64* allows members of more
+    than 2 GiB.
     """
     sink = _Sink()
     with zipfile.ZipFile(cast(IO[bytes], sink), "w") as archive:
@@ -22,22 +22,17 @@ def zipped(
             with archive.open(info, "w", force_zip64=force_zip64) as member:
                 for chunk in chunks:
                     member.write(chunk)
-                    if sink.has_more:
+                    if sink.pieces:
                         yield sink.take()
     yield sink.take()
 
 
 class _Sink(io.RawIOBase):
-    """Where a ZIP file is written to, to be taken away piece by piece."""
+    """A file that cannot be sought in; what was written is taken from it piece by piece."""
 
     def __init__(self) -> None:
         super().__init__()
-        self._pieces: list[bytes] = []
-
-    @property
-    def has_more(self) -> bool:
-        """Something was written since the last time."""
-        return bool(self._pieces)
+        self.pieces: list[bytes] = []
 
     def writable(self) -> bool:
         return True
@@ -46,11 +41,11 @@ class _Sink(io.RawIOBase):
         return False
 
     def write(self, data: Any, /) -> int:
-        self._pieces.append(bytes(data))
+        self.pieces.append(bytes(data))
         return len(data)
 
     def take(self) -> bytes:
-        """What was written since the last time."""
-        taken = b"".join(self._pieces)
-        self._pieces.clear()
+        """What was written since the last call."""
+        taken = b"".join(self.pieces)
+        self.pieces.clear()
         return taken

@@ -1,4 +1,4 @@
-"""CSV and XLSX, read back as others read them: csv of the standard library, and openpyxl."""
+"""CSV and XLSX, read with the csv module of the standard library and with openpyxl."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from django_faceprint.jobs.spreadsheets import CSV, XLSX, Cell, Format, Piece, g
 from django_faceprint.jobs.zipping import zipped
 
 HEAD = ["业务单号", "log_id", "分数", "时间", "通过"]
-#: Of the reader's zone, which spreadsheets do not know.
+#: Without a zone, as spreadsheets show them.
 PAID, LEAP = datetime.fromisoformat("2026-03-02T16:00:01"), datetime.fromisoformat("2024-02-29T23:59:59")
 ROWS: list[list[Cell]] = [
     ["ORDER-1", "1390123456789012345", 84.4321, PAID, True],
@@ -41,7 +41,7 @@ def sheet_of(data: bytes) -> list[list[Any]]:
     return [[cell.value for cell in row] for sheet in book for row in sheet.iter_rows()]
 
 
-def test_csv_is_read_back_with_chinese_and_every_digit() -> None:
+def test_csv_keeps_chinese_and_every_digit() -> None:
     data = file_of(CSV(), ROWS)
     assert data.startswith(b"\xef\xbb\xbf")
     rows = list(csv.reader(io.StringIO(data.decode("utf-8-sig"))))
@@ -53,7 +53,7 @@ def test_csv_is_read_back_with_chinese_and_every_digit() -> None:
     ]
 
 
-def test_xlsx_is_read_back_with_types_and_every_digit() -> None:
+def test_xlsx_keeps_types_and_every_digit() -> None:
     assert sheet_of(file_of(XLSX(), ROWS)) == [
         HEAD,
         ["ORDER-1", "1390123456789012345", 84.4321, PAID, True],
@@ -62,7 +62,7 @@ def test_xlsx_is_read_back_with_types_and_every_digit() -> None:
     ]
 
 
-def test_texts_of_xlsx_are_texts_also_when_they_are_edited() -> None:
+def test_texts_of_xlsx_stay_texts_when_edited() -> None:
     book = openpyxl.load_workbook(io.BytesIO(file_of(XLSX(), ROWS)))
     cell = book.active["B2"]
     assert (cell.data_type, cell.number_format, cell.quotePrefix) == ("s", "@", True)
@@ -70,7 +70,7 @@ def test_texts_of_xlsx_are_texts_also_when_they_are_edited() -> None:
 
 
 @pytest.mark.parametrize("form", [CSV(), XLSX()])
-def test_no_rows_are_a_head_alone(form: Format) -> None:
+def test_a_file_without_rows_has_a_head(form: Format) -> None:
     data = b"".join(form.file(HEAD, []))
     rows = (
         sheet_of(data)
@@ -80,7 +80,7 @@ def test_no_rows_are_a_head_alone(form: Format) -> None:
     assert rows == [HEAD]
 
 
-def test_more_rows_than_a_sheet_takes_go_to_the_next_one(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_sheet_is_followed_by_another(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(spreadsheets, "ROWS_OF_SHEET", 4)
     data = file_of(XLSX(), [[f"{number}"] for number in range(10)])
     book = openpyxl.load_workbook(io.BytesIO(data))
@@ -133,12 +133,12 @@ def _csv_rows(data: bytes) -> list[list[str]]:
     return list(csv.reader(io.StringIO(data.decode("utf-8-sig"), newline="")))
 
 
-def test_what_is_no_formula_stays_as_it_is() -> None:
+def test_other_texts_stay_as_they_are() -> None:
     for text in ("ORDER-1", "a=b", "–", "张*", "110***********002X", "12:30"):
         assert guarded(text) == text
 
 
-def test_what_xml_does_not_allow_does_not_break_the_file() -> None:
+def test_characters_that_xml_forbids_are_replaced() -> None:
     text = "a\x00b\x1fc\ud800d\uffffe<&>\"'f]]>"
     (row,) = sheet_of(
         b"".join(XLSX().file([], [Piece(1, partial(iter, [XLSX().rows([[text]], before=0)]))]))
@@ -146,8 +146,8 @@ def test_what_xml_does_not_allow_does_not_break_the_file() -> None:
     assert row == ["a\ufffdb\ufffdc\ufffdd\ufffde<&>\"'f]]>"]
 
 
-def test_a_zip_file_comes_as_it_is_made() -> None:
-    """Nothing is held as a whole: what was taken is as small as what was put in since."""
+def test_a_zip_file_is_streamed() -> None:
+    """A piece is no larger than what was put in since the piece before."""
     read = 0
 
     def chunks() -> Iterable[bytes]:
