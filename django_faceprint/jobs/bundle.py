@@ -1,21 +1,20 @@
-"""The evidence bundle (证据包): all that is on record of one verification, in a ZIP that proves itself.
+"""The evidence bundle (证据包): a signed ZIP with everything on record about one verification.
 
-Written in one pass and flat memory, however large its videos are. The manifest comes last and names every
-file with its SHA-256; it is signed, so that ``faceprint_verify_bundle`` can tell elsewhere, without this
-database and without a secret, whether anything was changed. docs/en/bundle.md describes the format.
+It is written in one pass and flat memory, however large its videos are. ``SHA256SUMS`` comes last and is
+signed, so standard tools and ``faceprint_verify_bundle`` can verify a bundle elsewhere, without this database
+and without a secret. docs/en/bundle.md describes the format.
 
-A bundle is personal data in clear. Store it encrypted, write its making to the access log first, and when it
-is done, refer to it only if its record has not been erased meanwhile.
+A bundle is unencrypted personal data. Callers store it encrypted, write its making to the access log first,
+and discard it when the record was erased in the meantime.
 """
 
 from __future__ import annotations
 
 import hashlib
-import json
 import zipfile
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
-from datetime import UTC, datetime
+from dataclasses import dataclass, field
+from datetime import datetime
 from typing import Any, BinaryIO
 
 from django.template.loader import render_to_string
@@ -29,40 +28,32 @@ from django_faceprint.clock import now
 from django_faceprint.evidence import media_types
 from django_faceprint.evidence.expected import describe_absence
 from django_faceprint.evidence.files import StorageFailed, is_gone, open_stored
-from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSession
+from django_faceprint.exceptions import replace_exceptions
+from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
-from django_faceprint.privacy.masking import mask_card, mask_name, mask_number
-from django_faceprint.privacy.signatures import sign
+from django_faceprint.privacy.signatures import public_keys, sign
 from django_faceprint.upstream import clients
-from django_faceprint.verification import consent
 
+from . import bundle_documents as documents
+from .bundle_documents import iso, json_document, json_line
 from .zipping import zipped
 
 FORMAT, VERSION = "faceprint-bundle", 1
-#: What a signature is for; part of what is signed.
+#: Whose keys sign bundles.
 PURPOSE = "bundle"
 README_LANGUAGES = ("en", "zh-hans")
-#: Pictures that show in clear what is masked elsewhere.
+#: Pictures that show the identity: left out of masked bundles.
 SHOWS_IDENTITY = frozenset({MediaAsset.Kind.ID_FRONT, MediaAsset.Kind.ID_BACK})
-#: Rows that are read at a time.
-BATCH = 500
 
-
-_WHY = {
+_ABSENCE = {
     "damaged": _("damaged in the archive"),
     "gone": _("gone from the storage"),
     "masked": _("left out, as it shows the identity"),
-    "not_asked_for": _("left out, as no files were asked for"),
 }
-_TIMES = (
-    *("created_at", "adopted_at", "token_requested_at", "token_answered_at", "identity_accepted_at"),
-    *("match_image_accepted_at", "expires_at", "returned_at", "verified_at", "decided_at", "archived_at"),
-    "erased_at",
-)
 
 
 class RecordErased(Exception):
-    """The record was erased while its bundle was made; what there is of it must go."""
+    """The record was erased while its bundle was made: discard what was written."""
 
 
 def write_bundle(
@@ -72,290 +63,120 @@ def write_bundle(
     unmasked: bool,
     language: str,
     made_by: str,
-    with_media: bool = True,
     with_log: bool = True,
-) -> str:
-    """Write the bundle of *session* to *out*, which need not be seekable; see :class:`Bundle`.
-
-    Returns the SHA-256 of its manifest, which stands for all of it.
-    """
-    bundle = Bundle(
-        session,
-        unmasked=unmasked,
-        language=language,
-        made_by=made_by,
-        with_media=with_media,
-        with_log=with_log,
-    )
-    for piece in bundle:
-        out.write(piece)
-    return bundle.manifest_sha256
+) -> None:
+    """Write the bundle of *session* to *out*, which need not be seekable; see :class:`Bundle`."""
+    out.writelines(Bundle(session, unmasked=unmasked, language=language, made_by=made_by, with_log=with_log))
 
 
-@dataclass
-class _Entry:
-    """A file of the bundle: where it stands, what the manifest says of it, and what it consists of."""
-
-    path: str
-    facts: dict[str, Any]
-    chunks: Iterable[bytes]
-    #: Bytes, where they are known; None for texts, which are compressed.
-    size: int | None = None
-
-
+@dataclass(frozen=True, kw_only=True)
 class Bundle:
-    """The bytes of a bundle, to be iterated once, as ``archive`` and streaming responses like them.
+    """An evidence bundle; iterating over it makes it and yields its bytes.
 
-    :param unmasked: names, numbers, what was read from the card, and Baidu's answers are told; otherwise they
-        are masked, and pictures of the ID card and the answers are left out.
-    :param language: of the texts that explain, such as ``zh-hans``. The README comes in both.
-    :param made_by: who will be named as its maker.
-    :param with_media: with pictures and videos; *with_log*: with the access log. What is left out is said.
+    :param unmasked: whether it holds names, numbers, what was read from the card, pictures of the card and
+        Baidu's answers. Otherwise the first three are masked, and the others are left out.
+    :param language: of explanatory texts, such as ``zh-hans``. The README comes in both languages.
+    :param made_by: name of the person who makes it.
+    :param with_log: whether it holds the access log of the record.
 
-    A file that is damaged or gone from storage is named in the manifest and does not spoil the rest.
-    Iterating raises :class:`StorageFailed` when storage fails (try again later), :class:`RecordErased`, and
-    ``RuntimeError`` inside a database transaction. What was given out by then is no bundle.
+    A file that is damaged or gone from storage is named in the manifest; the rest is complete. Iterating
+    raises :class:`StorageFailed` when storage fails (try again later), :class:`RecordErased`, and
+    ``RuntimeError`` inside a database transaction. The bytes yielded until then are no bundle.
     """
 
-    def __init__(
-        self,
-        session: VerificationSession,
-        *,
-        unmasked: bool,
-        language: str,
-        made_by: str,
-        with_media: bool = True,
-        with_log: bool = True,
-    ) -> None:
-        self._session = session
-        self._in_clear = unmasked
-        self._language = language
-        self._made_by = made_by
-        self._with_media = with_media
-        self._with_log = with_log
-        self._made_at = now()
-        self._files: list[dict[str, Any]] = []
-        self._left_out: list[dict[str, Any]] = []
-        self._manifest_sha256 = ""
-
-    @property
-    def manifest_sha256(self) -> str:
-        """SHA-256 of the manifest in hex. Raises ``RuntimeError`` before the bundle was read to its end."""
-        if not self._manifest_sha256:
-            raise RuntimeError("The manifest is known when the bundle has been read to its end.")
-        return self._manifest_sha256
+    session: VerificationSession = field(kw_only=False)
+    unmasked: bool
+    language: str
+    made_by: str
+    with_log: bool = True
+    made_at: datetime = field(default_factory=now, init=False)
 
     def __iter__(self) -> Iterator[bytes]:
         clients.refuse_inside_transaction()
-        if self._with_log:
-            # So that the entry about this very bundle is chained.
+        if self.with_log:
+            # Chains the entry about the making of this bundle.
             chain.seal()
-        yield from zipped(self._members())
+        yield from zipped((self._member(path), chunks) for path, chunks in self._signed_files())
 
-    def _members(self) -> Iterator[tuple[zipfile.ZipInfo, Iterable[bytes]]]:
-        for entry in self._entries():
-            content = _Counted(entry.chunks)
-            yield self._described(entry), content
-            self._files.append(
-                {
-                    "path": entry.path,
-                    "sha256": content.digest.hexdigest(),
-                    "size": content.size,
-                    **entry.facts,
-                }
-            )
-        session = VerificationSession.objects.filter(pk=self._session.pk)
-        if not session.filter(erased_at=self._session.erased_at).exists():
-            raise RecordErased
-        manifest = _json(self._manifest())
-        yield self._described(_Entry("manifest.json", {}, ())), [manifest]
-        self._manifest_sha256 = hashlib.sha256(manifest).hexdigest()
-        yield self._described(_Entry("signature.json", {}, ())), [_json(_signature(manifest))]
-
-    def _described(self, entry: _Entry) -> zipfile.ZipInfo:
-        info = zipfile.ZipInfo(entry.path, timezone.localtime(self._made_at).timetuple()[:6])
-        info.compress_type = zipfile.ZIP_DEFLATED if entry.size is None else zipfile.ZIP_STORED
-        # Decides whether the entry gets the long form of its lengths.
-        info.file_size = entry.size or 0
+    def _member(self, path: str) -> zipfile.ZipInfo:
+        # Not compressed: what unpacks to no more than it is needs no trust.
+        info = zipfile.ZipInfo(path, timezone.localtime(self.made_at).timetuple()[:6])
         info.create_system = 3
         info.external_attr = 0o600 << 16
         return info
 
-    def _manifest(self) -> dict[str, Any]:
-        session = self._session
-        return {
-            "format": FORMAT,
-            "version": VERSION,
-            "product": f"django-faceprint {django_faceprint.__version__}",
-            "made_at": _time(self._made_at),
-            "made_by": self._made_by,
-            "language": self._language,
-            "session": str(session.public_id),
-            "environment": session.environment,
-            "identity": "clear" if self._in_clear else "masked",
-            "access_log_head": chain.head() if self._with_log else None,
-            "files": self._files,
-            "not_included": self._left_out,
-        }
+    def _signed_files(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        """All files of the bundle. Each must be read to its end before the next."""
+        lines = []
+        for path, chunks in self._files():
+            digest = hashlib.sha256()
+            yield path, _hashed(chunks, digest)
+            lines.append(f"{digest.hexdigest()}  {path}\n")
+        sums = "".join(lines).encode("ascii")
+        yield "SHA256SUMS", [sums]
+        yield "SHA256SUMS.sig", [sign(PURPOSE, sums)]
 
-    # --- what is in it --------------------------------------------------------------------------
-
-    def _entries(self) -> Iterator[_Entry]:
+    def _files(self) -> Iterator[tuple[str, Iterable[bytes]]]:
+        session, unmasked = self.session, self.unmasked
         for language in README_LANGUAGES:
-            yield _text_entry(f"README-{language}.txt", "readme", [self._readme(language)])
-        yield _text_entry("record.json", "record", [_json(self._record())])
-        yield _text_entry("consent.json", "consent", [_json(self._consent())])
-        yield _text_entry("calls.jsonl", "calls", self._calls())
-        if self._in_clear:
-            yield _text_entry("answers.jsonl", "answers", self._answers())
-        if self._with_log:
-            lines = (_line(entry) for entry in chain.entries_of(self._session.public_id))
-            yield _text_entry("access-log.jsonl", "access_log", lines)
-        for asset in self._session.assets.order_by("attempt_order", "kind", "position"):
-            facts = self._facts(asset)
-            why = self._why_not(asset)
-            if why:
-                self._left_out.append({**facts, "why": why})
+            yield f"README-{language}.txt", [self._readme(language)]
+        record = documents.record(session, unmasked=unmasked, language=self.language)
+        yield "record.json", [json_document(record)]
+        yield "consent.json", [json_document(documents.consent_on_record(session, unmasked=unmasked))]
+        yield "calls.jsonl", documents.calls(session)
+        if unmasked:
+            yield "answers.jsonl", documents.answers(session)
+        if self.with_log:
+            yield "access-log.jsonl", map(json_line, chain.entries_of(session.public_id))
+        media: list[dict[str, Any]] = []
+        not_included: list[dict[str, Any]] = []
+        for asset in session.assets.order_by("attempt_order", "kind", "position"):
+            if absence := self._absence(asset):
+                not_included.append({**self._facts(asset), "why": absence})
                 continue
-            yield _Entry(_path(asset), {"role": "media", **facts}, _plaintext(asset), asset.size)
+            path = _path(asset)
+            media.append({"path": path, **self._facts(asset)})
+            yield path, _plaintext(asset)
+        current = VerificationSession.objects.filter(pk=session.pk, erased_at=session.erased_at)
+        if not current.exists():
+            raise RecordErased
+        yield "manifest.json", [json_document(self._manifest(media, not_included))]
+        yield "signer.pem", [public_keys(PURPOSE)[0].encode("ascii")]
 
     def _readme(self, language: str) -> bytes:
         context = {
-            "session": self._session,
-            "made_at": timezone.localtime(self._made_at).isoformat(timespec="seconds"),
-            "made_by": self._made_by,
-            "unmasked": self._in_clear,
-            "with_log": self._with_log,
+            "session": self.session,
+            "made_at": timezone.localtime(self.made_at).isoformat(timespec="seconds"),
+            "made_by": self.made_by,
+            "unmasked": self.unmasked,
+            "with_log": self.with_log,
         }
         with override(language):
             return render_to_string("faceprint/bundle/readme.txt", context).encode()
 
-    def _record(self) -> dict[str, Any]:
-        session = self._session
-        opened = _Opened(session)
-        name = opened.get("identity_name"), opened.get("identity_number")
-        ocr, confirmed = opened.get("ocr"), opened.get("confirmed")
-        if not self._in_clear:
-            name = mask_name(name[0] or "") or None, mask_number(name[1] or "") or None
-            ocr, confirmed = mask_card(ocr), mask_card(confirmed)
-        with override(self._language):
-            verdict = str(session.get_verdict_display())
+    def _manifest(self, media: list[dict[str, Any]], not_included: list[dict[str, Any]]) -> dict[str, Any]:
         return {
-            "id": str(session.public_id),
-            "environment": session.environment,
-            "application": session.application,
-            "plan": {
-                "plan_id": session.plan.plan_id,
-                "name": session.plan.name,
-                "match_source": session.plan.match_source,
-                "liveness": session.plan.liveness,
-            },
-            "reference": session.reference,
-            "purpose": session.purpose,
-            "status": session.status,
-            "verdict": session.verdict,
-            "verdict_text": verdict,
-            "archive_state": session.archive_state,
-            "scores": {
-                "score": session.score,
-                "liveness_score": session.liveness_score,
-                "spoofing": session.spoofing_score,
-            },
-            "threshold": session.threshold,
-            "is_demote": session.is_demoted,
-            "error": {
-                "class": session.error_class,
-                "code": session.error_code,
-                "message": session.error_message,
-                "log_id": session.error_log_id,
-            }
-            if session.error_class
-            else None,
-            "identity": {
-                "name": name[0],
-                "number": name[1],
-                "certificate_type": session.certificate_type,
-            },
-            "ocr": ocr,
-            "confirmed": confirmed,
-            # Encrypted values that do not open: a key is missing, or they were changed.
-            "unreadable": opened.failed,
-            "attempts": [_attempt(row) for row in session.attempts.order_by("order")],
-            "stat": session.stat,
-            "times": {name: _time(getattr(session, name)) for name in _TIMES},
-            "deadlines": {
-                "results": _time(session.results_deadline),
-                "media": _time(session.media_deadline),
-            },
-            "retain_until": _time(session.retain_until),
+            "format": FORMAT,
+            "version": VERSION,
+            "product": f"django-faceprint {django_faceprint.__version__}",
+            "made_at": iso(self.made_at),
+            "made_by": self.made_by,
+            "language": self.language,
+            "session": str(self.session.public_id),
+            "environment": self.session.environment,
+            "identity": "unmasked" if self.unmasked else "masked",
+            "access_log_head": chain.head() if self.with_log else None,
+            "media": media,
+            "not_included": not_included,
         }
-
-    def _consent(self) -> dict[str, Any] | None:
-        found = consent.of_session(self._session)
-        if found is None:
-            return None
-        opened = _Opened(found)
-        references = {name: opened.get(name) for name in ("reference", "guardian_reference")}
-        return {
-            "recorded_at": _time(found.recorded_at),
-            "given_at": _time(found.given_at),
-            "purpose": found.purpose,
-            "notice_version": found.notice_version,
-            "channel": found.channel,
-            "separate": found.is_separate,
-            "names_recipient": found.names_recipient,
-            "alternative_offered": found.alternative_offered,
-            # It may be the number of a contract: masked, only whether there is one.
-            **(
-                references
-                if self._in_clear
-                else {f"has_{name}": bool(value) for name, value in references.items()}
-            ),
-            "withdrawn_at": _time(found.withdrawn_at),
-            "unreadable": opened.failed,
-        }
-
-    def _calls(self) -> Iterator[bytes]:
-        calls = UpstreamCall.objects.filter(session=self._session).order_by("at", "pk")
-        for call in calls.iterator(chunk_size=BATCH):
-            yield _line(
-                {
-                    "at": _time(call.at),
-                    "endpoint": call.endpoint,
-                    "outcome": call.outcome,
-                    "code": call.code,
-                    "log_id": call.log_id,
-                    "http_status": call.http_status,
-                    "latency": call.latency,
-                }
-            )
-
-    def _answers(self) -> Iterator[bytes]:
-        token = _Opened(self._session).get("verify_token")
-        # Few at a time: an answer may be as large as a megabyte.
-        for answer in self._session.answers.order_by("received_at", "pk").iterator(chunk_size=5):
-            opened = _Opened(answer)
-            body = opened.get("body")
-            yield _line(
-                {
-                    "received_at": _time(answer.received_at),
-                    "endpoint": answer.endpoint,
-                    "code": answer.code,
-                    "log_id": answer.log_id,
-                    "understood": answer.parsed,
-                    # Whoever holds the token could ask Baidu for the evidence.
-                    "body": body.replace(token, "[verify_token]") if body and token else body,
-                    "unreadable": opened.failed,
-                }
-            )
 
     def _facts(self, asset: MediaAsset) -> dict[str, Any]:
-        with override(self._language):
-            kind = str(asset.get_kind_display())
+        with override(self.language):
+            kind_text = str(asset.get_kind_display())
         return {
             "id": str(asset.public_id),
             "kind": asset.kind,
-            "kind_text": kind,
+            "kind_text": kind_text,
             "attempt": asset.attempt_order,
             "position": asset.position,
             "source": asset.source,
@@ -363,83 +184,44 @@ class Bundle:
             "width": asset.width,
             "height": asset.height,
             "duration": asset.duration,
-            "archived_at": _time(asset.archived_at),
-            "deadline": _time(asset.deadline),
+            "archived_at": iso(asset.archived_at),
+            "deadline": iso(asset.deadline),
         }
 
-    def _why_not(self, asset: MediaAsset) -> dict[str, str] | None:
+    def _absence(self, asset: MediaAsset) -> dict[str, str] | None:
         """Why a file is not in the bundle; None when it is."""
-        if asset.state != MediaAsset.State.STORED:
-            with override(self._language):
-                words = describe_absence(asset) or str(asset.get_state_display())
-            return {"code": asset.reason or asset.state, "text": words}
-        code = ""
-        if not self._with_media:
-            code = "not_asked_for"
-        elif not self._in_clear and asset.kind in SHOWS_IDENTITY:
-            code = "masked"
-        else:
-            code = _damage(asset)
-        if not code:
-            return None
-        with override(self._language):
-            return {"code": code, "text": str(_WHY[code])}
+        with override(self.language):
+            if asset.state != MediaAsset.State.STORED:
+                text = describe_absence(asset) or asset.get_state_display()
+                return {"code": asset.reason or asset.state, "text": str(text)}
+            is_masked = not self.unmasked and asset.kind in SHOWS_IDENTITY
+            code = "masked" if is_masked else _damage(asset)
+            return {"code": code, "text": str(_ABSENCE[code])} if code else None
 
 
-class _Counted:
-    """Chunks, of which size and digest are known when all were read."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = chunks
-        self.digest = hashlib.sha256()
-        self.size = 0
-
-    def __iter__(self) -> Iterator[bytes]:
-        for chunk in self._chunks:
-            self.digest.update(chunk)
-            self.size += len(chunk)
-            yield chunk
-
-
-class _Opened:
-    """Encrypted values of a row; ``failed`` names those that do not open."""
-
-    def __init__(self, row: Any) -> None:
-        self._row = row
-        self.failed: list[str] = []
-
-    def get(self, name: str) -> Any:
-        """The value, or None."""
-        try:
-            return getattr(self._row, name)
-        except SealBroken:
-            self.failed.append(name)
-            return None
-
-
-def _text_entry(path: str, role: str, chunks: Iterable[bytes]) -> _Entry:
-    return _Entry(path, {"role": role}, chunks)
+def _hashed(chunks: Iterable[bytes], digest: Any) -> Iterator[bytes]:
+    """*chunks*, which also update *digest*."""
+    for chunk in chunks:
+        digest.update(chunk)
+        yield chunk
 
 
 def _plaintext(asset: MediaAsset) -> Iterator[bytes]:
-    """The file in pieces. Raises :class:`StorageFailed` and ``SealBroken``."""
-    reader = open_stored(asset)
-    problem = ""
-    try:
+    """The decrypted file in chunks. Raises :class:`StorageFailed` and ``SealBroken``."""
+    # Storages raise what they like, with addresses in it.
+    with replace_exceptions(Exception, by=_storage_failed), open_stored(asset) as reader:
         yield from reader.iter_range(0, asset.size or 0)
-    except SealBroken:
-        raise
-    except Exception as error:  # noqa: BLE001  (storages raise what they like, with addresses in it)
-        problem = type(error).__name__
-    finally:
-        reader.close()
-    if problem:
-        raise StorageFailed(problem)
+
+
+def _storage_failed(error: Exception) -> StorageFailed | None:
+    return None if isinstance(error, SealBroken | StorageFailed) else StorageFailed(type(error).__name__)
 
 
 def _damage(asset: MediaAsset) -> str:
-    """``damaged``, ``gone``, or "" for a file that is whole. Reads all of it: once its entry was begun, an
-    entry cannot be taken back. Raises :class:`StorageFailed`."""
+    """``damaged``, ``gone``, or "" for a file that is whole. Raises :class:`StorageFailed`.
+
+    Reads the whole file, because a member of a ZIP cannot be taken back once it was begun.
+    """
     digest = hashlib.sha256()
     try:
         for chunk in _plaintext(asset):
@@ -460,45 +242,3 @@ def _path(asset: MediaAsset) -> str:
     if asset.position or asset.kind == MediaAsset.Kind.FRAME:
         name += f"-{asset.position}"
     return f"media/{name}.{media_types.EXTENSIONS.get(asset.content_type, 'bin')}"
-
-
-def _attempt(row: Any) -> dict[str, Any]:
-    return {
-        "order": row.order,
-        "passed": row.passed,
-        "code": row.code,
-        "message": row.message,
-        "verified_at": _time(row.verified_at),
-        "score": row.score,
-        "threshold": row.threshold,
-        "liveness_score": row.liveness_score,
-        "spoofing": row.spoofing_score,
-        "risk_level": row.risk_level,
-        "risk_tag": row.risk_tag,
-        "is_demote": row.is_demoted,
-        "is_charged": row.is_charged,
-        "charge_type": row.charge_type,
-        "log_id": row.verify_log_id,
-    }
-
-
-def _signature(manifest: bytes) -> dict[str, str]:
-    public_key, signature = sign(PURPOSE, manifest)
-    return {
-        "algorithm": "Ed25519",
-        "public_key": public_key,
-        "signature": signature,
-        "manifest_sha256": hashlib.sha256(manifest).hexdigest(),
-    }
-
-
-def _time(moment: datetime | None) -> str | None:
-    return moment.astimezone(UTC).isoformat() if moment is not None else None
-
-
-def _json(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False, indent=2) + "\n").encode("utf-8", "backslashreplace")
-
-
-def _line(value: Any) -> bytes:
-    return (json.dumps(value, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

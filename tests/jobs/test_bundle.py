@@ -24,7 +24,7 @@ from django_faceprint.clock import now
 from django_faceprint.evidence import erasure, files
 from django_faceprint.evidence.answers import make_answer
 from django_faceprint.evidence.files import StorageFailed
-from django_faceprint.jobs.bundle import Bundle, RecordErased, write_bundle
+from django_faceprint.jobs.bundle import README_LANGUAGES, Bundle, RecordErased, write_bundle
 from django_faceprint.models import (
     AccessLog,
     AccessReason,
@@ -40,13 +40,14 @@ from tests.factories import NAME, NUMBER, make_asset, make_call, make_passed_ses
 
 pytestmark = pytest.mark.django_db
 
+ROOT = Path(__file__).resolve().parents[2]
 REFERENCE = "合同-2026-0042"
 OCR = {"name": NAME, "number": NUMBER, "address": "浙江省杭州市西湖区1号", "expire_time": "20360101"}
 
 
 @pytest.fixture
 def record(clock: Any) -> VerificationSession:
-    """A record with everything: consent, files, an attempt, calls, answers, looks."""
+    """A record with everything: consent, files, an attempt, calls, answers, a view."""
     session = make_passed_session(reference="order-1", ocr=OCR, confirmed={"name": NAME, "number": NUMBER})
     consent.record(
         session,
@@ -63,11 +64,11 @@ def record(clock: Any) -> VerificationSession:
     make_call(session)
     body = {"log_id": 17, "result": {"verify_token": session.verify_token, "name": NAME}}
     make_answer(session, "result_detail", json.dumps(body).encode(), log_id="17").save()
-    look(session)
+    view(session)
     return session
 
 
-def look(session: VerificationSession, **values: Any) -> AccessLog:
+def view(session: VerificationSession, **values: Any) -> AccessLog:
     return AccessLog.objects.create(
         **{"actor_id": "1", "actor_name": "审核员", "action": "view_record", "channel": "admin"} | values,
         session_id=session.public_id,
@@ -77,10 +78,8 @@ def look(session: VerificationSession, **values: Any) -> AccessLog:
 def bundle(session: VerificationSession, **options: Any) -> zipfile.ZipFile:
     out = io.BytesIO()
     defaults = {"unmasked": True, "language": "zh-hans", "made_by": "root"}
-    digest = write_bundle(session, out, **defaults | options)
-    archive = zipfile.ZipFile(out)
-    assert hashlib.sha256(archive.read("manifest.json")).hexdigest() == digest
-    return archive
+    write_bundle(session, out, **defaults | options)
+    return zipfile.ZipFile(out)
 
 
 def document(archive: zipfile.ZipFile, path: str) -> Any:
@@ -99,7 +98,7 @@ def lines(archive: zipfile.ZipFile, path: str) -> list[Any]:
 
 def verified(archive: zipfile.ZipFile) -> bundle_check.Verification:
     assert archive.fp is not None
-    return bundle_check.verify(archive.fp, trusted=public_keys("bundle"))  # type: ignore[arg-type]
+    return bundle_check.verify(archive.fp, trusted="".join(public_keys("bundle")))  # type: ignore[arg-type]
 
 
 # --- what is in it --------------------------------------------------------------------------------
@@ -123,7 +122,9 @@ def test_all_that_is_on_record_is_in_it(record: VerificationSession) -> None:
         "media/process-video.mp4",
         "media/attempt-face-attempt-1.jpg",
         "manifest.json",
-        "signature.json",
+        "signer.pem",
+        "SHA256SUMS",
+        "SHA256SUMS.sig",
     ]
     told = document(found, "record.json")
     assert told["identity"] == {"name": NAME, "number": NUMBER, "certificate_type": 0}
@@ -136,23 +137,35 @@ def test_all_that_is_on_record_is_in_it(record: VerificationSession) -> None:
     assert found.read("media/face.jpg") == factories.image_bytes()
     assert found.read("media/process-video.mp4") == factories.video_bytes()
     result = verified(found)
-    assert (result.findings, result.status, result.files, result.log_entries) == ([], 0, 13, 1)
+    assert (result.findings, result.status, result.files, result.log_entries) == ([], 0, 17, 1)
 
 
-def test_the_manifest_names_every_file_and_what_is_missing(record: VerificationSession) -> None:
+def test_every_other_file_has_its_sum(record: VerificationSession) -> None:
+    found = bundle(record)
+    sums = {path: digest for digest, path in map(str.split, found.read("SHA256SUMS").decode().splitlines())}
+    assert set(sums) == set(found.namelist()) - {"SHA256SUMS", "SHA256SUMS.sig"}
+    for path, digest in sums.items():
+        assert digest == hashlib.sha256(found.read(path)).hexdigest()
+    video = MediaAsset.objects.get(kind="process_video")
+    assert sums["media/process-video.mp4"] == video.sha256
+    assert found.read("signer.pem").decode() == public_keys("bundle")[0]
+
+
+def test_the_manifest_says_what_each_file_is_and_what_is_missing(record: VerificationSession) -> None:
     found = bundle(record)
     manifest = document(found, "manifest.json")
-    for entry in manifest["files"]:
-        data = found.read(entry["path"])
-        assert (entry["size"], entry["sha256"]) == (len(data), hashlib.sha256(data).hexdigest())
-    video = next(entry for entry in manifest["files"] if entry.get("kind") == "process_video")
+    assert {entry["path"] for entry in manifest["media"]} == {
+        name for name in found.namelist() if name.startswith("media/")
+    }
+    video = next(entry for entry in manifest["media"] if entry["kind"] == "process_video")
     asset = MediaAsset.objects.get(kind="process_video")
-    assert (video["id"], video["sha256"]) == (str(asset.public_id), asset.sha256)
+    assert (video["id"], video["path"]) == (str(asset.public_id), "media/process-video.mp4")
     assert video["deadline"] == asset.deadline.isoformat()  # type: ignore[union-attr]
     (missing,) = manifest["not_included"]
     assert (missing["kind"], missing["kind_text"]) == ("match_image", "对比图片")
     assert missing["why"] == {"code": "upstream_gave_none", "text": "百度未提供"}
-    assert (manifest["made_by"], manifest["identity"]) == ("root", "clear")
+    assert (manifest["made_by"], manifest["identity"]) == ("root", "unmasked")
+    assert (manifest["session"], manifest["environment"]) == (str(record.public_id), record.environment)
     assert manifest["access_log_head"] == chain.head()
 
 
@@ -166,7 +179,7 @@ def test_texts_are_in_the_language_that_is_asked_for(record: VerificationSession
 # --- what is not ----------------------------------------------------------------------------------
 
 
-def test_a_masked_bundle_tells_nobody(record: VerificationSession) -> None:
+def test_a_masked_bundle_identifies_nobody_in_writing(record: VerificationSession) -> None:
     found = bundle(record, unmasked=False)
     everything = b"".join(found.read(name) for name in found.namelist()).decode("utf-8", "replace")
     for secret in (NAME, NUMBER, REFERENCE, "西湖区", str(record.verify_token)):
@@ -186,12 +199,10 @@ def test_no_bundle_holds_the_token(record: VerificationSession) -> None:
     assert all(str(record.verify_token).encode() not in found.read(name) for name in found.namelist())
 
 
-def test_files_and_log_can_be_left_out(record: VerificationSession) -> None:
-    found = bundle(record, with_media=False, with_log=False)
-    assert not [name for name in found.namelist() if name.startswith(("media", "access"))]
-    manifest = document(found, "manifest.json")
-    assert [entry["why"]["code"] for entry in manifest["not_included"]].count("not_asked_for") == 6
-    assert manifest["access_log_head"] is None
+def test_the_access_log_can_be_left_out(record: VerificationSession) -> None:
+    found = bundle(record, with_log=False)
+    assert "access-log.jsonl" not in found.namelist()
+    assert document(found, "manifest.json")["access_log_head"] is None
     assert "access-log" not in found.read("README-en.txt").decode()
     assert verified(found).status == 0
 
@@ -207,8 +218,8 @@ def test_a_bare_record_has_a_bundle(clock: Any) -> None:
 
 
 def test_entries_of_the_log_fit_their_links(record: VerificationSession) -> None:
-    look(factories.make_session())
-    entry = look(record, action="export", reason_code="audit", reason_digest="0" * 64)
+    view(factories.make_session())
+    entry = view(record, action="export", reason_code="audit", reason_digest="0" * 64)
     AccessReason.objects.create(public_id=entry.public_id, text=f"张三丰 asked {NUMBER}", salt="s")
     found = bundle(record)
     told = lines(found, "access-log.jsonl")
@@ -216,7 +227,7 @@ def test_entries_of_the_log_fit_their_links(record: VerificationSession) -> None
     assert [line["link"]["sequence"] for line in told] == [1, 3]
     assert AccessSeal.objects.get(log_id=entry.pk).digest == told[1]["link"]["digest"]
     assert "asked" not in found.read("access-log.jsonl").decode()
-    assert (verified(found).log_entries, verified(found).count) == (2, 0)
+    assert (verified(found).log_entries, verified(found).findings) == (2, [])
 
 
 def test_a_link_whose_forerunner_was_deleted_for_its_age_says_so(clock: Any) -> None:
@@ -224,14 +235,14 @@ def test_a_link_whose_forerunner_was_deleted_for_its_age_says_so(clock: Any) -> 
     clock.set(present - timedelta(days=1_300))
     session = make_passed_session()
     for _ in range(2):
-        look(session)
+        view(session)
     chain.seal()
     clock.set(present)
     assert chain.prune() == 1
     found = bundle(session)
     (told,) = lines(found, "access-log.jsonl")
     assert (told["link"]["sequence"], told["link"]["before"]) == (2, None)
-    assert (verified(found).log_entries, verified(found).count) == (1, 0)
+    assert (verified(found).log_entries, verified(found).findings) == (1, [])
 
 
 # --- damage ---------------------------------------------------------------------------------------
@@ -312,28 +323,18 @@ def test_no_bundle_is_made_inside_a_transaction() -> None:
 # --- cost -----------------------------------------------------------------------------------------
 
 
-def test_the_digest_is_known_at_the_end_alone(record: VerificationSession) -> None:
-    made = Bundle(record, unmasked=True, language="en", made_by="root")
-    with pytest.raises(RuntimeError):
-        made.manifest_sha256  # noqa: B018
-    b"".join(made)
-    assert len(made.manifest_sha256) == 64
-
-
 def test_queries_do_not_grow_with_rows(clock: Any) -> None:
     counts = []
     for rows in (1, 10):
         session = make_passed_session()
         for number in range(rows):
             make_call(session)
-            look(session)
+            view(session)
             make_asset(session, "frame", position=number)
             VerificationAttempt.objects.create(session=session, order=number)
             make_answer(session, "result_detail", b'{"n": %d}' % number).save()
         chain.seal()
-        with CaptureQueriesContext(
-            connection,
-        ) as queries:
+        with CaptureQueriesContext(connection) as queries:
             bundle(VerificationSession.objects.get(pk=session.pk))
         counts.append(len(queries))
     assert counts[0] == counts[1]
@@ -351,20 +352,60 @@ def test_memory_does_not_grow_with_the_video(clock: Any, tmp_path: Path) -> None
         with path.open("wb") as out:
             write_bundle(session, out, unmasked=True, language="en", made_by="root")
         with path.open("rb") as file:
-            result = bundle_check.verify(file, trusted=public_keys("bundle"))
+            result = bundle_check.verify(file, trusted="".join(public_keys("bundle")))
         peaks.append(tracemalloc.get_traced_memory()[1])
         tracemalloc.stop()
         assert (result.status, result.bytes > megabytes << 20) == (0, True)
     assert peaks[1] < peaks[0] + 1_000_000
 
 
-@pytest.mark.skipif(shutil.which("unzip") is None, reason="unzip is not installed")
-def test_other_programs_unpack_it(record: VerificationSession, tmp_path: Path) -> None:
-    path = tmp_path / "bundle.zip"
-    with path.open("wb") as out:
+# --- standard tools -------------------------------------------------------------------------------
+
+SUMS = ["sha256sum", "-c", "SHA256SUMS"]
+SIGNATURE = "openssl pkeyutl -verify -pubin -inkey signer.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig"
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run *command* in *folder*; skips, by name, where the program is missing."""
+    if shutil.which(command[0]) is None:
+        pytest.skip(f"{command[0]} is not installed (Debian: apt install {PACKAGES[command[0]]})")
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
+
+
+PACKAGES = {"sha256sum": "coreutils", "openssl": "openssl", "unzip": "unzip"}
+
+
+@pytest.fixture
+def folder(record: VerificationSession, tmp_path: Path) -> Path:
+    """A bundle that was unpacked by unzip."""
+    with (tmp_path / "bundle.zip").open("wb") as out:
         write_bundle(record, out, unmasked=True, language="en", made_by="root")
-    done = subprocess.run(
-        ["unzip", "-q", str(path), "-d", str(tmp_path / "out")], capture_output=True, check=False
-    )
-    assert (done.returncode, done.stderr) == (0, b"")
-    assert (tmp_path / "out" / "media" / "face.jpg").read_bytes() == factories.image_bytes()
+    done = run(["unzip", "-q", "bundle.zip", "-d", "out"], tmp_path)
+    assert (done.returncode, done.stderr) == (0, "")
+    return tmp_path / "out"
+
+
+def test_standard_tools_verify_a_bundle(folder: Path) -> None:
+    assert (folder / "media" / "face.jpg").read_bytes() == factories.image_bytes()
+    sums = run(SUMS, folder)
+    assert (sums.returncode, sums.stderr) == (0, "")
+    assert sums.stdout.count(": OK\n") == len([path for path in folder.rglob("*") if path.is_file()]) - 2
+    signature = run(SIGNATURE.split(), folder)
+    assert (signature.returncode, signature.stdout) == (0, "Signature Verified Successfully\n")
+
+
+def test_standard_tools_find_a_change(folder: Path) -> None:
+    (folder / "record.json").write_text("{}")
+    sums = run(SUMS, folder)
+    assert sums.returncode == 1
+    assert "record.json: FAILED" in sums.stdout
+    content = (folder / "SHA256SUMS").read_text()
+    (folder / "SHA256SUMS").write_text(content.replace("a", "b"))
+    assert run(SIGNATURE.split(), folder).returncode == 1
+
+
+def test_the_documents_show_these_commands(folder: Path) -> None:
+    pages = [ROOT / "docs" / language / "bundle.md" for language in README_LANGUAGES]
+    for path in [*pages, *folder.glob("README-*.txt")]:
+        text = path.read_text(encoding="utf-8")
+        assert f"\n{' '.join(SUMS)}\n{SIGNATURE}\n" in text

@@ -1,4 +1,4 @@
-"""``manage.py faceprint_verify_bundle``: was an evidence bundle changed, and was it made here?"""
+"""``manage.py faceprint_verify_bundle``: is an evidence bundle unchanged, and was it made here?"""
 
 from __future__ import annotations
 
@@ -11,14 +11,14 @@ from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
 from django_faceprint import bundle_check
-from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.exceptions import FaceprintConfigurationError, replace_exceptions
 from django_faceprint.jobs.bundle import PURPOSE
 from django_faceprint.privacy.signatures import public_keys
 
 
 class Command(BaseCommand):
-    """Exit status 0: whole, and signed by a known key; 1: not whole; 2: signed by an unknown key; 3: no
-    bundle. Needs no database."""
+    """Exit status 0: whole, and signed by a known key; 1: not whole; 2: whole, but signed by an unknown key;
+    3: no bundle, or it cannot be read. Needs no database."""
 
     help = "Verify an evidence bundle without database and network."
     requires_system_checks: list[str] = []
@@ -30,9 +30,8 @@ class Command(BaseCommand):
             "--key",
             action="append",
             default=[],
-            metavar="PUBLIC_KEY",
-            help="a public key that may have signed it, instead of those of this installation; may be "
-            "given several times",
+            metavar="PEM_FILE",
+            help="public keys to trust instead of those of this installation; may be given several times",
         )
         parser.add_argument(
             "--public-keys", action="store_true", help="print the public keys of this installation"
@@ -40,42 +39,32 @@ class Command(BaseCommand):
         parser.add_argument("--json", action="store_true", help="print JSON")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Verify, then print what was found."""
-        keys = self._keys(options["key"])
+        """Verify, then print the result."""
         if options["public_keys"]:
-            self.stdout.write("\n".join(keys))
+            self.stdout.write(_own_keys(), ending="")
             return
         if options["file"] is None:
-            raise CommandError(_("Which file?"), returncode=bundle_check.NO_BUNDLE)
-        result = self._verified(options["file"], keys)
+            raise _error(_("Which file?"))
+        with replace_exceptions(
+            bundle_check.NotVerifiable, OSError, by=lambda error: _error(bundle_check.explain(error, _))
+        ):
+            trusted = bundle_check.read_keys(options["key"]) or _own_keys()
+            with open(options["file"], "rb") as file:
+                result = bundle_check.verify(file, trusted=trusted)
         if options["json"]:
-            told = vars(result) | {"findings": [vars(finding) for finding in result.findings]}
-            self.stdout.write(json.dumps(told | {"status": result.status}, indent=2))
+            findings = [vars(finding) for finding in result.findings]
+            fields = vars(result) | {"findings": findings, "status": result.status}
+            self.stdout.write(json.dumps(fields, indent=2))
         else:
-            for line in bundle_check.describe(result, _):
-                self.stdout.write(line)
+            self.stdout.write("\n".join(bundle_check.describe(result, _)))
         if result.status:
             sys.exit(result.status)
 
-    def _keys(self, given: list[str]) -> list[str]:
-        if not all(map(bundle_check.is_public_key, given)):
-            raise CommandError(_("--key takes 64 hexadecimal digits."), returncode=bundle_check.NO_BUNDLE)
-        if given:
-            return [key.strip() for key in given]
-        problem = ""
-        try:
-            return public_keys(PURPOSE)
-        except FaceprintConfigurationError as error:
-            problem = str(error)
-        raise CommandError(problem, returncode=bundle_check.NO_BUNDLE)
 
-    def _verified(self, path: str, keys: list[str]) -> bundle_check.Verification:
-        problem = ""
-        try:
-            with open(path, "rb") as file:
-                return bundle_check.verify(file, trusted=keys)
-        except bundle_check.NotABundle as error:
-            problem = _(bundle_check.REASONS[error.reason])
-        except OSError as error:
-            problem = error.strerror or type(error).__name__
-        raise CommandError(problem, returncode=bundle_check.NO_BUNDLE)
+def _own_keys() -> str:
+    with replace_exceptions(FaceprintConfigurationError, by=lambda error: _error(str(error))):
+        return "".join(public_keys(PURPOSE))
+
+
+def _error(text: str) -> CommandError:
+    return CommandError(text, returncode=bundle_check.NO_BUNDLE)
