@@ -21,6 +21,7 @@ import struct
 import sys
 import zipfile
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass, field
 from typing import IO, Any, BinaryIO
 
@@ -38,13 +39,12 @@ MAX_LINE_LENGTH = 64 * 1024
 SUMS, SIGNATURE, SIGNER = "SHA256SUMS", "SHA256SUMS.sig", "signer.pem"
 MANIFEST, LOG = "manifest.json", "access-log.jsonl"
 _PATH = r"(?:media/)?[A-Za-z0-9][A-Za-z0-9_.-]{0,100}"
-_SUM = re.compile(rf"([0-9a-f]{{64}})  ({_PATH})\n")
-# The PEM file of an Ed25519 public key (RFC 8410): twelve fixed bytes, then the key.
+_SUM = re.compile(rf"^([0-9a-f]{{64}})  ({_PATH})\n", re.MULTILINE)
+# The PEM form of an Ed25519 public key (RFC 8410): twelve fixed bytes, then the key.
 _PEM = re.compile(
-    "-----BEGIN PUBLIC KEY-----\n(MCowBQYDK2VwAyEA[A-Za-z0-9+/]{43}=)\n-----END PUBLIC KEY-----\n"
+    "-----BEGIN PUBLIC KEY-----\n(MCowBQYDK2VwAyEA[A-Za-z0-9+/]{43}=)\n-----END PUBLIC KEY-----"
 )
 # The columns of an entry of the access log, in the order in which its link hashes them.
-_LOG_VERSION = 1
 _LOG_COLUMNS = (
     *("public_id", "at", "actor_id", "actor_name", "action", "session_id", "asset_id"),
     *("channel", "address", "reason_code", "reason_digest"),
@@ -100,9 +100,8 @@ class Finding:
 
 @dataclass
 class Verification:
-    """The result. ``signer`` is the public key, as the base64 line of its PEM file, of a valid signature,
-    else ""; ``is_known``: it is one of the trusted keys. ``files`` and ``bytes`` count what SHA256SUMS lists.
-    """
+    """The result. ``signer`` is the public key of a valid signature, as the base64 line of its PEM file, else
+    ""; ``is_known``: it is one of the trusted keys. ``files`` and ``bytes`` count all members of the ZIP."""
 
     session: str = ""
     made_at: str = ""
@@ -137,9 +136,9 @@ def verify(file: BinaryIO, *, trusted: str = "") -> Verification:
     members = _members(archive, result)
     if result.findings:
         return result
-    sums = _read(archive, SUMS, "sums")
+    sums = _read(archive, SUMS)
     digests = _parse_sums(sums)
-    for name, value in _parse_manifest(_read(archive, MANIFEST, "manifest")).items():
+    for name, value in _parse_manifest(_read(archive, MANIFEST)).items():
         setattr(result, name, value)
     _verify_signature(archive, sums, trusted, result)
     result.files, result.bytes = len(members), sum(info.file_size for info in members.values())
@@ -217,14 +216,12 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     )
 
 
-def _read(archive: zipfile.ZipFile, name: str, reason: str) -> bytes:
-    """A small member. Raises :class:`NotVerifiable` when it is missing, too large or damaged."""
-    try:
+def _read(archive: zipfile.ZipFile, name: str) -> bytes:
+    """A small member; empty, as none of them may be, when it is missing, too large or damaged."""
+    with suppress(KeyError, EOFError, zipfile.BadZipFile):
         if archive.getinfo(name).file_size <= MAX_DOCUMENT:
             return archive.read(name)
-    except (KeyError, EOFError, zipfile.BadZipFile):
-        pass
-    raise NotVerifiable(reason)
+    return b""
 
 
 def _has_digest(archive: zipfile.ZipFile, name: str, digest: str) -> bool:
@@ -242,7 +239,7 @@ def _parse_sums(raw: bytes) -> dict[str, str]:
     """SHA-256 by path. Raises :class:`NotVerifiable` unless each line is as ``sha256sum`` writes it."""
     text = raw.decode("ascii", "replace")
     digests = {path: digest for digest, path in _SUM.findall(text)}
-    if text != "".join(f"{digest}  {path}\n" for path, digest in digests.items()):
+    if not text or text != "".join(f"{digest}  {path}\n" for path, digest in digests.items()):
         raise NotVerifiable("sums")
     return digests
 
@@ -288,23 +285,20 @@ def read_keys(paths: Iterable[str]) -> str:
             read = file.read(MAX_DOCUMENT)
         if not parse_keys(read):
             raise NotVerifiable("key")
-        text += f"{read}\n"
+        text += read
     return text
 
 
 def _verify_signature(archive: zipfile.ZipFile, sums: bytes, trusted: str, result: Verification) -> None:
-    try:
-        pem = _read(archive, SIGNER, "key").decode("ascii", "replace")
-        signature = _read(archive, SIGNATURE, "key")
-        # One key and nothing else, so that openssl finds the same one.
-        if match := _PEM.fullmatch(pem):
-            key = base64.b64decode(match[1])[-32:]
-            Ed25519PublicKey.from_public_bytes(key).verify(signature, sums)
+    pem = _read(archive, SIGNER).decode("ascii", "replace")
+    # One key and nothing else, so that openssl finds the same one.
+    if match := _PEM.fullmatch(pem.removesuffix("\n")):
+        with suppress(InvalidSignature):
+            key = Ed25519PublicKey.from_public_bytes(base64.b64decode(match[1])[-32:])
+            key.verify(_read(archive, SIGNATURE), sums)
             result.signer, result.is_known = match[1], match[1] in parse_keys(trusted)
-            return
-    except (NotVerifiable, InvalidSignature):
-        pass
-    result.add("signature", SIGNATURE)
+    if not result.signer:
+        result.add("signature", SIGNATURE)
 
 
 def _verify_log(log: IO[bytes], result: Verification) -> None:
@@ -330,15 +324,14 @@ def _verify_entry(line: Any, last: tuple[Any, Any] | None) -> tuple[Any, Any] | 
     if link is None:
         # Not chained yet when the bundle was made; the signature still covers it.
         return last
-    sequence, before, digest = link["sequence"], link["before"], link["digest"]
-    if last is not None and sequence == last[0] + 1 and before != last[1]:
-        raise ValueError("order")
-    values = list(entry.values())
-    content = [_LOG_VERSION, sequence, before, link["sealed_at"], line["log_id"], values]
+    version, sequence, before, digest = (link[name] for name in ("version", "sequence", "before", "digest"))
+    content = [version, sequence, before, link["sealed_at"], line["log_id"], list(entry.values())]
     computed = hashlib.sha256(json.dumps(content, separators=(",", ":")).encode("ascii")).hexdigest()
     # Without the link before, which was deleted for its age, the digest cannot be computed.
-    if link["version"] != _LOG_VERSION or (before is not None and computed != digest):
+    if version != 1 or (before is not None and computed != digest):
         raise ValueError("digest")
+    if last is not None and sequence == last[0] + 1 and before != last[1]:
+        raise ValueError("order")
     return sequence, digest
 
 
@@ -366,15 +359,13 @@ def explain(error: NotVerifiable | OSError, translate: Callable[[str], str] = _)
 
 
 def _printable(text: str) -> str:
-    """At most 200 characters of a bundle's text, without any that steer a terminal.
+    """*text*, cut after 200 characters and with those escaped that could steer a terminal.
 
-    Raises ``TypeError`` for what is no text.
+    Raises ``TypeError`` for anything but a text.
     """
     if not isinstance(text, str):
         raise TypeError("no text")
-    return "".join(
-        character if character.isprintable() else ascii(character)[1:-1] for character in text[:200]
-    )
+    return "".join(char if char.isprintable() else ascii(char)[1:-1] for char in text[:200])
 
 
 def main(arguments: list[str] | None = None) -> int:
