@@ -99,7 +99,7 @@ class Bundle:
         yield from zipped((self._member(path), chunks) for path, chunks in self._signed_files())
 
     def _member(self, path: str) -> zipfile.ZipInfo:
-        # Not compressed: what unpacks to no more than it is needs no trust.
+        # Not compressed, so that nobody has to decompress what is not verified yet.
         info = zipfile.ZipInfo(path, timezone.localtime(self.made_at).timetuple()[:6])
         info.create_system = 3
         info.external_attr = 0o600 << 16

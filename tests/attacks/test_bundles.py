@@ -462,22 +462,19 @@ def test_a_directory_that_lies_about_a_file_is_seen_through(genuine: bytes, fiel
         assert check(data).status == CHANGED
 
 
-@pytest.mark.parametrize("position", [0, 1, 5])
-def test_a_bundle_in_zip64_is_verified(
-    genuine: bytes, monkeypatch: pytest.MonkeyPatch, position: int
-) -> None:
-    """As those of more than 2 GiB are; *position* of its second directory record is then changed."""
+def test_zip64_is_verified(genuine: bytes, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Bundles of more than 2 GiB have further records at their end, which must agree with the rest."""
     files = unpacked(genuine)
     monkeypatch.setattr(zipfile, "ZIP64_LIMIT", max(map(len, files.values())))
     data = packed(files.items())
     assert data[-42:-38] == b"PK\x06\x07"
     assert check(data).status == WHOLE
-    for start in (-98, -58, -50, -42, -34):
+    # Signatures, size and position of the directory, position of the record.
+    for position in (-98, -58, -50, -42, -34):
         changed = bytearray(data)
-        changed[start + position] ^= 1
-        if bytes(changed[start : start + 2]) != b"PK" or start not in (-98, -42):
-            with pytest.raises(NotVerifiable):
-                check(bytes(changed))
+        changed[position] ^= 1
+        with pytest.raises(NotVerifiable, match="not_a_zip"):
+            check(bytes(changed))
 
 
 # --- sums and manifests ---------------------------------------------------------------------------
