@@ -1,4 +1,4 @@
-"""Evidence bundles: what is in them, what is not, and that they are whole or fail."""
+"""Evidence bundles: their contents, what they leave out, and that they are whole or fail."""
 
 from __future__ import annotations
 
@@ -87,7 +87,7 @@ def document(archive: zipfile.ZipFile, path: str) -> Any:
 
 
 def left_out(archive: zipfile.ZipFile) -> dict[str, str]:
-    """Kinds of the files that are not there, each with the reason."""
+    """Reasons of the missing files by kind."""
     missing = document(archive, "manifest.json")["not_included"]
     return {entry["kind"]: entry["why"]["code"] for entry in missing}
 
@@ -101,7 +101,7 @@ def verified(archive: zipfile.ZipFile) -> bundle_check.Verification:
     return bundle_check.verify(archive.fp, trusted="".join(public_keys("bundle")))  # type: ignore[arg-type]
 
 
-# --- what is in it --------------------------------------------------------------------------------
+# --- contents -------------------------------------------------------------------------------------
 
 
 def test_all_that_is_on_record_is_in_it(record: VerificationSession) -> None:
@@ -126,12 +126,12 @@ def test_all_that_is_on_record_is_in_it(record: VerificationSession) -> None:
         "SHA256SUMS",
         "SHA256SUMS.sig",
     ]
-    told = document(found, "record.json")
-    assert told["identity"] == {"name": NAME, "number": NUMBER, "certificate_type": 0}
-    assert (told["verdict"], told["verdict_text"]) == ("passed", "通过")
-    assert told["scores"]["score"] == 84.4
-    assert told["times"]["verified_at"] == "2026-03-02T08:00:00+00:00"
-    assert [attempt["score"] for attempt in told["attempts"]] == [84.4]
+    content = document(found, "record.json")
+    assert content["identity"] == {"name": NAME, "number": NUMBER, "certificate_type": 0}
+    assert (content["verdict"], content["verdict_text"]) == ("passed", "通过")
+    assert content["scores"]["score"] == 84.4
+    assert content["times"]["verified_at"] == "2026-03-02T08:00:00+00:00"
+    assert [attempt["score"] for attempt in content["attempts"]] == [84.4]
     assert document(found, "consent.json")["reference"] == REFERENCE
     assert [call["log_id"] for call in lines(found, "calls.jsonl")] == ["1390123456789012345"]
     assert found.read("media/face.jpg") == factories.image_bytes()
@@ -176,7 +176,7 @@ def test_texts_are_in_the_language_that_is_asked_for(record: VerificationSession
     assert "人脸实名认证证据包" in found.read("README-zh-hans.txt").decode()
 
 
-# --- what is not ----------------------------------------------------------------------------------
+# --- left out -------------------------------------------------------------------------------------
 
 
 def test_a_masked_bundle_identifies_nobody_in_writing(record: VerificationSession) -> None:
@@ -222,10 +222,10 @@ def test_entries_of_the_log_fit_their_links(record: VerificationSession) -> None
     entry = view(record, action="export", reason_code="audit", reason_digest="0" * 64)
     AccessReason.objects.create(public_id=entry.public_id, text=f"张三丰 asked {NUMBER}", salt="s")
     found = bundle(record)
-    told = lines(found, "access-log.jsonl")
-    assert [line["entry"]["action"] for line in told] == ["view_record", "export"]
-    assert [line["link"]["sequence"] for line in told] == [1, 3]
-    assert AccessSeal.objects.get(log_id=entry.pk).digest == told[1]["link"]["digest"]
+    content = lines(found, "access-log.jsonl")
+    assert [line["entry"]["action"] for line in content] == ["view_record", "export"]
+    assert [line["link"]["sequence"] for line in content] == [1, 3]
+    assert AccessSeal.objects.get(log_id=entry.pk).digest == content[1]["link"]["digest"]
     assert "asked" not in found.read("access-log.jsonl").decode()
     assert (verified(found).log_entries, verified(found).findings) == (2, [])
 
@@ -240,8 +240,8 @@ def test_a_link_whose_forerunner_was_deleted_for_its_age_says_so(clock: Any) -> 
     clock.set(present)
     assert chain.prune() == 1
     found = bundle(session)
-    (told,) = lines(found, "access-log.jsonl")
-    assert (told["link"]["sequence"], told["link"]["before"]) == (2, None)
+    (content,) = lines(found, "access-log.jsonl")
+    assert (content["link"]["sequence"], content["link"]["before"]) == (2, None)
     assert (verified(found).log_entries, verified(found).findings) == (1, [])
 
 
@@ -265,7 +265,7 @@ def test_a_damaged_file_is_named_and_spoils_nothing(record: VerificationSession,
 
 @pytest.fixture
 def stored() -> Any:
-    """Where the file of an asset lies."""
+    """The path of an asset's file."""
     return lambda asset: Path(files.storage().path(asset.stored_name))
 
 
@@ -286,9 +286,9 @@ def test_values_that_do_not_open_are_named(record: VerificationSession, settings
     settings.FACEPRINT = settings.FACEPRINT | {"ENCRYPTION_KEYS": ["C" * 43 + "="]}
     fresh = VerificationSession.objects.get(pk=record.pk)
     found = bundle(fresh)
-    told = document(found, "record.json")
-    assert (told["identity"]["name"], told["ocr"]) == (None, None)
-    assert told["unreadable"] == ["identity_name", "identity_number", "ocr", "confirmed"]
+    content = document(found, "record.json")
+    assert (content["identity"]["name"], content["ocr"]) == (None, None)
+    assert content["unreadable"] == ["identity_name", "identity_number", "ocr", "confirmed"]
     assert len(document(found, "manifest.json")["not_included"]) == assets.count()
 
 
