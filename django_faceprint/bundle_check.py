@@ -63,7 +63,7 @@ MESSAGES = {
     "additional": _("%(path)s: not listed in SHA256SUMS."),
     "duplicate": _("%(path)s: occurs twice. Nothing else was read."),
     "unsafe": _("%(path)s: bundles hold no file of this name or kind. Nothing else was read."),
-    "hidden": _("%(path)s: bytes before it belong to no file. Nothing else was read."),
+    "hidden": _("%(path)s: hidden bytes before it or around it. Nothing else was read."),
     "log": _("%(path)s, line %(line)s: does not fit its link of the chain."),
     "signature": _("%(path)s: the signature is wrong."),
 }
@@ -133,7 +133,7 @@ def verify(file: BinaryIO, *, trusted: str = "") -> Verification:
     """
     result = Verification()
     archive = _open(file)
-    members = _members(archive, result)
+    members = _members(file, archive, result)
     if result.findings:
         return result
     sums = _read(archive, SUMS)
@@ -180,7 +180,7 @@ def _open(file: BinaryIO) -> zipfile.ZipFile:
         raise NotVerifiable("not_a_zip") from None
 
 
-def _members(archive: zipfile.ZipFile, result: Verification) -> dict[str, zipfile.ZipInfo]:
+def _members(file: BinaryIO, archive: zipfile.ZipFile, result: Verification) -> dict[str, zipfile.ZipInfo]:
     """The members by name. They fill the ZIP without gap or overlap, so reading all of them reads each byte
     once. Stops at the first finding."""
     members: dict[str, zipfile.ZipInfo] = {}
@@ -191,13 +191,11 @@ def _members(archive: zipfile.ZipFile, result: Verification) -> dict[str, zipfil
             result.add("unsafe", name)
         elif name in members:
             result.add("duplicate", name)
-        elif info.header_offset != position:
+        elif info.header_offset != position or not (position := _end(file, info)):
             result.add("hidden", name)
         if result.findings:
             return members
         members[name] = info
-        # Header, name, bytes, and the CRC and sizes that follow them in a ZIP that is written as a stream.
-        position += 30 + len(name) + info.file_size + 16
     if position != archive.start_dir:
         result.add("hidden", "ZIP")
     return members
@@ -208,12 +206,24 @@ def _is_plain(info: zipfile.ZipInfo) -> bool:
     return (
         stat.S_IFMT(info.external_attr >> 16) in (0, stat.S_IFREG)
         and info.compress_type == zipfile.ZIP_STORED
-        and info.compress_size == info.file_size
+        and info.compress_size == info.file_size < 1 << 32
         and info.flag_bits == 0x08
         and not info.comment
         # Beyond 2 GiB: its position.
         and (not info.extra or (len(info.extra) == 12 and info.extra.startswith(b"\x01\x00\x08\x00")))
     )
+
+
+def _end(file: BinaryIO, info: zipfile.ZipInfo) -> int:
+    """Where a member ends; 0 if its header and the sizes after it are not as the directory says."""
+    member = zipfile.ZipInfo(info.orig_filename, info.date_time)
+    member.flag_bits = info.flag_bits
+    header = member.FileHeader(zip64=False)
+    sizes = struct.pack("<4s3L", b"PK\x07\x08", info.CRC, info.file_size, info.file_size)
+    file.seek(info.header_offset)
+    found = file.read(len(header))
+    end = file.seek(info.header_offset + len(header) + info.file_size)
+    return end + len(sizes) if (found, file.read(len(sizes))) == (header, sizes) else 0
 
 
 def _read(archive: zipfile.ZipFile, name: str) -> bytes:

@@ -379,14 +379,25 @@ def test_a_header_that_disagrees_with_the_directory_is_found(genuine: bytes) -> 
     """Some programs read the one, some the other."""
     position = header_of(genuine, "record.json") + 30
     data = genuine[:position] + b"rekord.json" + genuine[position + 11 :]
-    assert ("changed", "record.json") in kinds(data)
+    assert kinds(data) == {("hidden", "record.json")}
 
 
 def test_a_header_that_shifts_its_file_is_found(genuine: bytes) -> None:
     for length in (1, 16, 0xFFFF):
         position = header_of(genuine, "record.json") + 28
         data = genuine[:position] + struct.pack("<H", length) + genuine[position + 2 :]
-        assert ("changed", "record.json") in kinds(data)
+        assert kinds(data) == {("hidden", "record.json")}
+
+
+def test_every_byte_around_a_member_is_as_the_directory_says(genuine: bytes) -> None:
+    """Some programs believe the header of a member, or the sizes after it."""
+    start = header_of(genuine, "record.json")
+    size = len(unpacked(genuine)["record.json"])
+    around = [*range(start, start + 41), *range(start + 41 + size, start + 41 + size + 16)]
+    for position in around:
+        data = bytearray(genuine)
+        data[position] ^= 1
+        assert kinds(bytes(data)) == {("hidden", "record.json")}
 
 
 # --- bombs ----------------------------------------------------------------------------------------
@@ -575,7 +586,7 @@ def test_nothing_in_a_bundle_steers_the_terminal(genuine: bytes) -> None:
 
 
 def test_random_bit_flips_break_nothing_and_no_change_passes(genuine: bytes) -> None:
-    """A flip that still passes is one that no program shows: in times and rights, for example."""
+    """A flip that still passes is one that no program shows: in the permissions of a file, for example."""
     dice = random.Random(20260302)
     before = unpacked(genuine)
     passed = 0
@@ -590,7 +601,7 @@ def test_random_bit_flips_break_nothing_and_no_change_passes(genuine: bytes) -> 
         if result.status == WHOLE:
             passed += 1
             assert unpacked(bytes(data)) == before
-    assert passed < 100
+    assert passed < 40
 
 
 def test_a_bundle_that_is_cut_anywhere_is_refused(genuine: bytes) -> None:
