@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+import re
 import shutil
 import subprocess
 import tracemalloc
@@ -365,14 +366,19 @@ SUMS = ["sha256sum", "-c", "SHA256SUMS"]
 SIGNATURE = "openssl pkeyutl -verify -pubin -inkey signer.pem -rawin -in SHA256SUMS -sigfile SHA256SUMS.sig"
 
 
-def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
-    """Run *command* in *folder*; skips, by name, where the program is missing."""
-    if shutil.which(command[0]) is None:
-        pytest.skip(f"{command[0]} is not installed (Debian: apt install {PACKAGES[command[0]]})")
-    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
-
-
 PACKAGES = {"sha256sum": "coreutils", "openssl": "openssl", "unzip": "unzip"}
+
+
+def run(command: list[str], folder: Path) -> subprocess.CompletedProcess[str]:
+    """Run *command* in *folder*; skips, by name, where the program is missing or too old."""
+    program = command[0]
+    if shutil.which(program) is None:
+        pytest.skip(f"{program} is not installed (Debian: apt install {PACKAGES[program]})")
+    if program == "openssl" and command[1:] != ["version"]:
+        version = run(["openssl", "version"], folder).stdout
+        if not re.match(r"OpenSSL ([3-9]|[1-9]\d)\.", version):
+            pytest.skip(f"OpenSSL 3 or newer is not installed ({version.strip()})")
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=60)
 
 
 @pytest.fixture
