@@ -633,7 +633,7 @@ class Downloader(ClosedOnLeaving):
 
     def _checked(self, url: str) -> _Target:
         """The URL as a target, if it may be fetched. Raises :class:`UnsafeMedia`."""
-        target = _plain(url) or _taken_apart(url)
+        target = _taken_apart(url)
         if not self._is_permitted(target.host, target.port):
             raise UnsafeMedia("host")
         return target
@@ -680,20 +680,6 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+\-]{0,63}/[a-z0-9][a-z0-9.+\-]{0,63}
 
 
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
-# What nearly all URLs look like: nothing in them needs a second look but the host.
-_PLAIN = re.compile(
-    r"(https?)://([a-z0-9][a-z0-9._\-]{0,252})(?::([1-9][0-9]{0,3}))?(/[\x21\x22\x24-\x5b\x5d-\x7e]*)"
-)
-
-
-def _plain(url: str) -> _Target | None:
-    """A URL of the plainest form as a target, else None: take it apart."""
-    match = _PLAIN.fullmatch(url) if isinstance(url, str) and len(url) <= MAX_URL else None
-    if match is None or url[-1] == "?":
-        return None
-    scheme, host, digits, path = match.groups()
-    port = int(digits) if digits else _PORTS[scheme]
-    return _Target(scheme, host, port, path, port not in _PORTS.values())
 
 
 def _taken_apart(url: str) -> _Target:

@@ -12,13 +12,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import example, given
-from hypothesis import settings as hypothesis_settings
-from hypothesis import strategies as st
 
 from django_faceprint.client import Downloader, MediaBody
 from django_faceprint.client.connections import is_public_address, is_unicast_address
-from django_faceprint.client.download import _plain, _taken_apart
 from django_faceprint.exceptions import FaceprintConfigurationError, Unreachable, UnsafeMedia, UrlExpired
 
 from .certificates import Authority
@@ -405,18 +401,6 @@ def test_allowed_urls(url: str) -> None:
 )
 def test_refused_urls(url: str, reason: str) -> None:
     assert refused(Downloader(allowed_hosts=BAIDU), url) == reason
-
-
-@given(st.from_regex(r"https?://[a-zA-Z0-9:@.]{1,12}(/[!-~]{0,20})?", fullmatch=True))
-@example("http://bj.bcebos.com/a?b=c?d/../e%2f//")
-@example("http://bj.bcebos.com:080/a")
-@example("http://bj.bcebos.com:99999/a")
-@example("http://bj.bcebos.com/a?")
-@hypothesis_settings(max_examples=500, deadline=None)
-def test_the_short_way_of_reading_a_url_leads_where_the_long_one_does(url: str) -> None:
-    target = _plain(url)
-    if target is not None:
-        assert target == _taken_apart(url)
 
 
 def test_url_that_is_no_text() -> None:
