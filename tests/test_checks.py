@@ -109,7 +109,7 @@ def test_unknown_keys_of_an_application(settings: Any) -> None:
         ("RETENTION", 180),
         ("RETENTION", timedelta(hours=23)),
         ("RETENTION", {"default": 0}),
-        ("RETENTION", {"movie": timedelta(days=1)}),
+        ("RETENTION", {"audio": timedelta(days=1)}),
         ("RETENTION", {"video": 30}),
         ("RETENTION", {"video": True}),
         ("RETENTION", {"video": timedelta(days=181)}),
