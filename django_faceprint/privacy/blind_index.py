@@ -13,11 +13,8 @@ import unicodedata
 from collections.abc import Callable, Iterable
 from enum import StrEnum
 
-from .keys import KEY_ID_BYTES, index_ring
+from .keys import index_ring
 from .masking import is_masked
-
-#: Characters of an index, for the width of its column.
-INDEX_LENGTH = 2 * KEY_ID_BYTES + 1 + 64
 
 
 class Kind(StrEnum):

@@ -427,23 +427,6 @@ class EncryptedTextField(EncryptedField):
         return data.decode("utf-8", "surrogatepass")
 
 
-class EncryptedBinaryField(EncryptedField):
-    """Encrypted ``bytes``; ``bytearray`` and ``memoryview`` are taken too and come back as ``bytes``."""
-
-    _pyi_private_set_type: bytes | bytearray | memoryview
-    _pyi_private_get_type: bytes
-
-    description = _("Encrypted binary data")
-
-    def _encode(self, value: Any) -> bytes:
-        if not isinstance(value, bytes | bytearray | memoryview):
-            raise TypeError(f"{self} takes bytes, not {type(value).__name__}.")
-        return bytes(value)
-
-    def _decode(self, data: bytes) -> bytes:
-        return data
-
-
 class EncryptedJSONField(EncryptedField):
     """Encrypted JSON: what ``json`` can write, without NaN and Infinity. ``None`` is NULL, not JSON null."""
 

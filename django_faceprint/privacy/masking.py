@@ -8,7 +8,6 @@ from collections.abc import Mapping
 MASK = "*"
 # A number shows 7 characters; at least as many must stay hidden.
 _SHORTEST_PARTLY_SHOWN_NUMBER = 14
-_SHORTEST_PARTLY_SHOWN_TOKEN = 16
 _HIDDEN = MASK * 4
 
 _PROVINCES = (
@@ -38,14 +37,6 @@ def mask_number(value: str) -> str:
     if len(number) < _SHORTEST_PARTLY_SHOWN_NUMBER:
         return MASK * len(number)
     return number[:3] + MASK * (len(number) - 7) + number[-4:]
-
-
-def mask_token(value: str) -> str:
-    """Last 4 characters of a token behind a mask of fixed length; all hidden when it has fewer than 16."""
-    token = _visible(value)
-    if not token:
-        return ""
-    return _HIDDEN + (token[-4:] if len(token) >= _SHORTEST_PARTLY_SHOWN_TOKEN else "")
 
 
 def mask_address(value: str) -> str:

@@ -20,7 +20,6 @@ from django.forms.models import model_to_dict
 from django.test.utils import isolate_apps, override_settings
 
 from django_faceprint.privacy.fields import (
-    EncryptedBinaryField,
     EncryptedField,
     EncryptedJSONField,
     EncryptedTextField,
@@ -32,7 +31,7 @@ from django_faceprint.privacy.fields import (
     unsealed,
 )
 from django_faceprint.privacy.keys import SealBroken, UnknownKey, generate_key
-from tests.privacy.models import Employee, Person
+from tests.privacy.models import Employee, EncryptedBinaryField, Person
 
 NAME = "张三丰"
 DATA = {"number": "11010519491231002X", "list": [1, 2.5, None, True], "surrogate": "\ud800"}
@@ -528,7 +527,7 @@ def test_inheritance() -> None:
 def test_migrations_keep_label_and_uuid_field() -> None:
     for field in encrypted_fields(Person):
         _, path, args, kwargs = field.deconstruct()
-        assert path == f"django_faceprint.privacy.fields.{type(field).__name__}"
+        assert path == f"{type(field).__module__}.{type(field).__name__}"
         assert args == []
         assert kwargs["label"] == field.label
         assert kwargs["uuid_field"] == "uid"

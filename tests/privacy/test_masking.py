@@ -4,7 +4,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from django_faceprint.privacy.masking import is_masked, mask_address, mask_name, mask_number, mask_token
+from django_faceprint.privacy.masking import is_masked, mask_address, mask_name, mask_number
 
 
 @pytest.mark.parametrize(
@@ -42,14 +42,6 @@ def test_numbers(number: str, masked: str) -> None:
 
 
 @pytest.mark.parametrize(
-    ("token", "masked"),
-    [("", ""), ("Ab3dEf6hIj9kLm2nOp5qRs8t", "****Rs8t"), ("short", "****"), ("x" * 16, "****xxxx")],
-)
-def test_tokens(token: str, masked: str) -> None:
-    assert mask_token(token) == masked
-
-
-@pytest.mark.parametrize(
     ("address", "masked"),
     [
         ("", ""),
@@ -71,7 +63,6 @@ def test_addresses(address: str, masked: str) -> None:
 def test_what_is_masked_is_known_as_masked_and_hides_at_least_half_of_a_number(text: str) -> None:
     assert is_masked(mask_name(text))
     assert is_masked(mask_number(text))
-    assert is_masked(mask_token(text))
     assert is_masked(mask_address(text))
     assert mask_number(text).count("*") * 2 >= len(mask_number(text))
 
