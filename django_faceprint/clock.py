@@ -1,7 +1,7 @@
 """The only source of time.
 
-Deadlines decide whether evidence is saved or lost, so time is a dependency like any other:
-``FACEPRINT["CLOCK"]`` names a callable that returns an aware datetime in UTC.
+``FACEPRINT["CLOCK"]`` names a callable that returns an aware datetime in UTC. Deadlines decide whether
+evidence is saved or lost; tests and demonstrations must be able to move the time.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MAX_OFFSET_SECONDS = 10 * 366 * 24 * 3600
 
 
 def now() -> datetime:
-    """The present moment (aware, UTC) by the configured clock."""
+    """The current time (aware, UTC) of the configured clock."""
     return conf.clock()
 
 
@@ -27,13 +27,13 @@ def system_clock() -> datetime:
 
 
 class FileClock:
-    """The machine's clock plus the number of seconds written in a file, shared by several processes.
+    """The machine's clock plus an offset in seconds, read from a file that several processes share.
 
-    Demo and fault tests move the clocks of web site, workers and sandbox together by writing that
-    file (decimal text, replaced atomically). A missing file means no offset. A system check refuses
-    this clock when ``DEBUG`` is off: whoever can write the file could make evidence expire.
+    The demo and the fault tests write this file (decimal text, replaced atomically) to move the clocks of
+    web site, workers and sandbox together. A missing file means no offset. A system check refuses this
+    clock when ``DEBUG`` is off: anyone who can write the file could make evidence expire.
 
-    Raises :class:`FaceprintConfigurationError` when the file holds anything but a plausible number.
+    Raises :class:`FaceprintConfigurationError` when the file does not hold a plausible number.
     """
 
     def __init__(self, path: str | Path) -> None:
@@ -43,7 +43,7 @@ class FileClock:
         return system_clock() + self.offset()
 
     def offset(self) -> timedelta:
-        """How far this clock is ahead of the machine's."""
+        """How far this clock is ahead of the machine's clock."""
         try:
             text = self._path.read_text(encoding="ascii").strip()
         except FileNotFoundError:

@@ -1,17 +1,16 @@
 """Typed access to ``settings.FACEPRINT``.
 
-The only module that reads Django's settings. Every property is read anew on each access, so
-``override_settings`` works, and every value is checked when it is read: a wrong type or an unknown
-key raises :class:`~django_faceprint.exceptions.FaceprintConfigurationError` with the key's name and
-never its value.
+The only module that reads Django's settings. Each access reads the setting again, so ``override_settings``
+works, and checks its value. A wrong type or an unknown key raises
+:class:`~django_faceprint.exceptions.FaceprintConfigurationError`, which names the key and never its value.
 """
 
 from __future__ import annotations
 
 import base64
-import binascii
 import re
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from functools import lru_cache
@@ -22,8 +21,8 @@ from django.conf import settings
 from django.utils.functional import Promise
 from django.utils.module_loading import import_string
 
-from .exceptions import FaceprintConfigurationError
-from .key_providers import KeptKeys, Provider
+from .exceptions import FaceprintConfigurationError, replace_exceptions
+from .key_providers import KeyCache, Provider
 
 BAIDU_API_URL = "https://aip.baidubce.com"
 BAIDU_H5_URL = "https://brain.baidu.com/face/print/"
@@ -56,7 +55,7 @@ KEY_BYTES = 32
 REVEAL_REASONS = ("complaint", "review", "audit", "legal", "other")
 _REASON_CODE = re.compile(r"[a-z0-9_]{1,30}")
 _DOTTED_PATH = re.compile(r"[A-Za-z_]\w*(\.[A-Za-z_]\w*)+", re.ASCII)
-#: What ``RETENTION`` may name beside "default": the kinds of archived files.
+#: The keys of ``RETENTION`` beside "default": the kinds of archived files.
 RETENTION_KINDS = frozenset(
     {
         *("face", "attempt_face", "id_front", "id_back", "match_image"),
@@ -68,7 +67,7 @@ MAX_RETENTION = timedelta(days=36_500)
 
 @dataclass(frozen=True)
 class Application:
-    """Credentials of one Baidu application. A verify_token only works with the application that made it."""
+    """Credentials of one Baidu application. A verify_token only works with the application that issued it."""
 
     api_key: str = field(repr=False)
     secret_key: str = field(repr=False)
@@ -77,9 +76,9 @@ class Application:
 
 @dataclass(frozen=True)
 class Retention:
-    """How long things are kept after the verdict; None: without end.
+    """How long evidence is kept after the verdict; None: without end.
 
-    ``default`` holds for identity, answers and every kind of file that ``kinds`` does not name. Zero in
+    ``default`` applies to identity, answers and every kind of file that ``kinds`` does not name. Zero in
     ``kinds``: files of this kind are not kept at all.
     """
 
@@ -91,62 +90,46 @@ class Conf:
     """The settings of django-faceprint. See ``docs/settings.md`` for meaning, type and default of each."""
 
     def __init__(self) -> None:
-        self._kept_keys = KeptKeys()
+        #: The keys that key providers returned.
+        self.key_cache = KeyCache()
 
     @property
     def applications(self) -> Mapping[str, Application]:
-        """Alias → credentials. ``ACCOUNT`` names the Baidu account, whose QPS its applications share."""
+        """Alias → credentials. Applications with the same ``ACCOUNT`` share the QPS of that Baidu account."""
         raw = self._get("APPLICATIONS", {})
         if not isinstance(raw, Mapping):
             raise _wrong("APPLICATIONS", "a dict of alias → {API_KEY, SECRET_KEY, ACCOUNT}")
-        applications = {}
-        for alias, values in raw.items():
-            name = f"APPLICATIONS[{alias!r}]"
-            if not isinstance(alias, str) or not 1 <= len(alias) <= 50:
-                raise _wrong("APPLICATIONS", "keyed by aliases of 1–50 characters")
-            if not isinstance(values, Mapping):
-                raise _wrong(name, "a dict")
-            if unknown := set(values) - APPLICATION_KEYS:
-                raise FaceprintConfigurationError(f'FACEPRINT["{name}"] has unknown keys: {_names(unknown)}.')
-            for key in APPLICATION_KEYS & set(values):
-                if not isinstance(values[key], str):
-                    raise _wrong(f"{name}.{key}", "a string")
-            if not values.get("API_KEY") or not values.get("SECRET_KEY"):
-                raise FaceprintConfigurationError(f"FACEPRINT {name} needs API_KEY and SECRET_KEY.")
-            applications[alias] = Application(
-                api_key=values["API_KEY"],
-                secret_key=values["SECRET_KEY"],
-                account=values.get("ACCOUNT") or "default",
-            )
-        return applications
+        if not all(isinstance(alias, str) and 1 <= len(alias) <= 50 for alias in raw):
+            raise _wrong("APPLICATIONS", "keyed by aliases of 1–50 characters")
+        return {alias: _application(f"APPLICATIONS[{alias!r}]", values) for alias, values in raw.items()}
 
     @property
     def api_url(self) -> str:
-        """Base of the server API, without a slash at the end."""
+        """Base URL of Baidu's server API, without a slash at the end."""
         return self._url("API_URL", BAIDU_API_URL).rstrip("/")
 
     @property
     def h5_url(self) -> str:
-        """The page that a person is sent to."""
+        """URL of Baidu's page, to which the person is redirected."""
         return self._url("H5_URL", BAIDU_H5_URL)
 
     @property
     def public_url(self) -> str:
-        """Where browsers reach this site, without a slash at the end; "" when not set."""
+        """URL at which browsers reach this site, without a slash at the end; "" when not set."""
         if not self._get("PUBLIC_URL", ""):
             return ""
         return self._url("PUBLIC_URL", "").rstrip("/")
 
     @property
     def media_hosts(self) -> tuple[str, ...]:
-        """Hosts (``host[:port]``, ``*.`` allowed) from which pictures and videos may be fetched."""
+        """Hosts (``host[:port]``, ``*.`` allowed) from which pictures and videos may be downloaded."""
         return self._strings("MEDIA_HOSTS", BAIDU_MEDIA_HOSTS)
 
     @property
     def encryption_keys(self) -> tuple[bytes, ...]:
         """Keys that encrypt fields and wrap file keys, newest first, 32 bytes each.
 
-        A provider (:mod:`django_faceprint.key_providers`) may be asked for them, over the network too.
+        May call a provider (:mod:`django_faceprint.key_providers`), which may use the network.
         """
         return self._keys("ENCRYPTION_KEYS")
 
@@ -165,7 +148,7 @@ class Conf:
 
     @property
     def concurrency(self) -> int:
-        """How many sessions one worker process looks at at once: each waits for the network, not the CPU."""
+        """How many sessions one worker process visits at once: a visit waits for the network, not the CPU."""
         value = self._get("CONCURRENCY", 8)
         if isinstance(value, bool) or not isinstance(value, int) or not 1 <= value <= 64:
             raise _wrong("CONCURRENCY", "a whole number from 1 to 64")
@@ -181,10 +164,10 @@ class Conf:
 
     @property
     def reveal_reasons(self) -> Mapping[str, str]:
-        """Code → name, in the order of the list from which one must be chosen to see an identity.
+        """Code → name of the reasons for revealing an identity, in the order in which they are listed.
 
-        A code of one to 30 lower case letters, digits and underscores is what the access log keeps.
-        ``other`` demands words. A name of "" stands for the one that comes with the package.
+        The access log keeps the code: 1–30 lower case letters, digits and underscores. ``other`` requires
+        an explanation. The name "" stands for the name that comes with the package.
         """
         value = self._get("REVEAL_REASONS", REVEAL_REASONS)
         if isinstance(value, list | tuple):
@@ -202,7 +185,7 @@ class Conf:
     def retention(self) -> Retention:
         """How long evidence is kept after the verdict, unless the plan says otherwise."""
         value = self._get("RETENTION", timedelta(days=180))
-        expected = "a timedelta of at least one day, None, or a dict of such"
+        expected = "a timedelta of at least one day, None, or a dict of these"
         if not isinstance(value, Mapping):
             return Retention(_retention(value, expected), {})
         if unknown := set(value) - RETENTION_KINDS - {"default"}:
@@ -214,12 +197,12 @@ class Conf:
             if kind != "default"
         }
         if default is not None and any(span is not None and span > default for span in kinds.values()):
-            raise _wrong("RETENTION", 'without a kind that is kept longer than "default"')
+            raise _wrong("RETENTION", 'a dict in which no kind is kept longer than "default"')
         return Retention(default, kinds)
 
     @property
     def retention_basis(self) -> str:
-        """The legal basis of keeping evidence without end, in words; "" when there is none."""
+        """The legal basis for keeping evidence without end, as text; "" when there is none."""
         value = self._get("RETENTION_BASIS", "")
         if not isinstance(value, str):
             raise _wrong("RETENTION_BASIS", "a text")
@@ -227,20 +210,20 @@ class Conf:
 
     @property
     def log_retention(self) -> timedelta:
-        """How long the access log and records of consents and erasures are kept, apart from evidence."""
+        """How long the access log and the records of consents and erasures are kept."""
         value = self._get("LOG_RETENTION", timedelta(days=1_095))
-        if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= timedelta(days=36_500):
+        if not isinstance(value, timedelta) or not timedelta(days=1) <= value <= MAX_RETENTION:
             raise _wrong("LOG_RETENTION", "a timedelta of at least one day")
         return value
 
     @property
     def return_url_hosts(self) -> tuple[str, ...]:
-        """Hosts (``host[:port]``) that a session's ``return_url`` may point at."""
+        """Hosts (``host[:port]``) to which a session's ``return_url`` may lead."""
         return self._strings("RETURN_URL_HOSTS", ())
 
     @property
     def latest_grace(self) -> timedelta:
-        """How long past the latest possible expiry we keep asking before evidence counts as lost."""
+        """How long after the latest possible expiry we keep asking Baidu before evidence counts as lost."""
         value = self._get("LATEST_GRACE", timedelta(hours=1))
         if not isinstance(value, timedelta) or not timedelta(0) <= value <= timedelta(days=7):
             raise _wrong("LATEST_GRACE", "a timedelta between 0 and 7 days")
@@ -248,7 +231,7 @@ class Conf:
 
     @property
     def clock_path(self) -> str:
-        """Dotted path of the clock; the system's clock by default."""
+        """Dotted path of the clock."""
         value = self._get("CLOCK", "django_faceprint.clock.system_clock")
         if not isinstance(value, str):
             raise _wrong("CLOCK", "a dotted path")
@@ -256,18 +239,12 @@ class Conf:
 
     @property
     def clock(self) -> Callable[[], datetime]:
-        """The function that tells the time; see :mod:`django_faceprint.clock`."""
-        try:
-            clock = import_string(self.clock_path)
-        except ImportError:
-            raise _wrong("CLOCK", "the dotted path of a callable that can be imported") from None
-        if not callable(clock):
-            raise _wrong("CLOCK", "the dotted path of a callable")
-        return clock  # type: ignore[no-any-return]
+        """The callable that returns the current time; see :mod:`django_faceprint.clock`."""
+        return _imported("CLOCK", self.clock_path, "the dotted path of a callable that can be imported")
 
     @property
     def proxies(self) -> Mapping[str, str]:
-        """Scheme → proxy URL for all upstream traffic. Environment variables are not consulted."""
+        """Scheme → proxy URL for all traffic to Baidu. Environment variables are ignored."""
         value = self._get("PROXIES", {})
         if not isinstance(value, Mapping) or not all(
             key in ("http", "https") and isinstance(url, str) for key, url in value.items()
@@ -283,16 +260,16 @@ class Conf:
 
     @property
     def debug(self) -> bool:
-        """Django's ``DEBUG``: on, a sandbox and a movable clock are allowed."""
+        """Django's ``DEBUG``. Only while it is on are a sandbox and a movable clock allowed."""
         return bool(settings.DEBUG)
 
     @property
     def language(self) -> str:
-        """Django's ``LANGUAGE_CODE``: the language of mails, which are written to nobody in particular."""
+        """Django's ``LANGUAGE_CODE``: the language of mails."""
         return str(settings.LANGUAGE_CODE)
 
     def unknown_keys(self) -> list[str]:
-        """Keys of ``settings.FACEPRINT`` that mean nothing, most often misspelt ones."""
+        """Unknown keys of ``settings.FACEPRINT``, most often misspelt ones."""
         return sorted(str(key) for key in set(self._all()) - KEYS)
 
     def _all(self) -> Mapping[str, Any]:
@@ -334,27 +311,45 @@ class Conf:
         provider = self.key_provider(key)
         if provider is None:
             return _decoded_keys(key, self._strings(key, ()))
-        return self._kept_keys.keys_of(key, provider, lambda given: _read_keys(key, given))
+        return self.key_cache.keys_of(key, provider, lambda given: _read_keys(key, given))
 
     def key_provider(self, key: str) -> Provider | None:
-        """The callable that ``ENCRYPTION_KEYS`` or ``INDEX_KEYS`` names; None when the keys stand there.
+        """The provider that ``ENCRYPTION_KEYS`` or ``INDEX_KEYS`` names; None when it lists the keys itself.
 
-        It is not called. Raises when a dotted path leads nowhere.
+        The provider is not called. Raises :class:`FaceprintConfigurationError` when it cannot be imported.
         """
         value = self._get(key, ())
         if isinstance(value, str) and _DOTTED_PATH.fullmatch(value):
-            try:
-                value = import_string(value)
-            except ImportError:
-                value = None
-            if not callable(value):
-                raise _wrong(key, "a list of keys, or the dotted path of a callable that can be imported")
+            expected = "a list of keys, or the dotted path of a callable that can be imported"
+            return _imported(key, value, expected)
         return value if callable(value) else None
+
+
+def _application(name: str, values: Any) -> Application:
+    if not isinstance(values, Mapping):
+        raise _wrong(name, "a dict")
+    if unknown := set(values) - APPLICATION_KEYS:
+        raise FaceprintConfigurationError(f'FACEPRINT["{name}"] has unknown keys: {_names(unknown)}.')
+    for key in APPLICATION_KEYS & set(values):
+        if not isinstance(values[key], str):
+            raise _wrong(f"{name}.{key}", "a string")
+    if not values.get("API_KEY") or not values.get("SECRET_KEY"):
+        raise FaceprintConfigurationError(f"FACEPRINT {name} needs API_KEY and SECRET_KEY.")
+    return Application(values["API_KEY"], values["SECRET_KEY"], values.get("ACCOUNT") or "default")
+
+
+def _imported(key: str, path: str, expected: str) -> Callable[..., Any]:
+    """The callable at a dotted path; raises that the setting *key* must be *expected*."""
+    with replace_exceptions(ImportError, by=lambda error: _wrong(key, expected)):
+        value = import_string(path)
+    if not callable(value):
+        raise _wrong(key, expected)
+    return value  # type: ignore[no-any-return]
 
 
 @lru_cache(maxsize=8)
 def _decoded_keys(name: str, texts: tuple[str, ...]) -> tuple[bytes, ...]:
-    # Remembered: every value that is sealed asks for them.
+    # Cached: sealing or opening a value reads the keys each time.
     return _read_keys(name, texts)
 
 
@@ -365,10 +360,8 @@ def _read_keys(name: str, given: Sequence[str | bytes]) -> tuple[bytes, ...]:
     for key in given:
         raw = key if isinstance(key, bytes) else b""
         if isinstance(key, str):
-            try:
+            with suppress(ValueError):
                 raw = base64.b64decode(key.encode("ascii"), altchars=b"-_", validate=True)
-            except (ValueError, binascii.Error, UnicodeEncodeError):
-                raw = b""
         if len(raw) != KEY_BYTES:
             raise _wrong(name, f"a list of urlsafe-base64 keys of {KEY_BYTES} random bytes each")
         keys.append(raw)

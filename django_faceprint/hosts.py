@@ -1,9 +1,9 @@
-"""Whether a host is one that people may be verified with.
+"""Whether people may be verified through a host.
 
-With ``DEBUG`` off, a loopback or private address or plain http anywhere between us and Baidu means a
-forgotten variable, and a sandbox that passes everybody. A system check says so at start, and
-:func:`refuse_unsafe_hosts` refuses to start sessions. Only names and literal addresses are looked at:
-nothing is resolved here.
+With ``DEBUG`` off, a loopback or private address or plain http between us and Baidu means a forgotten
+variable, and perhaps a sandbox that passes everybody. A system check reports it at start, and
+:func:`refuse_unsafe_hosts` prevents new sessions. Only names and literal addresses are checked; nothing is
+resolved here.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ _PRIVATE_SUFFIXES = (
 
 
 def host_danger(host: str) -> str:
-    """Why ``host`` (a name or literal address, without port) is no public host; "" when it may be one.
+    """Why *host* (a name or literal address, without port) is not public; "" when it may be.
 
     ``loopback``, ``private`` (also link-local, reserved, single-label names and names of private
     networks) or ``invalid``.
@@ -44,9 +44,9 @@ def host_danger(host: str) -> str:
 
 
 def url_danger(url: str) -> str:
-    """Why ``url`` must not be used in production; "" when it may be.
+    """Why *url* must not be used in production; "" when it may be.
 
-    As :func:`host_danger`, or ``plain_http``.
+    A reason of :func:`host_danger`, or ``plain_http``.
     """
     try:
         parts = urlsplit(url)
@@ -59,9 +59,9 @@ def url_danger(url: str) -> str:
 
 
 def media_host_danger(entry: str) -> str:
-    """As :func:`host_danger` for an entry of ``MEDIA_HOSTS``: ``host[:port]``, ``*.`` in front allowed.
+    """:func:`host_danger` for an entry of ``MEDIA_HOSTS``: ``host[:port]``, with ``*.`` in front if wanted.
 
-    Plain http is not asked here: it is the media URL that has a scheme.
+    An entry has no scheme, so plain http is not checked here.
     """
     pattern = entry.removeprefix("*.")
     if not pattern or "*" in pattern:
@@ -73,15 +73,10 @@ def media_host_danger(entry: str) -> str:
     return host_danger(host)
 
 
-def is_unsafe_host(url: str, debug: bool) -> bool:
-    """Whether ``url`` must be refused: never with ``debug``, else when :func:`url_danger` finds anything."""
-    return not debug and url_danger(url) != ""
-
-
 def unsafe_settings() -> list[tuple[str, str]]:
-    """(setting, danger) of every host setting that is unsafe; empty with ``DEBUG`` on.
+    """(setting, danger) of every unsafe host in the settings; empty with ``DEBUG`` on.
 
-    Raises :class:`FaceprintConfigurationError` when a setting cannot be read at all.
+    Raises :class:`FaceprintConfigurationError` when a setting has the wrong type.
     """
     if conf.debug:
         return []
@@ -93,7 +88,7 @@ def unsafe_settings() -> list[tuple[str, str]]:
 
 
 def refuse_unsafe_hosts() -> None:
-    """Raise :class:`FaceprintConfigurationError`, which names settings and never values, if any is unsafe."""
+    """Raise :class:`FaceprintConfigurationError` if a host is unsafe. It names settings and no values."""
     if unsafe := unsafe_settings():
         names = ", ".join(sorted({setting for setting, _ in unsafe}))
         raise FaceprintConfigurationError(

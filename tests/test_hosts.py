@@ -7,7 +7,6 @@ import pytest
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.hosts import (
     host_danger,
-    is_unsafe_host,
     media_host_danger,
     refuse_unsafe_hosts,
     unsafe_settings,
@@ -81,8 +80,6 @@ def test_hosts(host: str, danger: str) -> None:
 )
 def test_urls(url: str, danger: str) -> None:
     assert url_danger(url) == danger
-    assert is_unsafe_host(url, debug=False) == bool(danger)
-    assert not is_unsafe_host(url, debug=True)
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,10 @@
-"""Keys from elsewhere than the settings: asked for seldom, checked like others, and never shown."""
+"""Keys from outside the settings: requested rarely, checked like others, and never shown."""
 
 from __future__ import annotations
 
 import logging
 from collections.abc import Sequence
+from traceback import walk_tb
 from typing import Any
 
 import pytest
@@ -11,7 +12,7 @@ from django.core.checks import run_checks
 
 from django_faceprint.conf import Conf, conf
 from django_faceprint.exceptions import FaceprintConfigurationError
-from django_faceprint.key_providers import KEPT_SECONDS, RETRY_SECONDS, KeptKeys
+from django_faceprint.key_providers import REFRESH_SECONDS, RETRY_SECONDS, KeyCache
 from django_faceprint.privacy.keys import UnknownKey, encryption_ring, generate_key
 
 ONE, TWO, THREE = bytes(range(32)), bytes(range(1, 33)), bytes(range(2, 34))
@@ -19,14 +20,14 @@ CANARY = "canary-of-a-vault"
 
 
 class Vault:
-    """A provider whose answers are set by the test; it counts how often it is asked."""
+    """A provider with an answer that the test sets. It records its calls."""
 
     def __init__(self, answer: Any) -> None:
         self.answer = answer
-        self.asked: list[str] = []
+        self.calls: list[str] = []
 
     def __call__(self, setting: str) -> Sequence[str | bytes]:
-        self.asked.append(setting)
+        self.calls.append(setting)
         if isinstance(self.answer, Exception):
             raise self.answer
         return self.answer  # type: ignore[no-any-return]
@@ -42,9 +43,9 @@ class Clock:
 
 @pytest.fixture
 def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
-    """Moves the time after which providers are asked again."""
+    """Moves the time after which providers are called again."""
     clock = Clock()
-    monkeypatch.setattr(conf, "_kept_keys", KeptKeys(clock))
+    monkeypatch.setattr(conf, "key_cache", KeyCache(clock))
     return clock
 
 
@@ -56,22 +57,22 @@ def vault(settings: Any, clock: Clock) -> Vault:
     return vault
 
 
-def test_a_provider_is_asked_once_and_again_when_its_answer_is_old(vault: Vault, clock: Clock) -> None:
+def test_a_provider_is_called_once_and_again_when_its_answer_is_old(vault: Vault, clock: Clock) -> None:
     assert [conf.encryption_keys for _ in range(3)] == [(ONE,)] * 3
-    assert vault.asked == ["ENCRYPTION_KEYS"]
-    clock.now += KEPT_SECONDS
+    assert vault.calls == ["ENCRYPTION_KEYS"]
+    clock.now += REFRESH_SECONDS
     vault.answer = [TWO, ONE]
     assert conf.encryption_keys == (TWO, ONE)
-    assert len(vault.asked) == 2
+    assert len(vault.calls) == 2
 
 
 def test_what_was_sealed_before_a_key_was_added_stays_readable(vault: Vault, clock: Clock) -> None:
     sealed = encryption_ring().seal("field/x", b"synthetic", b"row")
-    clock.now += KEPT_SECONDS
+    clock.now += REFRESH_SECONDS
     vault.answer = [TWO, ONE]
     assert encryption_ring().open("field/x", sealed, b"row") == b"synthetic"
     assert not encryption_ring().is_current(sealed)
-    clock.now += KEPT_SECONDS
+    clock.now += REFRESH_SECONDS
     vault.answer = [TWO]
     with pytest.raises(UnknownKey):
         encryption_ring().open("field/x", sealed, b"row")
@@ -94,19 +95,19 @@ def test_a_dotted_path_names_a_provider(settings: Any, clock: Clock, monkeypatch
     assert len({*conf.encryption_keys, *conf.index_keys}) == 3
 
 
-def test_a_provider_that_fails_later_costs_nothing(
+def test_the_known_keys_stay_in_use_when_a_provider_fails_later(
     vault: Vault, clock: Clock, caplog: pytest.LogCaptureFixture
 ) -> None:
     assert conf.encryption_keys == (ONE,)
-    clock.now += KEPT_SECONDS
+    clock.now += REFRESH_SECONDS
     vault.answer = RuntimeError(CANARY)
     with caplog.at_level(logging.ERROR):
         assert conf.encryption_keys == (ONE,)
     assert "RuntimeError" in caplog.text
     assert CANARY not in caplog.text
-    # It is asked again soon, and not at every read until then.
+    # It is called again after a while, not at every read until then.
     assert conf.encryption_keys == (ONE,)
-    assert len(vault.asked) == 2
+    assert len(vault.calls) == 2
     clock.now += RETRY_SECONDS
     vault.answer = [THREE]
     assert conf.encryption_keys == (THREE,)
@@ -115,32 +116,36 @@ def test_a_provider_that_fails_later_costs_nothing(
 @pytest.mark.parametrize(
     "answer", [RuntimeError(CANARY), [], None, CANARY, [CANARY], [b"short"], [ONE, 5], {"key": ONE}]
 )
-def test_no_usable_keys_at_the_start_is_an_error_that_shows_nothing(vault: Vault, answer: Any) -> None:
+def test_no_usable_keys_at_the_start_is_an_error_without_the_answer(vault: Vault, answer: Any) -> None:
     vault.answer = answer
     with pytest.raises(FaceprintConfigurationError, match="ENCRYPTION_KEYS") as caught:
         _ = conf.encryption_keys
     assert CANARY not in str(caught.value)
     assert caught.value.__cause__ is None
     assert caught.value.__context__ is None
+    # Error reports show the variables of all frames. The first one is this test's.
+    _, *frames = [frame for frame, _ in walk_tb(caught.value.__traceback__)]
+    assert frames
+    assert not [frame for frame in frames if CANARY in repr(frame.f_locals)]
     vault.answer = [TWO]
     assert conf.encryption_keys == (TWO,)
 
 
-def test_system_checks_do_not_ask_a_provider(vault: Vault) -> None:
+def test_system_checks_do_not_call_a_provider(vault: Vault) -> None:
     vault.answer = RuntimeError(CANARY)
     assert [message.id for message in run_checks(tags=["faceprint"])] == []
-    assert vault.asked == []
+    assert vault.calls == []
 
 
 @pytest.mark.parametrize("path", ["no.such.provider", "django_faceprint.conf.KEY_BYTES"])
-def test_a_path_that_leads_nowhere_is_said_at_start(settings: Any, path: str) -> None:
+def test_a_path_that_leads_nowhere_is_reported_at_start(settings: Any, path: str) -> None:
     settings.FACEPRINT = settings.FACEPRINT | {"INDEX_KEYS": path}
     assert [message.id for message in run_checks(tags=["faceprint"])] == ["faceprint.E006"]
     with pytest.raises(FaceprintConfigurationError, match="INDEX_KEYS"):
         _ = conf.index_keys
 
 
-def test_two_settings_with_one_provider_have_keys_of_their_own(settings: Any) -> None:
+def test_one_provider_can_serve_both_settings(settings: Any) -> None:
     def both(setting: str) -> list[bytes]:
         return [ONE if setting == "ENCRYPTION_KEYS" else TWO]
 
