@@ -1,1 +1,1 @@
-"""Ciphers, blind indexes and masking. Knows nothing of sessions."""
+"""Ciphers, blind indexes, masking and redaction. No module here knows about sessions."""

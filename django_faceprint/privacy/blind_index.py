@@ -1,8 +1,8 @@
 """Searching encrypted values by equality.
 
-A blind index is ``keyid:hex``: a keyed HMAC-SHA256 over the normalised value. ID numbers and names are
-few enough to be guessed one by one, so the secrecy of the index key is the only protection; it is
-never an encryption key. Values of different kinds never share an index.
+A blind index is ``keyid:hex``: an HMAC-SHA256 over the normalised value. An attacker can try all ID numbers
+and names one by one, so the index key must stay secret, and it is never an encryption key. Values of
+different kinds never share an index.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .masking import is_masked
 
 
 class Kind(StrEnum):
-    """What can be looked up. The value is part of the key derivation and never changes."""
+    """The kinds of values that can be looked up. The text is part of the key derivation and never changes."""
 
     ID_NUMBER = "id_number"
     NAME = "name"
@@ -28,10 +28,10 @@ class Kind(StrEnum):
 
 
 def blind_index(kind: str, value: str) -> str:
-    """The index of ``value`` under the newest key, 73 characters.
+    """The index of *value* under the newest key, 73 characters.
 
-    "" when there is nothing to index: an empty value, or a masked one (with ``*``), which would match
-    other masked values and never the real one. Raises ``ValueError`` for an unknown kind.
+    "" for an empty value and for a masked one (with ``*``): it would match other masked values, but never
+    the real one. Raises ``ValueError`` for an unknown kind.
     """
     normalised = normalise(kind, value)
     if not normalised:
@@ -40,9 +40,9 @@ def blind_index(kind: str, value: str) -> str:
 
 
 def blind_index_candidates(kind: str, value: str) -> list[str]:
-    """The indexes of ``value`` under every key, newest first, for ``filter(index__in=...)``.
+    """The indexes of *value* under all keys, newest first, for ``filter(index__in=...)``.
 
-    Empty when there is nothing to look for; raises as :func:`blind_index`.
+    Empty where :func:`blind_index` returns ""; raises as it does.
     """
     normalised = normalise(kind, value)
     if not normalised:
@@ -51,28 +51,25 @@ def blind_index_candidates(kind: str, value: str) -> list[str]:
 
 
 def is_current(index: str) -> bool:
-    """Whether ``index`` was made with the newest key; "" counts as current."""
+    """Whether *index* was made with the newest key; "" counts as current."""
     return not index or index.partition(":")[0] == index_ring().primary_id
 
 
 def fingerprint(purpose: str, content: bytes) -> str:
-    """A keyed hash of exact content, ``keyid:hex``, to tell same from different without keeping it."""
-    ring = index_ring()
-    return f"{ring.primary_id}:{ring.mac(f'fingerprint/{purpose}', content, key_id=ring.primary_id).hex()}"
+    """A keyed hash of *content*, ``keyid:hex``: it shows equal content without storing it."""
+    return _mac(f"fingerprint/{purpose}", content, index_ring().primary_id)
 
 
 def has_fingerprint(purpose: str, content: bytes, known: str) -> bool:
-    """Whether *known* is the fingerprint of *content*, under whichever key it was made.
+    """Whether *known* is the fingerprint of *content*, under the key that *known* names.
 
     Raises ``UnknownKey`` when that key is no longer in the ring.
     """
-    key_id = known.partition(":")[0]
-    made = f"{key_id}:{index_ring().mac(f'fingerprint/{purpose}', content, key_id=key_id).hex()}"
-    return hmac.compare_digest(made, known)
+    return hmac.compare_digest(_mac(f"fingerprint/{purpose}", content, known.partition(":")[0]), known)
 
 
 def normalise(kind: str, value: str) -> str:
-    """``value`` as it is indexed; "" when it cannot be.
+    """The form of *value* that is indexed; "" when it is empty or masked.
 
     Numbers: NFKC, upper case, without spaces, hyphens and invisible characters. Names: NFKC, upper case,
     one kind of middle dot, spaces only between Latin words. Tokens and log ids: without surrounding
@@ -84,9 +81,12 @@ def normalise(kind: str, value: str) -> str:
 
 
 def _index(kind: str, normalised: str, key_id: str) -> str:
-    # A lone surrogate, which JSON can carry, must not make a value impossible to search.
-    data = normalised.encode("utf-8", "surrogatepass")
-    return f"{key_id}:{index_ring().mac(f'index/{Kind(kind)}', data, key_id=key_id).hex()}"
+    # JSON can carry lone surrogates; values with them must be searchable too.
+    return _mac(f"index/{Kind(kind)}", normalised.encode("utf-8", "surrogatepass"), key_id)
+
+
+def _mac(purpose: str, data: bytes, key_id: str) -> str:
+    return f"{key_id}:{index_ring().mac(purpose, data, key_id=key_id).hex()}"
 
 
 def _number(value: str) -> str:
@@ -109,7 +109,7 @@ def _name(value: str) -> str:
 
 
 def _composed(characters: Iterable[str]) -> str:
-    # Again, because what was between a letter and its accent may be gone.
+    # A removed character may have stood between a letter and its accent.
     return unicodedata.normalize("NFKC", "".join(characters))
 
 

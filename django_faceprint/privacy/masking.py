@@ -1,4 +1,4 @@
-"""How personal data look where they are not revealed: recognisable to who knows them, useless to others."""
+"""Masks for personal data: people who know the data recognise them, others learn nothing useful."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import unicodedata
 from collections.abc import Mapping
 
 MASK = "*"
-# A number shows 7 characters; at least as many must stay hidden.
+# A masked number shows 7 characters; at least 7 more must stay hidden.
 _SHORTEST_PARTLY_SHOWN_NUMBER = 14
 _HIDDEN = MASK * 4
 
@@ -23,15 +23,15 @@ _PROVINCES = (
 
 
 def mask_name(value: str) -> str:
-    """``柴某`` → ``柴*``: all but the first character hidden; a name of one character altogether."""
+    """``柴某`` → ``柴*``: only the first character is shown; a name of one character is hidden."""
     name = _visible(value)
     return MASK if len(name) == 1 else name[:1] + MASK * (len(name) - 1)
 
 
 def mask_number(value: str) -> str:
-    """First 3 and last 4 characters of an ID number; all hidden when it has fewer than 14.
+    """``11010519491231002X`` → ``110***********002X``: the first 3 and the last 4 characters are shown.
 
-    ``11010519491231002X`` → ``110***********002X``.
+    A number of fewer than 14 characters is hidden.
     """
     number = _visible(value)
     if len(number) < _SHORTEST_PARTLY_SHOWN_NUMBER:
@@ -40,7 +40,7 @@ def mask_number(value: str) -> str:
 
 
 def mask_address(value: str) -> str:
-    """``浙江省杭州市…`` → ``浙江省****``: the province is shown, or nothing when none is recognised."""
+    """``浙江省杭州市…`` → ``浙江省****``: only the province is shown, if it is recognised."""
     address = _visible(value)
     if not address:
         return ""
@@ -51,7 +51,7 @@ def mask_address(value: str) -> str:
 
 
 def mask_card(texts: Mapping[str, str] | None) -> dict[str, str] | None:
-    """*texts* of a card or a confirmation, masked; what identifies nobody stays as it is."""
+    """The *texts* of an ID card or a confirmation, masked. Dates of issue and expiry stay as they are."""
     if texts is None:
         return None
     return {
@@ -60,7 +60,7 @@ def mask_card(texts: Mapping[str, str] | None) -> dict[str, str] | None:
 
 
 def is_masked(value: str) -> bool:
-    """Whether ``value`` carries a mask (``*``, also fullwidth) and so is not the real thing."""
+    """Whether *value* contains a mask character (``*``, also fullwidth)."""
     return MASK in value or "\N{FULLWIDTH ASTERISK}" in value
 
 
@@ -68,12 +68,12 @@ def _hidden(value: str) -> str:
     return _HIDDEN if value else ""
 
 
-# How a text of a card is shown; what is not named is hidden altogether.
+# All other texts of a card are hidden.
 _MASKS = {"name": mask_name, "number": mask_number, "address": mask_address}
-# These tell nothing about who the person is.
+# These do not identify the person.
 _SHOWN = frozenset({"issue_time", "expire_time"})
 
 
 def _visible(value: str) -> str:
-    # Composed first: the first "character" of a decomposed name would show a bare letter and count accents.
+    # In a decomposed name, an accent would count as a character.
     return unicodedata.normalize("NFC", value).strip()

@@ -1,8 +1,8 @@
-"""A raw answer as it may be shown: its whole structure, and of its values only what tells of nobody.
+"""Raw answers without personal data: the whole structure is shown, and only harmless values.
 
-What is shown is listed; everything else is hidden, so that a field which upstream adds tomorrow, or names
-otherwise, is hidden too. Listed fields are looked through once more for what looks like a person's number, a
-token or an address, and for values that the caller knows.
+Fields that are shown are listed here; all others are hidden, also those that Baidu may add. In listed fields,
+text that looks like a person's number, a token or an address is hidden, and so are values that the caller
+knows.
 """
 
 from __future__ import annotations
@@ -17,15 +17,15 @@ from django.views.decorators.debug import sensitive_variables
 
 from .masking import MASK, mask_address, mask_name, mask_number
 
-#: Characters that are shown at most, and how deep documents may be nested.
+#: Maximum number of characters shown.
 MAX_SHOWN = 100_000
-DEEPEST = 40
-#: What names of fields look like; one that was made of data does not, and is data.
+MAX_DEPTH = 40
+#: Names of fields. A name that does not match may have been made of personal data.
 _FIELD = re.compile(r"[A-Za-z][A-Za-z_]{0,39}|(?!.*[0-9]{8})[A-Za-z][A-Za-z0-9_]{0,22}")
 
 _HIDDEN = MASK * 4
 
-#: Codes, times and numbers: shown when they look like one.
+#: Codes, times and numbers: shown when the value matches ``_CODE``.
 _CODES = frozenset(
     {
         *("code", "error_code", "order", "status", "plan_id", "verify_time", "charge_time"),
@@ -34,8 +34,8 @@ _CODES = frozenset(
     }
 )
 _CODE = re.compile(r"[\x20-\x7e]{0,40}|长期")
-#: Baidu's words: shown without what is found to be personal in them.
-_WORDS = frozenset(
+#: Messages of Baidu: shown without the personal data found in them.
+_MESSAGES = frozenset(
     {"message", "msg", "error_msg", "error_description", "risk_tag", "refused", "extInfo", "ext_info"}
 )
 _MASKS: dict[str, Callable[[str], str]] = {
@@ -49,11 +49,11 @@ _MASKS: dict[str, Callable[[str], str]] = {
     "number": mask_number,
     "address": mask_address,
 }
-#: Numbers of this many digits may be somebody's; log_ids are not.
+#: A number of this many digits may identify a person, unless it is a log_id.
 _LONG_NUMBER = 9
 _LOG_IDS = frozenset({"log_id", "logid", "verify_log_id"})
 _PERSONAL = re.compile(
-    r"https?://\S+"  # addresses of media are signed
+    r"https?://\S+"  # media URLs are signed
     r"|\d(?:[ -]?\d){13,16}[ -]?[\dXxＸｘ]"  # ID numbers, also in groups
     r"|(?<!\d)[1１][3-9３-９]\d{9}(?!\d)"  # mobile phones
     r"|[^\s@]+@[^\s@]+\.[^\s@]+"
@@ -65,11 +65,11 @@ _UUID = re.compile(r"[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 
 @sensitive_variables()
 def redacted(text: str, *, known: Iterable[str] = ()) -> str | None:
-    """The JSON document *text*, indented, with everything personal hidden; None when it is not readable JSON:
-    what cannot be understood cannot be hidden either.
+    """The JSON document *text*, indented, with all personal data hidden; None when it is not valid JSON.
 
-    *known* are values in clear that must not appear, such as the person's name and the token. The result has
-    at most :data:`MAX_SHOWN` characters and one line that says so when it was cut.
+    :param known: plain values that must not appear, such as the person's name and the token.
+
+    The result has at most :data:`MAX_SHOWN` characters. If it was cut, a line with ``…`` follows.
     """
     try:
         document = json.loads(text)
@@ -84,16 +84,14 @@ def redacted(text: str, *, known: Iterable[str] = ()) -> str | None:
 
 class _Redaction:
     def __init__(self, known: list[str]) -> None:
-        # The longest first, so that a value which holds another one goes as a whole.
+        # The longest first: a value may contain another one.
         self._known = sorted(known, key=len, reverse=True)
 
     def of(self, value: Any, key: str = "", depth: int = 0) -> Any:
-        if depth > DEEPEST:
+        if depth > MAX_DEPTH:
             return _HIDDEN
         if isinstance(value, dict):
-            if _is_cut_picture(value):
-                return value
-            return self._object(value, depth)
+            return value if _is_removed_picture(value) else self._object(value, depth)
         if isinstance(value, list):
             return [self.of(item, key, depth + 1) for item in value]
         if isinstance(value, str):
@@ -105,8 +103,8 @@ class _Redaction:
     def _object(self, value: dict[str, Any], depth: int) -> dict[str, Any]:
         shown: dict[str, Any] = {}
         for key, item in value.items():
-            name = self._known_hidden(key) if _FIELD.fullmatch(key) else _HIDDEN
-            # Two hidden names must not become one.
+            name = self._without_known(key) if _FIELD.fullmatch(key) else _HIDDEN
+            # Two hidden names must stay two fields.
             while name in shown:
                 name += MASK
             shown[name] = self.of(item, key, depth + 1)
@@ -117,8 +115,8 @@ class _Redaction:
             return value
         if key in _LOG_IDS and value.isascii() and value.isdigit() and len(value) <= 40:
             return value
-        if key in _WORDS or (key in _CODES and _CODE.fullmatch(value)):
-            return self._plain(value)
+        if key in _MESSAGES or (key in _CODES and _CODE.fullmatch(value)):
+            return _PERSONAL.sub(_HIDDEN, self._without_known(value))
         mask = _MASKS.get(key)
         if mask is not None:
             return mask(value)
@@ -126,18 +124,14 @@ class _Redaction:
             return _origin(value)
         return f"{_HIDDEN} ({len(value)})"
 
-    def _plain(self, value: str) -> str:
-        """*value* without what is known or looks personal."""
-        return _PERSONAL.sub(_HIDDEN, self._known_hidden(value))
-
-    def _known_hidden(self, value: str) -> str:
+    def _without_known(self, value: str) -> str:
         for known in self._known:
             value = value.replace(known, _HIDDEN)
         return value
 
 
-def _is_cut_picture(value: dict[str, Any]) -> bool:
-    """What stands in the place of a picture that was put into the archive."""
+def _is_removed_picture(value: dict[str, Any]) -> bool:
+    """Whether *value* replaces a picture that was moved to the archive (see ``evidence.answers``)."""
     return (
         value.keys() == {"removed", "sha256", "asset"}
         and value["removed"] == "picture"
@@ -151,13 +145,13 @@ def _is_cut_picture(value: dict[str, Any]) -> bool:
 
 
 def _origin(url: str) -> str:
-    """Where *url* leads, without the path and the signature."""
+    """Scheme and host of *url*, without path and signature."""
     try:
         parts = urlsplit(url)
         host = parts.hostname or ""
     except ValueError:
         host = ""
-    # A name or a number may stand in the place of a host.
+    # The host may be a person's name or number.
     if not re.fullmatch(r"[a-z0-9.-]{1,100}", host) or re.search(r"[0-9]{9}", host):
         return _HIDDEN
     return f"{parts.scheme}://{host}/{_HIDDEN}"
