@@ -96,7 +96,7 @@ def assert_archived(scenario: Scenario, session: VerificationSession) -> None:
     stored = []
     for asset in session.assets.stored().exclude(source="upload"):
         with open_stored(asset) as reader:
-            content = reader.read_all()
+            content = reader.read()
         assert hashlib.sha256(content).hexdigest() == asset.sha256
         assert len(content) == asset.size
         stored.append(asset.sha256)

@@ -63,7 +63,7 @@ def test_only_the_cipher_of_files_is_exchanged(encrypted: bool) -> None:
         for name, value in columns.items():
             setattr(asset, name, value)
         with files.open_stored(asset) as reader:
-            assert reader.read_all() == data
+            assert reader.read() == data
             assert b"".join(reader.iter_range(10, 99)) == data[10:99]
     with files.storage().open(asset.stored_name) as file:
         assert (file.read() == data) != encrypted

@@ -1,4 +1,4 @@
-"""Encrypted files: streamed in, read back in any part, whole or not at all.
+"""Encrypted files: written as a stream, read in any part, and refused when they are not whole.
 
 Format, version 1::
 
@@ -10,9 +10,9 @@ number (11 bytes) ‖ last flag (1 byte) and associated data = version ‖ asset
 construction). Chunks cannot be changed, moved, dropped, added, or taken from another file, and the
 flagged last chunk authenticates the total length. An empty file has one empty chunk.
 
-Each file has a random key of its own, which is kept wrapped in its row: destroying the row's key
-destroys the file, and rotating the key ring rewraps rows only. The salt makes an upload that is tried
-again with the same key safe: no nonce ever serves two contents.
+Each file has its own random key, which its row holds wrapped. Deleting the row's key destroys the file, and
+a rotation of the key ring only rewraps the keys in the rows. A second upload with the same key is safe: the
+salt differs, so no nonce is used for two contents.
 """
 
 from __future__ import annotations
@@ -22,7 +22,6 @@ import io
 import os
 import struct
 from collections.abc import Iterable, Iterator
-from contextlib import suppress
 from typing import IO, Any
 from uuid import UUID
 
@@ -31,13 +30,14 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from .keys import KEY_BYTES, TAG_BYTES, SealBroken, encryption_ring
+from ..conf import KEY_BYTES
+from ..exceptions import replace_exceptions
+from .keys import NONCE_BYTES, TAG_BYTES, SealBroken, encryption_ring
 
 CHUNK_BYTES = 64 * 1024
 MAGIC = b"DFPF"
 VERSION = 1
 SALT_BYTES = 16
-NONCE_BYTES = 12
 
 _HEADER = struct.Struct(f">4sBI{SALT_BYTES}s")
 HEADER_BYTES = _HEADER.size
@@ -51,7 +51,7 @@ def new_file_key() -> bytes:
 
 
 def wrap_file_key(key: bytes, asset_id: UUID) -> bytes:
-    """``key`` sealed by the encryption ring for its asset, to be kept in the asset's row."""
+    """*key* sealed by the encryption ring for its asset, as the asset's row holds it."""
     return encryption_ring().seal(_WRAP_PURPOSE, key, asset_id.bytes)
 
 
@@ -61,15 +61,15 @@ def unwrap_file_key(wrapped: bytes, asset_id: UUID) -> bytes:
 
 
 def rewrap_file_key(wrapped: bytes, asset_id: UUID) -> bytes:
-    """``wrapped`` under the newest key of the ring, for rotation; raises as :func:`unwrap_file_key`."""
+    """*wrapped* under the newest key of the ring. Raises as :func:`unwrap_file_key`."""
     return encryption_ring().reseal(_WRAP_PURPOSE, wrapped, asset_id.bytes)
 
 
 def seal_thumbnail(thumbnail: bytes, key: bytes, asset_id: UUID) -> bytes:
-    """A file's small likeness, sealed under a subkey of the file's own key: one goes with the other.
+    """A picture's thumbnail, sealed under a subkey of the file's own key: both are destroyed with that key.
 
     Format: version (0x01) ‖ nonce (12) ‖ ciphertext ‖ tag (16), AES-256-GCM with version ‖ asset id as
-    associated data. A rotation leaves it alone, as it does the file.
+    associated data. A rotation changes neither file nor thumbnail.
     """
     nonce = os.urandom(NONCE_BYTES)
     version = bytes([VERSION])
@@ -78,39 +78,37 @@ def seal_thumbnail(thumbnail: bytes, key: bytes, asset_id: UUID) -> bytes:
 
 
 def open_thumbnail(sealed: bytes, key: bytes, asset_id: UUID) -> bytes:
-    """What :func:`seal_thumbnail` sealed. Raises :class:`SealBroken`."""
+    """The thumbnail that :func:`seal_thumbnail` sealed. Raises :class:`SealBroken`."""
     version, nonce, rest = sealed[:1], sealed[1 : 1 + NONCE_BYTES], sealed[1 + NONCE_BYTES :]
-    thumbnail = None
-    if version == bytes([VERSION]) and len(rest) >= TAG_BYTES:
-        with suppress(InvalidTag):
-            thumbnail = _thumbnail_cipher(key).decrypt(nonce, rest, version + asset_id.bytes)
-    if thumbnail is None:
-        raise SealBroken("The thumbnail was changed or does not belong to this file.")
-    return thumbnail
+    broken = SealBroken("The thumbnail was changed or does not belong to this file.")
+    if version != bytes([VERSION]) or len(rest) < TAG_BYTES:
+        raise broken
+    with replace_exceptions(InvalidTag, by=lambda error: broken):
+        return _thumbnail_cipher(key).decrypt(nonce, rest, version + asset_id.bytes)
 
 
 def sealed_size(plain_size: int) -> int:
-    """Bytes of the encrypted file of ``plain_size`` plaintext bytes."""
+    """Size of the encrypted file for *plain_size* bytes of plaintext."""
     return HEADER_BYTES + plain_size + _chunk_count(plain_size) * TAG_BYTES
 
 
 class EncryptingStream:
-    """Encrypts what ``chunks`` yield, in one pass and flat memory, whatever the sizes of the chunks.
+    """Encrypts *chunks* in one pass and constant memory.
 
-    Iterate it, call :meth:`read`, or hand ``File(stream)`` to ``Storage.save()``; it can be consumed
-    once. Whatever reading ``chunks`` raises passes through, and the last chunk is then never made: what
-    was written so far does not decrypt as a file.
+    Iterate it, call :meth:`read`, or pass ``File(stream)`` to ``Storage.save()``. It can be consumed once.
+    Exceptions of *chunks* pass through. The last chunk is missing then, so the part that was written does
+    not decrypt as a file.
 
     :param chunks: bytes-like objects of any length.
     :param key: 32 bytes from :func:`new_file_key`.
     """
 
     mode = "rb"
-    #: Unknown until the end; storages that ask get None.
+    #: For storages: unknown.
     size = None
 
     def __init__(self, chunks: Iterable[bytes | bytearray | memoryview], key: bytes, asset_id: UUID) -> None:
-        #: Storages want a name; it says nothing.
+        #: For storages: no real name.
         self.name = "encrypted"
         self.closed = False
         self._digest = hashlib.sha256()
@@ -125,7 +123,7 @@ class EncryptingStream:
 
     @property
     def plain_size(self) -> int:
-        """Bytes of the plaintext. Raises ``RuntimeError`` before the stream is exhausted."""
+        """Size of the plaintext in bytes. Raises ``RuntimeError`` before the stream is exhausted."""
         self._require_finished()
         return self._plain_size
 
@@ -139,9 +137,9 @@ class EncryptingStream:
         return self.chunks()
 
     def chunks(self, chunk_size: int | None = None) -> Iterator[bytes]:
-        """The ciphertext in pieces as they come; ``chunk_size`` is accepted for storages and ignored.
+        """The ciphertext in pieces. Storages may pass *chunk_size*; it is ignored.
 
-        Raises ``RuntimeError`` when called a second time, or after :meth:`read`.
+        Raises ``RuntimeError`` on a second call and after :meth:`read`.
         """
         if self._iterated:
             raise RuntimeError("An encrypting stream can be consumed only once.")
@@ -149,11 +147,11 @@ class EncryptingStream:
         return self._parts
 
     def multiple_chunks(self, chunk_size: int | None = None) -> bool:
-        """Always: the size is not known."""
+        """Always true: the size is unknown."""
         return True
 
     def read(self, size: int | None = -1, /) -> bytes:
-        """Up to ``size`` bytes of ciphertext, fewer only at the end; all of it without a size."""
+        """Up to *size* bytes of ciphertext, fewer only at the end; without a size, all of it."""
         if self.closed:
             raise ValueError("The stream is closed.")
         self._iterated = True
@@ -186,7 +184,7 @@ class EncryptingStream:
 
     def _require_finished(self) -> None:
         if not self._finished:
-            raise RuntimeError("Size and hash are known when the stream has been read to its end.")
+            raise RuntimeError("Size and hash are unknown until the stream has been read to its end.")
 
     def _encrypt(
         self, chunks: Iterable[bytes | bytearray | memoryview], key: bytes, asset_id: UUID
@@ -196,47 +194,38 @@ class EncryptingStream:
         aad = _associated_data(asset_id)
         yield _HEADER.pack(MAGIC, VERSION, CHUNK_BYTES, salt)
         number = 0
-        # A chunk is encrypted only when another byte follows it, or at the end as the last one.
+        # A chunk is encrypted when the next one begins, or at the end as the last one.
         pending: bytes | memoryview = b""
-        partial = bytearray()
+        for chunk in _rechunked(self._counted(chunks)):
+            if pending:
+                yield cipher.encrypt(_nonce(number, last=False), pending, aad)
+                number += 1
+            pending = chunk
+        yield cipher.encrypt(_nonce(number, last=True), pending, aad)
+        self._finished = True
+
+    def _counted(self, chunks: Iterable[bytes | bytearray | memoryview]) -> Iterator[memoryview]:
         for chunk in chunks:
-            # A producer may use its buffer again before we encrypt what we hold of it.
+            # The producer may reuse its buffer before we encrypt the content.
             view = memoryview(chunk if isinstance(chunk, bytes) else bytes(chunk))
             self._digest.update(view)
             self._plain_size += len(view)
-            position = 0
-            while position < len(view):
-                if pending:
-                    yield cipher.encrypt(_nonce(number, last=False), pending, aad)
-                    number += 1
-                    pending = b""
-                if not partial and len(view) - position >= CHUNK_BYTES:
-                    pending = view[position : position + CHUNK_BYTES]
-                    position += CHUNK_BYTES
-                    continue
-                taken = min(CHUNK_BYTES - len(partial), len(view) - position)
-                partial += view[position : position + taken]
-                position += taken
-                if len(partial) == CHUNK_BYTES:
-                    pending = bytes(partial)
-                    partial.clear()
-        yield cipher.encrypt(_nonce(number, last=True), pending or bytes(partial), aad)
-        self._finished = True
+            yield view
 
 
 class DecryptingReader(io.RawIOBase):
-    """A seekable, read-only view of an encrypted file's plaintext that decrypts only the chunks it needs.
+    """The plaintext of an encrypted file, seekable and read-only; decrypts only the chunks it needs.
 
-    Opening costs nothing; the first read checks the header, the file's length and its last chunk, so
-    that a truncated or extended file is refused before a byte of it is given out. Not safe to share by
-    threads. Wrap it in ``io.BufferedReader`` for parsers that read little by little.
+    The constructor reads nothing. The first read checks the header, the length of the file and its last
+    chunk: a truncated or extended file is refused before it returns a byte. Not safe to share by threads.
+    Parsers that read a few bytes at a time should wrap it in ``io.BufferedReader``.
 
     :param fileobj: seekable binary file with the ciphertext; closed together with the reader.
     :param key: 32 bytes from :func:`unwrap_file_key`.
-    :param plain_size: bytes of the plaintext, as its row says.
+    :param plain_size: size of the plaintext in bytes, from its row.
 
-    Every read raises :class:`SealBroken` when the file was damaged, cut, extended, reordered, belongs to
-    another asset or does not have ``plain_size`` bytes.
+    Every read raises :class:`SealBroken` when the file was damaged, cut, extended or reordered, belongs to
+    another asset, or has another size.
     """
 
     def __init__(self, fileobj: IO[bytes], key: bytes, asset_id: UUID, plain_size: int) -> None:
@@ -256,17 +245,13 @@ class DecryptingReader(io.RawIOBase):
         return f"<DecryptingReader of {self.plain_size} bytes>"
 
     def iter_range(self, start: int, end_exclusive: int) -> Iterator[bytes]:
-        """The plaintext bytes ``start`` to ``end_exclusive``, in pieces of at most 64 KiB.
+        """The plaintext from *start* to before *end_exclusive*, in pieces of at most 64 KiB.
 
-        Raises ``ValueError`` at once when that is not within the file.
+        The call itself raises ``ValueError`` when the range is not within the file.
         """
         if not 0 <= start <= end_exclusive <= self.plain_size:
             raise ValueError("The range is not within the file.")
         return self._iter_range(start, end_exclusive)
-
-    def read_all(self) -> bytes:
-        """The whole plaintext, in memory."""
-        return b"".join(self._iter_range(0, self.plain_size))
 
     def readable(self) -> bool:
         return True
@@ -337,12 +322,8 @@ class DecryptingReader(io.RawIOBase):
         if self._file.tell() != position:
             self._file.seek(position)
         sealed = self._read_exactly(length + TAG_BYTES)
-        plain = None
-        with suppress(InvalidTag):  # ours is raised outside of this block, so that nothing is chained to it
-            plain = cipher.decrypt(_nonce(number, last=is_last), sealed, self._aad)
-        if plain is None:
-            raise SealBroken
-        return plain
+        with replace_exceptions(InvalidTag, by=lambda error: SealBroken()):
+            return cipher.decrypt(_nonce(number, last=is_last), sealed, self._aad)
 
     def _read_exactly(self, size: int) -> bytes:
         data = self._file.read(size)
@@ -352,6 +333,26 @@ class DecryptingReader(io.RawIOBase):
                 raise SealBroken
             data += more
         return data
+
+
+def _rechunked(views: Iterable[memoryview]) -> Iterator[bytes | memoryview]:
+    """The content of *views* in chunks of ``CHUNK_BYTES``; the last one may be shorter, and none is empty."""
+    partial = bytearray()
+    for view in views:
+        position = 0
+        while position < len(view):
+            if not partial and len(view) - position >= CHUNK_BYTES:
+                yield view[position : position + CHUNK_BYTES]
+                position += CHUNK_BYTES
+                continue
+            taken = min(CHUNK_BYTES - len(partial), len(view) - position)
+            partial += view[position : position + taken]
+            position += taken
+            if len(partial) == CHUNK_BYTES:
+                yield bytes(partial)
+                partial.clear()
+    if partial:
+        yield bytes(partial)
 
 
 def _chunk_count(plain_size: int) -> int:

@@ -1,14 +1,14 @@
 """Authenticated encryption with rotating keys.
 
-A sealed value carries the id of its key, so that keys can be added in front of the ring at any time:
-new values use the newest key, older values stay readable until they have been sealed anew.
+A sealed value contains the id of its key. A new key can be put in front of the ring at any time: new
+values use it, and older values stay readable with the older keys until they are sealed again.
 
 Format of a sealed value, version 1::
 
     version (1 byte, 0x01) ‖ key id (4 bytes) ‖ nonce (12 bytes) ‖ ciphertext ‖ tag (16 bytes)
 
-AES-256-GCM under an HKDF-SHA256 subkey per purpose; the associated data bind version, key id, purpose
-and the caller's own data, so that a value moved to another column or row does not open there.
+AES-256-GCM under an HKDF-SHA256 subkey per purpose. The associated data are version, key id, purpose and
+the caller's own data: a value that was moved to another column or row does not open there.
 """
 
 from __future__ import annotations
@@ -17,7 +17,6 @@ import base64
 import hmac
 import os
 from collections.abc import Sequence
-from contextlib import suppress
 from functools import lru_cache
 
 from cryptography.exceptions import InvalidTag
@@ -25,10 +24,9 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from ..conf import conf
-from ..exceptions import FaceprintConfigurationError
+from ..conf import KEY_BYTES, conf
+from ..exceptions import FaceprintConfigurationError, replace_exceptions
 
-KEY_BYTES = 32
 KEY_ID_BYTES = 4
 NONCE_BYTES = 12
 TAG_BYTES = 16
@@ -41,9 +39,9 @@ _LABEL = b"django-faceprint/1/"
 
 
 class SealBroken(Exception):
-    """A sealed value does not open: damaged, cut, moved from elsewhere, or of an unknown format.
+    """A sealed value does not open: it is damaged, cut, moved from elsewhere, or has an unknown format.
 
-    Carries nothing of the value.
+    Contains nothing of the value.
     """
 
     def __init__(self, message: str = "The sealed value is damaged or belongs elsewhere.") -> None:
@@ -51,7 +49,7 @@ class SealBroken(Exception):
 
 
 class UnknownKey(SealBroken):
-    """No key of the ring has the id that the sealed value names. ``key_id`` is its only content."""
+    """No key of the ring has the id ``key_id`` that the sealed value contains."""
 
     def __init__(self, key_id: str) -> None:
         super().__init__(f"No configured key has the id {key_id}.")
@@ -62,7 +60,7 @@ class UnknownKey(SealBroken):
 
 
 def generate_key() -> str:
-    """A new random key as it is written in the settings: 32 bytes, urlsafe base64."""
+    """A new random key as the settings take it: 32 bytes in urlsafe base64."""
     return base64.urlsafe_b64encode(os.urandom(KEY_BYTES)).decode("ascii")
 
 
@@ -71,8 +69,8 @@ class KeyRing:
 
     :param keys: raw keys of 32 bytes.
 
-    Raises :class:`FaceprintConfigurationError` when there is no key, one has another length or is
-    there twice.
+    Raises :class:`FaceprintConfigurationError` when there is no key, or a key has another length or appears
+    twice.
     """
 
     def __init__(self, keys: Sequence[bytes]) -> None:
@@ -97,10 +95,10 @@ class KeyRing:
         raise TypeError("A key ring cannot be pickled or copied.")
 
     def seal(self, purpose: str, plaintext: bytes, aad: bytes) -> bytes:
-        """Encrypt ``plaintext`` with the newest key for ``purpose``, bound to ``aad``.
+        """*plaintext* encrypted with the newest key for *purpose*, bound to *aad*.
 
-        The result is :data:`OVERHEAD` bytes longer. Nonces are random: one purpose and key may seal
-        2**32 values.
+        The result is :data:`OVERHEAD` bytes longer. Nonces are random, so one key should seal at most 2**32
+        values of one purpose.
         """
         header = VERSION + bytes.fromhex(self.primary_id)
         nonce = os.urandom(NONCE_BYTES)
@@ -108,26 +106,22 @@ class KeyRing:
         return header + nonce + cipher.encrypt(nonce, plaintext, _associated_data(header, purpose, aad))
 
     def open(self, purpose: str, sealed: bytes, aad: bytes) -> bytes:
-        """The plaintext of what :meth:`seal` made with the same purpose and ``aad``.
+        """The plaintext of a value that :meth:`seal` returned for the same *purpose* and *aad*.
 
-        Raises :class:`UnknownKey` when its key is not in the ring, else :class:`SealBroken` on any
-        mismatch. Neither has a cause or a context.
+        Raises :class:`UnknownKey` when the key is not in the ring, and :class:`SealBroken` on any mismatch.
+        Neither has a cause or a context.
         """
         header, nonce = sealed[:_HEADER_BYTES], sealed[_HEADER_BYTES : _HEADER_BYTES + NONCE_BYTES]
         cipher = self._cipher(self.key_id_of(sealed), purpose)
         body = sealed[_HEADER_BYTES + NONCE_BYTES :]
-        plaintext = None
-        with suppress(InvalidTag):  # ours is raised outside of this block, so that nothing is chained to it
-            plaintext = cipher.decrypt(nonce, body, _associated_data(header, purpose, aad))
-        if plaintext is None:
-            raise SealBroken
-        return plaintext
+        with replace_exceptions(InvalidTag, by=lambda error: SealBroken()):
+            return cipher.decrypt(nonce, body, _associated_data(header, purpose, aad))
 
     def key_id_of(self, sealed: bytes) -> str:
-        """Id of the key that made ``sealed``.
+        """Id of the key that sealed *sealed*.
 
-        Raises :class:`SealBroken` when it is not a sealed value, :class:`UnknownKey` when the ring has no
-        such key.
+        Raises :class:`SealBroken` when it is no sealed value, and :class:`UnknownKey` when the key is not in
+        the ring.
         """
         if len(sealed) < OVERHEAD or sealed[: len(VERSION)] != VERSION:
             raise SealBroken
@@ -137,18 +131,18 @@ class KeyRing:
         return key_id
 
     def is_current(self, sealed: bytes) -> bool:
-        """Whether ``sealed`` was made with the newest key. Raises as :meth:`key_id_of`."""
+        """Whether *sealed* was made with the newest key. Raises as :meth:`key_id_of`."""
         return self.key_id_of(sealed) == self.primary_id
 
     def reseal(self, purpose: str, sealed: bytes, aad: bytes) -> bytes:
-        """``sealed`` under the newest key; the same bytes if it is there already. Raises as :meth:`open`."""
+        """*sealed* under the newest key; the same object if it already is. Raises as :meth:`open`."""
         plaintext = self.open(purpose, sealed, aad)
         return sealed if self.is_current(sealed) else self.seal(purpose, plaintext, aad)
 
     def mac(self, purpose: str, data: bytes, *, key_id: str | None = None) -> bytes:
-        """HMAC-SHA256 (32 bytes) of ``data`` under a key's subkey for ``purpose``; the newest key by default.
+        """HMAC-SHA256 (32 bytes) of *data* under a key's subkey for *purpose*; the newest key by default.
 
-        Raises :class:`UnknownKey` when the ring has no such key.
+        Raises :class:`UnknownKey` when the key is not in the ring.
         """
         if key_id is None:
             key_id = self.primary_id
@@ -174,9 +168,10 @@ class KeyRing:
 
 
 def encryption_ring() -> KeyRing:
-    """The ring of ``FACEPRINT["ENCRYPTION_KEYS"]``, read anew when the setting changes.
+    """The ring of ``FACEPRINT["ENCRYPTION_KEYS"]``, a new one when the setting changes.
 
-    Raises :class:`FaceprintConfigurationError` when keys are missing, malformed, or also index keys.
+    Raises :class:`FaceprintConfigurationError` when there are no keys, or a key is malformed or is an index
+    key as well.
     """
     return _ring("ENCRYPTION_KEYS", conf.encryption_keys, conf.index_keys)
 
@@ -191,7 +186,7 @@ def _ring(setting: str, keys: tuple[bytes, ...], others: tuple[bytes, ...]) -> K
     if not keys:
         raise FaceprintConfigurationError(f'FACEPRINT["{setting}"] is empty.')
     if set(keys) & set(others):
-        # Whoever holds an index key can test guesses; that must never be a key that decrypts.
+        # The holder of an index key can test guesses. It must not decrypt as well.
         raise FaceprintConfigurationError("ENCRYPTION_KEYS and INDEX_KEYS of FACEPRINT share a key.")
     return KeyRing(keys)
 

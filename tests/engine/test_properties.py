@@ -736,7 +736,7 @@ class Scenario(RuleBasedStateMachine):
 
     def _check_file(self, asset: MediaAsset) -> None:
         with evidence_files.open_stored(asset) as reader:
-            content = reader.read_all()
+            content = reader.read()
         assert hashlib.sha256(content).hexdigest() == asset.sha256, "5: the hash is that of the file"
         assert len(content) == asset.size, "5: the size is that of the file"
 

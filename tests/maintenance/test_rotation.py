@@ -249,7 +249,7 @@ def test_a_file_that_is_being_read_stays_readable(
     with open_stored(asset) as reader:
         keys(NEW, OLD, index=[NEW_INDEX, OLD_INDEX])
         rotate_keys()
-        assert len(reader.read_all()) == asset.size
+        assert len(reader.read()) == asset.size
     assert sessions.h5_url(archived) is None
 
 

@@ -61,7 +61,7 @@ def test_round_trip_from_chunks_of_any_size(size: int, data: st.DataObject) -> N
     assert stream.plain_size == size
     assert stream.sha256 == hashlib.sha256(plain).hexdigest()
     assert len(sealed) == sealed_size(size)
-    assert reader(sealed, size).read_all() == plain
+    assert reader(sealed, size).read() == plain
 
 
 @given(st.data())
@@ -81,7 +81,7 @@ def test_edges(size: int) -> None:
     opened = reader(sealed, size)
     assert b"".join(opened.iter_range(0, size)) == plain
     assert b"".join(opened.iter_range(size, size)) == b""
-    assert opened.read_all() == plain
+    assert opened.read() == plain
     with pytest.raises(ValueError, match="range"):
         opened.iter_range(0, size + 1)
     with pytest.raises(ValueError, match="range"):
@@ -105,7 +105,7 @@ def test_producers_may_use_their_buffer_again() -> None:
 
     sealed = b"".join(EncryptingStream(produce(), KEY, ASSET))
     expected = b"".join(bytes([number]) * CHUNK_BYTES for number in range(4))
-    assert reader(sealed, len(expected)).read_all() == expected
+    assert reader(sealed, len(expected)).read() == expected
 
 
 # Tampering
@@ -118,7 +118,7 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
     bit = data.draw(st.integers(0, len(SEALED) * 8 - 1))
     changed[bit // 8] ^= 1 << bit % 8
     with pytest.raises(SealBroken) as caught:
-        reader(bytes(changed), len(PLAIN)).read_all()
+        reader(bytes(changed), len(PLAIN)).read()
     assert caught.value.__context__ is None
 
 
@@ -134,15 +134,15 @@ def test_truncation_together_with_the_row_is_found() -> None:
         cut = SEALED[: HEADER_BYTES + chunks * SEALED_CHUNK]
         for plain_size in {chunks * CHUNK_BYTES, max(0, chunks * CHUNK_BYTES - 16)}:
             with pytest.raises(SealBroken):
-                reader(cut, plain_size).read_all()
+                reader(cut, plain_size).read()
 
 
 def test_extension_is_found() -> None:
     for tail in (b"\0", SEALED[-33:], SEALED[HEADER_BYTES:]):
         with pytest.raises(SealBroken):
-            reader(SEALED + tail, len(PLAIN)).read_all()
+            reader(SEALED + tail, len(PLAIN)).read()
         with pytest.raises(SealBroken):
-            reader(SEALED + tail, len(PLAIN) + max(0, len(tail) - 16)).read_all()
+            reader(SEALED + tail, len(PLAIN) + max(0, len(tail) - 16)).read()
 
 
 def test_another_length_in_the_row_is_found() -> None:
@@ -161,18 +161,18 @@ def test_reordered_repeated_and_exchanged_chunks_are_found() -> None:
     variants = [(b, a, c, last), (a, a, c, last), (a, c, b, last), (a, chunks(other)[1], c, last)]
     for variant in variants:
         with pytest.raises(SealBroken):
-            reader(header + b"".join(variant), len(PLAIN)).read_all()
+            reader(header + b"".join(variant), len(PLAIN)).read()
     with pytest.raises(SealBroken):
-        reader(other[:HEADER_BYTES] + SEALED[HEADER_BYTES:], len(PLAIN)).read_all()
+        reader(other[:HEADER_BYTES] + SEALED[HEADER_BYTES:], len(PLAIN)).read()
 
 
 def test_other_keys_and_other_assets_do_not_open() -> None:
     with pytest.raises(SealBroken):
-        reader(SEALED, len(PLAIN), key=new_file_key()).read_all()
+        reader(SEALED, len(PLAIN), key=new_file_key()).read()
     with pytest.raises(SealBroken):
-        reader(SEALED, len(PLAIN), asset=uuid.uuid4()).read_all()
+        reader(SEALED, len(PLAIN), asset=uuid.uuid4()).read()
     with pytest.raises(SealBroken):
-        reader(b"GIF89a" * 100_000, len(PLAIN)).read_all()
+        reader(b"GIF89a" * 100_000, len(PLAIN)).read()
     with pytest.raises(ValueError, match="32 bytes"):
         b"".join(EncryptingStream([b""], b"short", ASSET))
 
@@ -206,7 +206,7 @@ def test_a_failing_source_passes_through_and_leaves_no_whole_file() -> None:
     with pytest.raises(RuntimeError):
         _ = stream.sha256
     with pytest.raises(SealBroken):
-        reader(b"".join(written), CHUNK_BYTES).read_all()
+        reader(b"".join(written), CHUNK_BYTES).read()
 
 
 @given(st.lists(st.integers(1, 200_000), min_size=1, max_size=10))
@@ -220,7 +220,7 @@ def test_read(amounts: list[int]) -> None:
         out += piece
     out += stream.read()
     assert stream.read(1) == b""
-    assert reader(bytes(out), len(PLAIN)).read_all() == PLAIN
+    assert reader(bytes(out), len(PLAIN)).read() == PLAIN
 
 
 def test_is_a_file_as_storages_want_it() -> None:
@@ -247,7 +247,7 @@ def test_saved_by_storages(tmp_path: Any, wrap: Any) -> None:
         assert stream.sha256 == hashlib.sha256(PLAIN).hexdigest()
         with storage.open(name) as file:
             opened = DecryptingReader(file, KEY, ASSET, stream.plain_size)
-            assert opened.read_all() == PLAIN
+            assert opened.read() == PLAIN
 
 
 def test_memory_is_flat() -> None:
@@ -292,7 +292,7 @@ def test_files_that_read_less_than_asked_for() -> None:
         def read(self, size: int | None = -1, /) -> bytes:
             return super().read(min(size or 1, 1000) if size != -1 else -1)
 
-    assert DecryptingReader(Slow(SEALED), KEY, ASSET, len(PLAIN)).read_all() == PLAIN
+    assert DecryptingReader(Slow(SEALED), KEY, ASSET, len(PLAIN)).read() == PLAIN
 
 
 def test_is_a_seekable_file() -> None:
@@ -358,4 +358,4 @@ def test_the_format_is_frozen() -> None:
     stored = bytes.fromhex(
         "444650460100010000f6811e0d89730ce7b4aaefb68b80742fdbacc8392ca571b78c02130b1b1938065ef228221342a334d2"
     )
-    assert reader(stored, 9).read_all() == b"synthetic"
+    assert reader(stored, 9).read() == b"synthetic"

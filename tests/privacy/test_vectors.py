@@ -93,7 +93,7 @@ def test_files(vector: dict[str, Any], monkeypatch: pytest.MonkeyPatch) -> None:
     assert hashlib.sha256(stored).hexdigest() == vector["stored_sha256"]
     assert stored.hex() == vector.get("stored", stored.hex())
     assert reference.decrypt_file(key, asset, stored) == plaintext
-    assert DecryptingReader(io.BytesIO(stored), key, asset, len(plaintext)).read_all() == plaintext
+    assert DecryptingReader(io.BytesIO(stored), key, asset, len(plaintext)).read() == plaintext
     fixed(monkeypatch, files, vector["salt"])
     assert b"".join(EncryptingStream([plaintext], key, asset)) == stored
 
@@ -142,6 +142,6 @@ def test_files_of_one_key_cannot_be_cut_joined_or_reordered() -> None:
     }
     for data, length in forged.values():
         with pytest.raises(SealBroken):
-            DecryptingReader(io.BytesIO(data), key, asset, length).read_all()
+            DecryptingReader(io.BytesIO(data), key, asset, length).read()
     with pytest.raises(SealBroken):
-        DecryptingReader(io.BytesIO(stored), key, uuid.uuid4(), 200_000).read_all()
+        DecryptingReader(io.BytesIO(stored), key, uuid.uuid4(), 200_000).read()

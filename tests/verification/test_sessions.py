@@ -73,7 +73,7 @@ def test_the_match_image_is_archived_even_when_baidu_refuses_it(scenario: Scenar
     asset = session.assets.get()
     assert (asset.kind, asset.state, asset.deadline) == ("match_image", MediaAsset.State.STORED, None)
     with open_stored(asset) as reader:
-        assert reader.read_all() == data
+        assert reader.read() == data
     assert scenario.fresh(session).match_image_accepted_at is None
     assert sessions.h5_url(session) is None
 
