@@ -1,15 +1,15 @@
-"""Model fields whose values are encrypted in the database and decrypted when they are read.
+"""Model fields with values that are encrypted in the database and decrypted when they are read.
 
-Each value is sealed (see :mod:`.keys`) under a subkey of the field's ``label`` and bound to the label
-and to the row's UUID: a ciphertext copied to another column or row does not open there. So the row's
-UUID must be set before a value is, and neither label nor UUID may ever change.
+Each value is sealed (see :mod:`.keys`) under a subkey of the field's ``label`` and bound to the label and the
+row's UUID: a ciphertext copied to another column or row does not open there. The UUID must be set before a
+value is saved, and neither label nor UUID may ever change.
 
-* An attribute of an instance gives the plaintext, decrypted when it is read. ``values()``,
-  ``values_list()`` and annotations give an opaque :class:`Sealed`.
-* Only ``isnull`` can be asked of such a column; equality needs a blind index beside it.
-* ``save()``, ``create()`` and ``bulk_create()`` seal by themselves. ``QuerySet.update()`` does not know
-  the row and takes what :func:`sealed_values` made; it refuses a plaintext, and so does ``bulk_update()``.
-* Serializers (``dumpdata``) write the ciphertext, which ``loaddata`` restores under the same keys.
+* The attribute of an instance is the plaintext, decrypted when it is read. ``values()``, ``values_list()``
+  and annotations return an opaque :class:`Sealed`.
+* The only lookup is ``isnull``. To filter by equality, put a blind index beside the field.
+* ``save()``, ``create()`` and ``bulk_create()`` seal values. ``QuerySet.update()`` does not know the row: it
+  takes sealed values (see :func:`sealed_values`) and refuses plaintexts, as ``bulk_update()`` does.
+* Serializers (``dumpdata``) write the ciphertext; ``loaddata`` restores it under the same keys.
 """
 
 from __future__ import annotations
@@ -29,17 +29,18 @@ from django.db import models
 from django.db.models.query_utils import DeferredAttribute
 from django.utils.translation import gettext_lazy as _
 
+from ..exceptions import replace_exceptions
 from .keys import SealBroken, UnknownKey, encryption_ring
 
 MAX_LABEL_LENGTH = 100
 
 
 class Sealed:
-    """An encrypted value as the database holds it. Shows and compares nothing but ciphertext."""
+    """An encrypted value as the database holds it. ``repr`` hides it, and ``==`` compares ciphertexts."""
 
     __slots__ = ("_restored", "label", "token")
 
-    #: The field's label; a value sealed for one field is refused by every other.
+    #: The label of the field for which the value was sealed; other fields refuse it.
     label: str
     #: The ciphertext in the format of :mod:`.keys`.
     token: bytes
@@ -70,27 +71,27 @@ class Sealed:
         return self
 
 
-class _Held:
-    """A plaintext in an instance's ``__dict__``, where reprs, copies and pickles of the instance find it.
+class _Plaintext:
+    """A plaintext in an instance's ``__dict__``. ``repr`` hides it, and pickling seals it.
 
-    Sealed when pickled, so that a cached instance carries no plaintext.
+    A pickled instance, in a cache for example, contains no plaintext.
     """
 
-    __slots__ = ("field", "plain", "row")
+    __slots__ = ("field", "row", "value")
 
-    def __init__(self, field: EncryptedField, plain: Any, row: uuid.UUID | None) -> None:
+    def __init__(self, field: EncryptedField, value: Any, row: uuid.UUID | None) -> None:
         self.field = field
-        self.plain = plain
+        self.value = value
         self.row = row
 
     def __repr__(self) -> str:
         return "<Sealed>"
 
-    def __copy__(self) -> _Held:
-        return _Held(self.field, self.plain, self.row)
+    def __copy__(self) -> _Plaintext:
+        return _Plaintext(self.field, self.value, self.row)
 
-    def __deepcopy__(self, memo: dict[int, Any]) -> _Held:
-        return _Held(self.field, copy.deepcopy(self.plain, memo), self.row)
+    def __deepcopy__(self, memo: dict[int, Any]) -> _Plaintext:
+        return _Plaintext(self.field, copy.deepcopy(self.value, memo), self.row)
 
     def __reduce__(self) -> tuple[Any, ...]:
         if self.row is None:
@@ -98,11 +99,11 @@ class _Held:
                 f"{self.field} holds an unsaved value of a row without {self.field.uuid_field}; "
                 "save the instance before pickling it."
             )
-        return self.field.seal(self.row, self.plain).__reduce__()
+        return self.field.seal(self.row, self.value).__reduce__()
 
 
 class SealedAttribute(DeferredAttribute):
-    """The attribute of an encrypted field: decrypts when it is read."""
+    """The attribute of an encrypted field: reading it decrypts the value."""
 
     field: EncryptedField
 
@@ -110,21 +111,21 @@ class SealedAttribute(DeferredAttribute):
         if instance is None:
             return self
         value = super().__get__(instance, cls)
-        if isinstance(value, _Held):
-            return value.plain
+        if isinstance(value, _Plaintext):
+            return value.value
         if not isinstance(value, Sealed) or value._restored:
             return value
         row = self.field.row_of(instance)
         plain = self.field.unseal(row, value)
         if self.field.mutable:
-            # obj.data["x"] = 1; obj.save() must save, so the object that was handed out is kept.
-            instance.__dict__[self.field.attname] = _Held(self.field, plain, row)
+            # obj.data["x"] = 1; obj.save() must save the change.
+            instance.__dict__[self.field.attname] = _Plaintext(self.field, plain, row)
         return plain
 
     def __set__(self, instance: models.Model, value: Any) -> None:
         if value is not None and not isinstance(value, Sealed):
             row = instance.__dict__.get(self.field.uuid_field)
-            value = _Held(self.field, value, row if isinstance(row, uuid.UUID) else None)
+            value = _Plaintext(self.field, value, row if isinstance(row, uuid.UUID) else None)
         instance.__dict__[self.field.attname] = value
 
     def __delete__(self, instance: models.Model) -> None:
@@ -133,22 +134,22 @@ class SealedAttribute(DeferredAttribute):
 
 
 class EncryptedField(models.BinaryField):
-    """Base of the encrypted fields; use one of its subclasses.
+    """Base of the encrypted fields. Subclasses define ``_encode`` and ``_decode``.
 
-    :param label: fixed name of the column in key derivation and associated data, 1–100 ASCII
-        characters, unique among the fields of a row. Never change it: old values would not open.
+    :param label: fixed name of the column in key derivation and associated data, 1–100 ASCII characters,
+        unique among the fields of a model. Never change it: old values would not open.
     :param uuid_field: name of the non-null ``UUIDField`` of the same row.
     :param max_length: limit of the plaintext in bytes (UTF-8); None for no limit.
 
-    Never editable, so forms and the admin leave it out.
+    Never editable: forms and the admin leave it out.
     """
 
-    # What type checkers take for the types of the attribute.
+    # For type checkers: the types of the attribute.
     _pyi_private_set_type: Any
     _pyi_private_get_type: Any
 
     descriptor_class = SealedAttribute
-    #: Whether plaintexts can be changed in place.
+    #: Whether a plaintext can be changed in place.
     mutable = False
 
     def __init__(
@@ -180,11 +181,8 @@ class EncryptedField(models.BinaryField):
         return [*super().check(**kwargs), *self._check_label(), *self._check_row(), *self._check_options()]
 
     def _check_label(self) -> list[checks.CheckMessage]:
-        if not isinstance(self.label, str) or not self.label.isascii() or not self.label.isprintable():
-            usable = False
-        else:
-            usable = 1 <= len(self.label) <= MAX_LABEL_LENGTH
-        if not usable:
+        usable = isinstance(self.label, str) and self.label.isascii() and self.label.isprintable()
+        if not usable or not 1 <= len(self.label) <= MAX_LABEL_LENGTH:
             return [
                 checks.Error(
                     "The label of an encrypted field must be 1–100 printable ASCII characters.",
@@ -202,7 +200,7 @@ class EncryptedField(models.BinaryField):
             return [
                 checks.Error(
                     f"The label {self.label!r} is also the label of {', '.join(others)}.",
-                    hint="Give each encrypted field a label of its own: values could be swapped unnoticed.",
+                    hint="Give each encrypted field its own label, or swapped values would go unnoticed.",
                     obj=self,
                     id="faceprint.E102",
                 )
@@ -219,7 +217,7 @@ class EncryptedField(models.BinaryField):
         return [
             checks.Error(
                 f"uuid_field {self.uuid_field!r} is not a UUIDField without null on the same model.",
-                hint="Encrypted values are bound to their row by its UUID; add such a field with a default.",
+                hint="The UUID binds encrypted values to their row; add such a field with a default.",
                 obj=self,
                 id="faceprint.E103",
             )
@@ -241,7 +239,7 @@ class EncryptedField(models.BinaryField):
         ]
 
     def _check_str_default_value(self) -> list[checks.CheckMessage]:
-        return []  # the default is a plaintext, which may well be text
+        return []  # the default is a plaintext, which may be text
 
     def get_lookup(self, lookup_name: str) -> Any:
         """Only ``isnull``; every other lookup raises ``FieldError``."""
@@ -254,23 +252,23 @@ class EncryptedField(models.BinaryField):
 
     def _refuse_lookup(self, lookup_name: str) -> NoReturn:
         raise FieldError(
-            f"{lookup_name!r} cannot be asked of the encrypted field {self.name!r}, only isnull; "
+            f"The encrypted field {self.name!r} has no lookup {lookup_name!r}, only isnull; "
             "filter by its blind index."
         )
 
     # Sealing
 
     def seal(self, row: uuid.UUID, value: Any) -> Sealed:
-        """``value`` (not None) sealed for the row with UUID ``row``.
+        """*value* (not None), sealed for the row with the UUID *row*.
 
-        Raises ``TypeError`` or ``ValueError`` without the value when it has the wrong type, cannot be
-        encoded or is too long.
+        Raises ``TypeError`` or ``ValueError`` when the value has the wrong type, cannot be encoded or is too
+        long. The exception does not contain the value.
         """
         token = encryption_ring().seal(self._purpose, self._encode_checked(value), self._aad(row))
         return Sealed(token, self.label)
 
     def unseal(self, row: uuid.UUID, sealed: Sealed) -> Any:
-        """The plaintext of a value of this field in the row with UUID ``row``.
+        """The plaintext of a value of this field in the row with the UUID *row*.
 
         Raises :class:`~.keys.SealBroken`, or its subclass ``UnknownKey``.
         """
@@ -279,21 +277,18 @@ class EncryptedField(models.BinaryField):
         return self._decode(encryption_ring().open(self._purpose, sealed.token, self._aad(row)))
 
     def reseal(self, row: uuid.UUID, sealed: Sealed) -> Sealed:
-        """The same value under the newest key; ``sealed`` itself if it is already.
-
-        Raises as :meth:`unseal`.
-        """
+        """The same value under the newest key; *sealed* itself if it already is. Raises as :meth:`unseal`."""
         ring = encryption_ring()
         token = ring.reseal(self._purpose, sealed.token, self._aad(row))
         return sealed if token is sealed.token else Sealed(token, self.label)
 
     def sealed_of(self, instance: models.Model) -> Sealed | None:
-        """The value of a loaded row as it is stored; None for NULL. Nothing is decrypted."""
+        """The stored value of a loaded row, not decrypted; None for NULL."""
         value = instance.__dict__.get(self.attname)
         return value if isinstance(value, Sealed) else self._sealed(instance)
 
     def row_of(self, instance: models.Model) -> uuid.UUID:
-        """The UUID of the row that ``instance`` stands for. Raises ``ValueError`` when it is not set."""
+        """The UUID of the instance's row. Raises ``ValueError`` when it is not set."""
         row = getattr(instance, self.uuid_field)
         if isinstance(row, str):
             try:
@@ -301,7 +296,7 @@ class EncryptedField(models.BinaryField):
             except ValueError:
                 row = None
         if not isinstance(row, uuid.UUID):
-            raise ValueError(f"{self} needs a UUID in {self.uuid_field} before a value is sealed or read.")
+            raise ValueError(f"{self} needs a UUID in {self.uuid_field} to seal or read a value.")
         return row
 
     @property
@@ -312,7 +307,7 @@ class EncryptedField(models.BinaryField):
         return self.label.encode() + b"\0" + row.bytes
 
     def _encode(self, value: Any) -> bytes:
-        """The bytes of a plaintext; raises ``TypeError`` or ``ValueError`` without the value."""
+        """The bytes of a plaintext. Raises ``TypeError`` or ``ValueError``, without the value."""
         raise NotImplementedError
 
     def _decode(self, data: bytes) -> Any:
@@ -332,7 +327,7 @@ class EncryptedField(models.BinaryField):
     def pre_save(self, model_instance: models.Model, add: bool) -> Sealed | None:
         sealed = self._sealed(model_instance)
         if not self.mutable:
-            # From here on the instance holds what the row holds, and no plaintext.
+            # From here on the instance holds the ciphertext only.
             model_instance.__dict__[self.attname] = sealed
         return sealed
 
@@ -343,12 +338,12 @@ class EncryptedField(models.BinaryField):
         if value is None:
             return None
         row = self.row_of(instance)
-        if isinstance(value, _Held):
-            sealed = self.seal(row, value.plain)
+        if isinstance(value, _Plaintext):
+            sealed = self.seal(row, value.value)
             value.row = row
             return sealed
-        # A value of another row would never open again: refuse to save it. One whose key is missing is
-        # unreadable here and now, but perhaps not for ever: keep it as it is.
+        # Refuse to save a value of another row: it would never open again. Keep a value with a missing key:
+        # the key may come back.
         with suppress(UnknownKey):
             self.unseal(row, value)
         return value
@@ -358,17 +353,17 @@ class EncryptedField(models.BinaryField):
             return None
         if not isinstance(value, Sealed):
             raise TypeError(
-                f"{self} takes no plaintext here, because the row is not known: use save(), "
+                f"{self} cannot seal a plaintext here, because the row is unknown: use save(), "
                 "or sealed_values() with QuerySet.update()."
             )
         if value.label != self.label:
-            raise TypeError(f"{self} was given a value that was sealed for another field.")
+            raise TypeError(f"The value for {self} was sealed for another field.")
         return super().get_db_prep_value(value.token, connection, prepared)
 
     # Serializers and validation
 
     def value_from_object(self, obj: models.Model) -> Any:
-        """The ciphertext: serializers ask for it, and must not see plaintexts."""
+        """The ciphertext, because serializers must not see plaintexts."""
         return self._sealed(obj)
 
     def value_to_string(self, obj: models.Model) -> str:
@@ -377,12 +372,12 @@ class EncryptedField(models.BinaryField):
         return "" if sealed is None else base64.b64encode(sealed.token).decode("ascii")
 
     def to_python(self, value: Any) -> Sealed | None:
-        """A ciphertext out of a serializer; opaque until the instance is loaded from the database."""
+        """A ciphertext from a serializer; opaque until the instance is loaded from the database."""
         if value is None or isinstance(value, Sealed):
             return value
         token = b""
         if isinstance(value, str):
-            # Refused outside of this block, so that the value is in no context.
+            # ValidationError is raised outside of this block, so that no context holds the value.
             with suppress(UnicodeEncodeError, binascii.Error):
                 token = base64.b64decode(value.encode("ascii"), validate=True)
         if not token:
@@ -390,22 +385,18 @@ class EncryptedField(models.BinaryField):
         return Sealed(token, self.label, restored=True)
 
     def clean(self, value: Any, model_instance: models.Model | None) -> Any:
-        """Check a plaintext as sealing will; raises ``ValidationError`` without the value."""
+        """Check a plaintext as :meth:`seal` does. Raises ``ValidationError``, without the value."""
         if value is None or isinstance(value, Sealed):
             return value
-        message = ""
-        try:
+        invalid = (TypeError, ValueError)
+        with replace_exceptions(*invalid, by=lambda error: ValidationError(str(error), code="invalid")):
             self._encode_checked(value)
-        except (TypeError, ValueError) as error:
-            message = str(error)
-        if message:
-            raise ValidationError(message, code="invalid")
         self.run_validators(value)
         return value
 
 
 class EncryptedTextField(EncryptedField):
-    """Encrypted ``str``. "" is a value of its own, distinct from NULL."""
+    """Encrypted ``str``. "" and NULL are different values."""
 
     _pyi_private_set_type: str
     _pyi_private_get_type: str
@@ -420,7 +411,7 @@ class EncryptedTextField(EncryptedField):
     def _encode(self, value: Any) -> bytes:
         if not isinstance(value, str):
             raise TypeError(f"{self} takes a str, not {type(value).__name__}.")
-        # JSON can carry lone surrogates, and evidence must be kept whatever it holds.
+        # JSON can carry lone surrogates, and evidence must be kept unchanged.
         return value.encode("utf-8", "surrogatepass")
 
     def _decode(self, data: bytes) -> str:
@@ -428,7 +419,7 @@ class EncryptedTextField(EncryptedField):
 
 
 class EncryptedJSONField(EncryptedField):
-    """Encrypted JSON: what ``json`` can write, without NaN and Infinity. ``None`` is NULL, not JSON null."""
+    """Encrypted JSON, without NaN and Infinity. ``None`` is NULL, not JSON's null."""
 
     description = _("Encrypted JSON")
     empty_values = [None, "", [], {}]
@@ -436,19 +427,18 @@ class EncryptedJSONField(EncryptedField):
     mutable = True
 
     def _encode(self, value: Any) -> bytes:
-        try:
-            # ASCII, because a lone surrogate in a vendor's answer has no other encoding.
+        replaced = ValueError(f"The value of {self} cannot be written as JSON.")
+        # The texts of the original exceptions may quote the value.
+        with replace_exceptions(TypeError, ValueError, RecursionError, by=lambda error: replaced):
+            # ASCII, because UTF-8 has no lone surrogates, and Baidu's answers may.
             return json.dumps(value, allow_nan=False, separators=(",", ":")).encode("ascii")
-        except (TypeError, ValueError, RecursionError):
-            pass  # their texts may quote the value: raise ours outside this block
-        raise ValueError(f"The value of {self} cannot be written as JSON.")
 
     def _decode(self, data: bytes) -> Any:
         return json.loads(data)
 
 
 def seal_value(instance: models.Model, field_name: str, value: Any) -> Sealed | None:
-    """``value`` sealed for a field of ``instance``'s row; None stays None.
+    """*value*, sealed for a field of the instance's row; None stays None.
 
     Raises ``TypeError`` or ``ValueError`` as :meth:`EncryptedField.seal`, and ``ValueError`` when the row's
     UUID is not set.
@@ -458,10 +448,10 @@ def seal_value(instance: models.Model, field_name: str, value: Any) -> Sealed | 
 
 
 def sealed_values(model: type[models.Model], row: uuid.UUID, /, **values: Any) -> dict[str, Sealed | None]:
-    """Keyword arguments for ``QuerySet.update()`` on the one row with UUID ``row``.
+    """Keyword arguments for ``QuerySet.update()`` on the row with the UUID *row*, from plaintexts.
 
     ``Session.objects.filter(pk=pk, epoch=epoch).update(**sealed_values(Session, public_id, name="张三"))``.
-    Plaintexts by field name, encrypted fields only; None stays None. Raises as :func:`seal_value`.
+    Encrypted fields only; None stays None. Raises as :func:`seal_value`.
     """
     return {
         name: None if value is None else _encrypted_field(model, name).seal(row, value)
@@ -470,9 +460,9 @@ def sealed_values(model: type[models.Model], row: uuid.UUID, /, **values: Any) -
 
 
 def column_values(instance: models.Model, values: Mapping[str, Any], /) -> dict[str, Any]:
-    """*values* as ``QuerySet.update()`` on ``instance``'s row takes them.
+    """*values* as ``QuerySet.update()`` on the instance's row takes them.
 
-    Plaintexts of encrypted fields are sealed; sealed values and those of other fields stay as they are.
+    Seals the plaintexts of encrypted fields; sealed values and values of other fields stay unchanged.
     Raises as :func:`seal_value`.
     """
     encrypted = {field.name for field in encrypted_fields(type(instance))}
@@ -485,16 +475,16 @@ def column_values(instance: models.Model, values: Mapping[str, Any], /) -> dict[
 
 
 def unsealed(model: type[models.Model], row: uuid.UUID, field_name: str, sealed: Sealed | None) -> Any:
-    """The plaintext of what ``values()`` gave for a field of the row with UUID ``row``; None stays None.
+    """The plaintext of a value that ``values()`` returned for a field of the row with the UUID *row*.
 
-    Raises :class:`~.keys.SealBroken`, or its subclass ``UnknownKey``.
+    None stays None. Raises :class:`~.keys.SealBroken`, or its subclass ``UnknownKey``.
     """
     field = _encrypted_field(model, field_name)
     return None if sealed is None else field.unseal(row, sealed)
 
 
 def encrypted_fields(model: type[models.Model]) -> tuple[EncryptedField, ...]:
-    """The encrypted fields of a model, in their order; key rotation walks them."""
+    """The encrypted fields of a model, in the order of its columns."""
     return tuple(field for field in model._meta.concrete_fields if isinstance(field, EncryptedField))
 
 
