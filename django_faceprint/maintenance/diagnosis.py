@@ -41,7 +41,7 @@ from django_faceprint.exceptions import (
 )
 from django_faceprint.models import AlertRule, MediaAsset, Plan, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index, blind_index_candidates
-from django_faceprint.privacy.fields import encrypted_fields, unsealed
+from django_faceprint.privacy.fields import encrypted_fields
 from django_faceprint.privacy.files import unwrap_file_key
 from django_faceprint.privacy.keys import SealBroken, encryption_ring, index_ring
 from django_faceprint.records import statistics
@@ -207,7 +207,7 @@ def _sealed_samples() -> Iterator[Callable[[], object]]:
     for model in apps.get_app_config("faceprint").get_models():
         for field in encrypted_fields(model):
             for row, value in _both_ends(model, field.uuid_field, field.name):
-                yield partial(unsealed, model, row, field.name, value)
+                yield partial(field.unseal, row, value)
     for row, wrapped in _both_ends(MediaAsset, "public_id", "wrapped_key"):
         yield partial(unwrap_file_key, bytes(wrapped), row)
 

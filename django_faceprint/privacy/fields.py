@@ -8,7 +8,7 @@ value is saved, and neither label nor UUID may ever change.
   and annotations return an opaque :class:`Sealed`.
 * The only lookup is ``isnull``. To filter by equality, put a blind index beside the field.
 * ``save()``, ``create()`` and ``bulk_create()`` seal values. ``QuerySet.update()`` does not know the row: it
-  takes sealed values (see :func:`sealed_values`) and refuses plaintexts, as ``bulk_update()`` does.
+  takes sealed values (see :func:`column_values`) and refuses plaintexts, as ``bulk_update()`` does.
 * Serializers (``dumpdata``) write the ciphertext; ``loaddata`` restores it under the same keys.
 """
 
@@ -354,7 +354,7 @@ class EncryptedField(models.BinaryField):
         if not isinstance(value, Sealed):
             raise TypeError(
                 f"{self} cannot seal a plaintext here, because the row is unknown: use save(), "
-                "or sealed_values() with QuerySet.update()."
+                "or column_values() with QuerySet.update()."
             )
         if value.label != self.label:
             raise TypeError(f"The value for {self} was sealed for another field.")
@@ -447,23 +447,12 @@ def seal_value(instance: models.Model, field_name: str, value: Any) -> Sealed | 
     return None if value is None else field.seal(field.row_of(instance), value)
 
 
-def sealed_values(model: type[models.Model], row: uuid.UUID, /, **values: Any) -> dict[str, Sealed | None]:
-    """Keyword arguments for ``QuerySet.update()`` on the row with the UUID *row*, from plaintexts.
-
-    ``Session.objects.filter(pk=pk, epoch=epoch).update(**sealed_values(Session, public_id, name="张三"))``.
-    Encrypted fields only; None stays None. Raises as :func:`seal_value`.
-    """
-    return {
-        name: None if value is None else _encrypted_field(model, name).seal(row, value)
-        for name, value in values.items()
-    }
-
-
 def column_values(instance: models.Model, values: Mapping[str, Any], /) -> dict[str, Any]:
     """*values* as ``QuerySet.update()`` on the instance's row takes them.
 
-    Seals the plaintexts of encrypted fields; sealed values and values of other fields stay unchanged.
-    Raises as :func:`seal_value`.
+    ``Session.objects.filter(pk=session.pk).update(**column_values(session, {"name": "张三"}))``. Seals the
+    plaintexts of encrypted fields; sealed values and values of other fields stay unchanged. Raises as
+    :func:`seal_value`.
     """
     encrypted = {field.name for field in encrypted_fields(type(instance))}
     return {
@@ -472,15 +461,6 @@ def column_values(instance: models.Model, values: Mapping[str, Any], /) -> dict[
         else value
         for name, value in values.items()
     }
-
-
-def unsealed(model: type[models.Model], row: uuid.UUID, field_name: str, sealed: Sealed | None) -> Any:
-    """The plaintext of a value that ``values()`` returned for a field of the row with the UUID *row*.
-
-    None stays None. Raises :class:`~.keys.SealBroken`, or its subclass ``UnknownKey``.
-    """
-    field = _encrypted_field(model, field_name)
-    return None if sealed is None else field.unseal(row, sealed)
 
 
 def encrypted_fields(model: type[models.Model]) -> tuple[EncryptedField, ...]:
