@@ -1,4 +1,4 @@
-"""Raw answers: kept as evidence, with pictures cut out so that erasing an asset leaves no copy."""
+"""Raw answers, kept as evidence. Pictures are removed from them, so that erasing an asset leaves no copy."""
 
 from __future__ import annotations
 
@@ -14,10 +14,10 @@ from django_faceprint.clock import now
 from django_faceprint.models import UpstreamAnswer, VerificationSession
 from django_faceprint.privacy.blind_index import fingerprint
 
-#: Answers that cannot be parsed are kept up to this size (bytes).
-MAX_KEPT = 1_000_000
+#: Maximum size (bytes) kept of an answer that cannot be parsed.
+MAX_UNPARSED_BYTES = 1_000_000
 PICTURE_KEYS = frozenset({"front_base64", "back_base64"})
-# No text of upstream's is this long; a longer one is a picture under a name we do not know.
+# Baidu's texts are shorter. A longer one is a picture under a name that we do not know.
 MAX_TEXT_LENGTH = 20_000
 
 
@@ -35,11 +35,12 @@ def make_answer(
     cached: Mapping[str, bytes] | None = None,
     decode: DecodePicture = decode_picture,
 ) -> UpstreamAnswer:
-    """The row that keeps *raw* for *session*; one per distinct content, told by its ``body_index``.
+    """An unsaved row that keeps *raw* for *session*. Equal content has an equal ``body_index``.
 
-    *document* is *raw* read as JSON, if somebody has read it already. *pictures* maps the SHA-256 of a
-    picture's bytes to the id of the asset that holds it; *held* are bytes of pictures by their SHA-256:
-    those that *decode* gives as the same objects again are not hashed again.
+    :param document: *raw* as JSON, if it has been parsed already.
+    :param pictures: SHA-256 of a picture → id of the asset that holds it.
+    :param cached: SHA-256 of a picture → its bytes. If *decode* returns the same object again, it is
+        not hashed again.
     """
     text, readable = _without_pictures(
         raw or b"", document, _PictureRedactor(pictures or {}, cached or {}, decode)
@@ -58,9 +59,9 @@ def make_answer(
 
 
 def make_refusal(session: VerificationSession, endpoint: str, data: bytes, reason: str) -> UpstreamAnswer:
-    """The row that keeps bytes which were sent as a picture or video and are none.
+    """An unsaved row that keeps *data*: bytes that Baidu sent as a picture or video and that are none.
 
-    In base64, so that nothing ever takes them for text, and never shown.
+    They are stored in base64 and never shown.
     """
     body = json.dumps({"refused": reason, "base64": base64.b64encode(data).decode("ascii")})
     return UpstreamAnswer(
@@ -75,36 +76,37 @@ def make_refusal(session: VerificationSession, endpoint: str, data: bytes, reaso
 
 
 def content_index(body: str, log_id: str = "") -> str:
-    """What tells an answer from others of the same session and interface, under the newest index key.
+    """The ``body_index`` of an answer, under the newest index key.
 
-    The log_id differs with every question and makes no other answer of it.
+    Each call has another log_id, so the index leaves it out.
     """
     content = body.replace(log_id, "") if len(log_id) >= 6 else body
     return fingerprint("answer", content.encode("utf-8", "surrogatepass"))
 
 
-def _without_pictures(raw: bytes, document: Any, scissors: _PictureRedactor) -> tuple[str, bool]:
+def _without_pictures(raw: bytes, document: Any, redactor: _PictureRedactor) -> tuple[str, bool]:
+    """The text to keep, and whether *raw* is JSON."""
     try:
         if document is None:
             document = json.loads(raw)
-        return json.dumps(scissors.cut(document), ensure_ascii=False, allow_nan=True), True
+        return json.dumps(redactor.redact(document), ensure_ascii=False, allow_nan=True), True
     except (ValueError, RecursionError):
-        return raw[:MAX_KEPT].decode("utf-8", "backslashreplace").replace("\x00", "\\x00"), False
+        return raw[:MAX_UNPARSED_BYTES].decode("utf-8", "backslashreplace").replace("\x00", "\\x00"), False
 
 
 @dataclass(frozen=True)
 class _PictureRedactor:
-    """Cut pictures out of a document: ``pictures`` and ``cached`` as of :func:`make_answer`."""
+    """Removes pictures from a document; ``pictures`` and ``cached`` as in :func:`make_answer`."""
 
     pictures: Mapping[str, str]
     cached: Mapping[str, bytes]
     decode: DecodePicture
 
-    def cut(self, value: Any, key: str = "") -> Any:
+    def redact(self, value: Any, key: str = "") -> Any:
         if isinstance(value, dict):
-            return {name: self.cut(item, name) for name, item in value.items()}
+            return {name: self.redact(item, name) for name, item in value.items()}
         if isinstance(value, list):
-            return [self.cut(item, key) for item in value]
+            return [self.redact(item, key) for item in value]
         if isinstance(value, str) and value and (key in PICTURE_KEYS or len(value) > MAX_TEXT_LENGTH):
             digest = self._digest(value)
             return {"removed": "picture", "sha256": digest, "asset": self.pictures.get(digest)}

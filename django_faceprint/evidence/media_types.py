@@ -1,11 +1,10 @@
-"""What an archived picture or video really is, whatever upstream called it.
+"""Media types of archived pictures and videos, by their content instead of the upstream headers.
 
-A signature is not a proof, so the structure is walked to its end: segments, chunks or boxes, with their
-lengths, checksums and order; what is truncated or something else is refused. Neither pixels nor frames
-are decoded: what a stranger's file would unpack to costs nothing here. Plain Python, no Django.
+A signature proves little, so the whole structure is checked: segments, chunks or boxes, with their lengths,
+checksums and order. Truncated and unknown files are refused. Neither pixels nor frames are decoded, so a
+decompression bomb does no harm here. Plain Python, no Django.
 
-Errors of the file object itself (a storage that fails, a broken seal) pass through unchanged: they say
-nothing about the medium.
+Errors of the file object itself (a storage that fails, a broken seal) pass through unchanged.
 """
 
 from __future__ import annotations
@@ -26,22 +25,22 @@ PNG = "image/png"
 WEBP = "image/webp"
 BMP = "image/bmp"
 MP4 = "video/mp4"
-# What an iPhone's camera hands to a page that asks for a recorded video.
+# An iPhone's camera records this type.
 QUICKTIME = "video/quicktime"
 
-#: How names of files of each type end.
+#: File name extension of each type.
 EXTENSIONS = {JPEG: "jpg", PNG: "png", WEBP: "webp", BMP: "bmp", MP4: "mp4", QUICKTIME: "mov"}
 
-#: Bytes that :func:`sniff` needs to tell every type it knows.
+#: Bytes that :func:`sniff` needs to recognise every type.
 SNIFF_BYTES = 64
-#: A picture of more bytes or pixels is refused.
+#: Larger pictures are refused.
 MAX_IMAGE_BYTES = 32 * 1024 * 1024
 MAX_IMAGE_PIXELS = 40_000_000
-#: A video that claims to be longer is broken.
+#: A video with a longer duration is broken.
 MAX_VIDEO_SECONDS = 24 * 3600.0
 
 _BMP_HEADER_SIZES = frozenset({12, 40, 52, 56, 64, 108, 124})
-# HEIF pictures and audio start with "ftyp" too: only brands of video count.
+# HEIF pictures and audio start with "ftyp" too; these are the brands of videos.
 _MP4_BRANDS = frozenset(
     b"isom iso2 iso3 iso4 iso5 iso6 iso7 iso8 iso9 isoa isob isoc mp41 mp42 mp71 avc1 dash cmfc MSNV mmp4 "
     b"M4VH M4VP 3gp4 3gp5 3gp6 3gp7 3gp8 3gp9 3g2a 3g2b 3g2c".split()
@@ -55,7 +54,7 @@ _NOTHING = memoryview(b"")
 
 
 class NotMedia(Exception):
-    """The content is not what it should be. ``reason`` is a short code, and the only content:
+    """The content is no valid picture or video. ``reason`` is a short code:
 
     ``not_an_image``, ``not_a_video`` (the signature), ``too_large`` (bytes), ``too_many_pixels``,
     ``truncated``, ``broken_image``, ``broken_video``, ``no_video_track``, ``no_duration``.
@@ -68,7 +67,7 @@ class NotMedia(Exception):
 
 @dataclass(frozen=True)
 class ImageFacts:
-    """Type and size in pixels of a whole picture."""
+    """Content type and size in pixels of a picture."""
 
     content_type: str
     width: int
@@ -77,9 +76,9 @@ class ImageFacts:
 
 @dataclass(frozen=True)
 class VideoFacts:
-    """Type, length in seconds, and size in pixels as shown (turned upright) of a whole video.
+    """Content type, duration in seconds, and size in pixels (upright, as players show it) of a video.
 
-    None where the file does not say; a fragmented file need not say how long it is.
+    None where the file does not contain it; a fragmented file may have no duration.
     """
 
     content_type: str
@@ -89,9 +88,9 @@ class VideoFacts:
 
 
 def sniff(head: bytes) -> str | None:
-    """Content type by signature of what starts with ``head``: JPEG, PNG, WEBP, BMP, MP4, QuickTime or None.
+    """Content type by signature: JPEG, PNG, WEBP, BMP, MP4, QuickTime or None. A match is no proof.
 
-    Give it :data:`SNIFF_BYTES` bytes or the whole file. A match is a hint, not a proof.
+    :param head: the first :data:`SNIFF_BYTES` bytes, or the whole file.
     """
     if head.startswith(b"\xff\xd8\xff"):
         return JPEG
@@ -109,10 +108,10 @@ def sniff(head: bytes) -> str | None:
 
 
 def describe_image(content: bytes | IO[bytes]) -> ImageFacts:
-    """Check that a JPEG, PNG, WEBP or BMP is whole, and read its size; a file from its position to its end.
+    """Check that a JPEG, PNG, WEBP or BMP is whole, and read its size. A file is read from its position on.
 
-    Limits: 32 MiB, 40 megapixels. What follows the end of a JPEG, PNG or WEBP is ignored, as viewers do.
-    Raises :class:`NotMedia`. Compressed pixels are not decoded, so they may still be nonsense.
+    Limits: 32 MiB, 40 megapixels. Bytes after the end of a JPEG, PNG or WEBP are ignored, as viewers do.
+    Compressed pixels are not decoded, so they may still be damaged. Raises :class:`NotMedia`.
     """
     data = content if isinstance(content, bytes) else _read(content, MAX_IMAGE_BYTES + 1)
     if len(data) > MAX_IMAGE_BYTES:
@@ -130,10 +129,10 @@ def describe_image(content: bytes | IO[bytes]) -> ImageFacts:
 
 
 def describe_video(fileobj: IO[bytes]) -> VideoFacts:
-    """Walk the boxes of an MP4 or QuickTime video: ``ftyp`` first, one ``moov``, ``mdat``, all of them whole.
+    """Check the boxes of an MP4 or QuickTime video: ``ftyp`` first, one ``moov``, ``mdat``, all whole.
 
-    The file must be seekable; only box headers and ``moov`` (up to 16 MiB) are read. Frames are not
-    decoded. Raises :class:`NotMedia`.
+    The file must be seekable. Only box headers and ``moov`` (up to 16 MiB) are read; frames are not decoded.
+    Raises :class:`NotMedia`.
     """
     length = fileobj.seek(0, io.SEEK_END)
     fileobj.seek(0)
@@ -146,24 +145,24 @@ def describe_video(fileobj: IO[bytes]) -> VideoFacts:
 
 
 class VideoInspector:
-    """:func:`describe_video` for a video that passes by: feed it every chunk, then ask for the facts.
+    """:func:`describe_video` for a stream: :meth:`feed` it every chunk, of any size, then call :meth:`facts`.
 
-    Chunks may be of any size. It keeps nothing but the video's index (``moov``, up to 16 MiB).
+    It keeps only the video's index (``moov``, up to 16 MiB).
     """
 
     def __init__(self) -> None:
-        #: Bytes that were fed or passed over.
+        #: Number of bytes fed or passed over.
         self.position = 0
         self._content_type = ""
         self._boxes = 0
         self._has_data = False
         self._movie: bytearray | None = None
         self._refusal = ""
-        # What is kept until it has the length that is needed: the header of a box, or the index.
+        # The header of a box or the index, until it has the length that is needed.
         self._kept = bytearray()
         self._needed = _FIRST_BYTES
         self._in_movie = False
-        # What goes by before that, and whether the box has no length but that of the file.
+        # Bytes to skip before that, and whether the current box goes to the end of the file.
         self._skipped = 0
         self._to_end = False
 
@@ -172,11 +171,11 @@ class VideoInspector:
 
     @property
     def wanted(self) -> int:
-        """Bytes it needs to decide anything more, once those to be passed over have gone by."""
+        """Number of bytes still needed for the next decision, after those to skip."""
         return self._needed - len(self._kept)
 
     def feed(self, chunk: bytes | bytearray | memoryview) -> None:
-        """Take the next bytes of the video. Raises :class:`NotMedia` as soon as it cannot be one."""
+        """Take the next bytes of the video. Raises :class:`NotMedia` as soon as it cannot be valid."""
         if self._refusal:
             raise NotMedia(self._refusal)
         size = len(chunk)
@@ -201,13 +200,13 @@ class VideoInspector:
             raise
 
     def pass_over(self, length: int) -> None:
-        """Move ``position`` to the next byte that matters, in a video of ``length`` bytes."""
+        """Move ``position`` to the next byte that is needed, in a video of *length* bytes."""
         step = min(self._skipped, length - self.position)
         self.position += step
         self._skipped -= step
 
     def facts(self) -> VideoFacts:
-        """What the video is, after its last byte. Raises :class:`NotMedia`."""
+        """The facts of the video, after its last byte. Raises :class:`NotMedia`."""
         if self._refusal:
             raise NotMedia(self._refusal)
         if not self._content_type and sniff(bytes(self._kept)) not in (MP4, QUICKTIME):
@@ -218,7 +217,7 @@ class VideoInspector:
         elif self._kept or (self._skipped and not self._to_end) or self._in_movie:
             raise NotMedia("truncated")
         if movie is None or not self._has_data:
-            # A file whose index comes last and was cut off just before it.
+            # The index comes last, and the file was cut off just before it.
             raise NotMedia("truncated")
         facts: VideoFacts | None = None
         with suppress(struct.error):  # a box shorter than its fields
@@ -228,14 +227,17 @@ class VideoInspector:
         return facts
 
     def _decide(self) -> None:
-        """Make sense of what is kept, now that it is complete."""
-        if self._in_movie:
-            if self._to_end:
-                raise NotMedia("broken_video")  # too large
-            self._movie = self._kept
-            self._in_movie = False
-            self._expect_header()
+        """Read the bytes that are kept: they are complete now."""
+        if not self._in_movie:
+            self._read_header()
             return
+        if self._to_end:
+            raise NotMedia("broken_video")  # too large
+        self._movie = self._kept
+        self._in_movie = False
+        self._expect_header()
+
+    def _read_header(self) -> None:
         if not self._content_type:
             content_type = sniff(bytes(self._kept))
             if content_type not in (MP4, QUICKTIME):
@@ -255,11 +257,14 @@ class VideoInspector:
             or self._boxes >= _MAX_BOXES
         ):
             raise NotMedia("broken_video")
-        if kind != b"moov":
-            self._has_data = self._has_data or kind == b"mdat"
-            self._expect_header()
-            self._skipped = size - seen if size else _ENDLESS
+        if kind == b"moov":
+            self._expect_movie(size, start)
             return
+        self._has_data = self._has_data or kind == b"mdat"
+        self._expect_header()
+        self._skipped = size - seen if size else _ENDLESS
+
+    def _expect_movie(self, size: int, start: int) -> None:
         if self._movie is not None or size - start > _MAX_MOOV_BYTES:
             raise NotMedia("broken_video")
         self._kept = bytearray()
@@ -278,27 +283,22 @@ class VideoInspector:
 _JPEG_FILL = re.compile(rb"\xff+([^\xff])", re.DOTALL)
 # In compressed data, 0xFF is followed by a zero or by a restart marker.
 _JPEG_MARKER = re.compile(rb"\xff[\x01-\xcf\xd8-\xfe]")
-#: Baseline, extended and progressive pictures, in Huffman's or arithmetic coding.
+#: Baseline, extended and progressive pictures, in Huffman or arithmetic coding.
 _JPEG_FRAMES = frozenset({0xC0, 0xC1, 0xC2, 0xC9, 0xCA})
 _JPEG_SEGMENTS = _JPEG_FRAMES | {0xC4, 0xCC, 0xDA, 0xDB, 0xDC, 0xDD, *range(0xE0, 0xF0), 0xFE}
-#: Segments or chunks of one picture; a real one has some hundreds, a PNG in small pieces some thousands.
+#: Maximum number of segments or chunks of a picture. Real pictures have hundreds, some PNGs thousands.
 _MAX_PARTS = 50_000
 _PNG_DEPTHS = {0: (1, 2, 4, 8, 16), 2: (8, 16), 3: (1, 2, 4, 8), 4: (8, 16), 6: (8, 16)}
 
 
 def _walk_jpeg(data: bytes) -> tuple[int, int]:
-    """Segment by segment to the end of the picture; those before it may hold a thumbnail with its own end."""
+    """Walk all segments: an embedded thumbnail has an end marker of its own."""
     size: tuple[int, int] | None = None
     components = b""
     has_quantization = has_scan = False
     position = 2
     for _ in range(_MAX_PARTS):
-        fill = _JPEG_FILL.match(data, position)
-        if fill is None:
-            rest = data[position : position + 1]
-            raise NotMedia("truncated" if rest in (b"", b"\xff") else "broken_image")
-        marker = fill[1][0]
-        position = fill.end()
+        marker, position = _jpeg_marker(data, position)
         if marker == 0xD9:
             if not has_scan or size is None:
                 raise NotMedia("broken_image")
@@ -312,13 +312,8 @@ def _walk_jpeg(data: bytes) -> tuple[int, int]:
         if marker == 0xDA:
             if size is None or not has_quantization or not _is_scan(segment, components):
                 raise NotMedia("broken_image")
-            end = _JPEG_MARKER.search(data, position)
-            if end is None:
-                raise NotMedia("truncated")
-            if end.start() == position:
-                raise NotMedia("broken_image")
             has_scan = True
-            position = end.start()
+            position = _jpeg_scan_end(data, position)
         elif marker in _JPEG_FRAMES:
             if size is not None:
                 raise NotMedia("broken_image")
@@ -326,6 +321,25 @@ def _walk_jpeg(data: bytes) -> tuple[int, int]:
         elif marker == 0xDB:
             has_quantization = True
     raise NotMedia("broken_image")
+
+
+def _jpeg_marker(data: bytes, position: int) -> tuple[int, int]:
+    """The marker at *position*, and the position after it."""
+    found = _JPEG_FILL.match(data, position)
+    if found is None:
+        rest = data[position : position + 1]
+        raise NotMedia("truncated" if rest in (b"", b"\xff") else "broken_image")
+    return found[1][0], found.end()
+
+
+def _jpeg_scan_end(data: bytes, position: int) -> int:
+    """The position of the marker after the compressed data."""
+    found = _JPEG_MARKER.search(data, position)
+    if found is None:
+        raise NotMedia("truncated")
+    if found.start() == position:
+        raise NotMedia("broken_image")
+    return found.start()
 
 
 def _jpeg_segment(data: bytes, position: int) -> bytes:
@@ -338,7 +352,7 @@ def _jpeg_segment(data: bytes, position: int) -> bytes:
 
 
 def _jpeg_frame(segment: bytes) -> tuple[tuple[int, int], bytes]:
-    """Width and height, and the numbers of the colour components."""
+    """(width, height), and the numbers of the colour components."""
     if len(segment) < 6:
         raise NotMedia("broken_image")
     precision, height, width, count = struct.unpack_from(">BHHB", segment)
@@ -392,7 +406,7 @@ def _walk_png(data: bytes) -> tuple[int, int]:
 
 
 def _png_header(content: bytes) -> tuple[tuple[int, int], bool]:
-    """Width and height, and whether a palette has to follow."""
+    """(width, height), and whether a palette must follow."""
     if len(content) != 13:
         raise NotMedia("broken_image")
     width, height, depth, colour, compression, filtering, interlace = struct.unpack(">IIBBBBB", content)
@@ -435,7 +449,7 @@ def _walk_webp(data: bytes) -> tuple[int, int]:
 
 
 def _riff_chunks(data: bytes, position: int, end: int) -> Iterator[tuple[bytes, int, int]]:
-    """Type, start and end of the content of each chunk between two places of a file."""
+    """Type, and start and end of the content, of each chunk between two positions."""
     for _ in range(_MAX_PARTS):
         if position >= end:
             return
@@ -507,12 +521,11 @@ _WALKS: Mapping[str, Callable[[bytes], tuple[int, int]]] = {
 def _movie_facts(movie: memoryview, length: int, content_type: str) -> VideoFacts:
     boxes = _children(movie)
     duration = _duration(boxes)
-    for kind, track in boxes:
-        if kind != b"trak":
-            continue
+    tracks = [content for kind, content in boxes if kind == b"trak"]
+    for track in tracks:
         _check_offsets(track, length)
-    for kind, track in boxes:
-        if kind == b"trak" and _first(track, b"mdia", b"hdlr")[8:12].tobytes() == b"vide":
+    for track in tracks:
+        if _first(track, b"mdia", b"hdlr")[8:12].tobytes() == b"vide":
             width, height = _dimensions(_first(track, b"tkhd"))
             return VideoFacts(content_type, duration, width, height)
     raise NotMedia("no_video_track")
@@ -543,13 +556,13 @@ def _dimensions(tkhd: memoryview) -> tuple[int | None, int | None]:
     matrix = 52 if tkhd[:1].tobytes() == b"\x01" else 40
     a, _, _, _, d = struct.unpack_from(">5i", tkhd, matrix)
     width, height = (value >> 16 for value in struct.unpack_from(">II", tkhd, matrix + 36))
-    if a == d == 0:  # shown turned by 90 degrees, as telephones record
+    if a == d == 0:  # turned by 90 degrees, as phones record
         width, height = height, width
     return width or None, height or None
 
 
 def _check_offsets(track: memoryview, length: int) -> None:
-    """The media data that the track's index points at must be there, also when ``mdat`` has no length."""
+    """Check that the media data to which the track's index points are within the file."""
     tables = _children(_first(track, b"mdia", b"minf", b"stbl"))
     for kind, form, width in ((b"stco", "I", 4), (b"co64", "Q", 8)):
         table = next((content for name, content in tables if name == kind), _NOTHING)
@@ -566,7 +579,7 @@ def _check_offsets(track: memoryview, length: int) -> None:
 
 
 def _first(content: memoryview, *path: bytes) -> memoryview:
-    """The content of the first box at ``path``; empty when there is none."""
+    """The content of the first box at *path*; empty when there is none."""
     for step in path:
         content = next((child for kind, child in _children(content) if kind == step), _NOTHING)
     return content
@@ -586,7 +599,7 @@ def _children(content: memoryview) -> list[tuple[bytes, memoryview]]:
 
 
 def _box_header(header: bytes | memoryview, rest: int) -> tuple[bytes, int, int]:
-    """Type of a box, its size with header, and the length of its header; size 0 means "to the end"."""
+    """Type of a box, its size including the header, and the length of the header; size 0: to the end."""
     size, kind = struct.unpack_from(">I4s", header)
     if not all(0x20 <= byte < 0x7F or byte == 0xA9 for byte in kind):
         raise NotMedia("broken_video")

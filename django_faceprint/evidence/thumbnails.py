@@ -1,7 +1,7 @@
-"""A face as a few blurred pixels: what stands in the console until somebody asks for the picture.
+"""Blurred thumbnails: the console shows one instead of the face until a user opens the picture.
 
-Made while the picture is archived anyway, of one picture per record. It is personal data like the picture
-itself: sealed under the key of its file, shown with the same permission, gone with the same deletion.
+Each record has one, made while its picture is archived. It is personal data like the picture itself: sealed
+under the key of the file, shown to users with the same permission, and deleted with the file.
 """
 
 from __future__ import annotations
@@ -18,22 +18,23 @@ from django_faceprint.privacy.keys import SealBroken
 
 logger = logging.getLogger(__name__)
 
-#: Pixels of the longer side, and bytes at most.
+#: Pixels of the longer side.
 SIDE = 32
+#: Maximum size of the JPEG.
 MAX_BYTES = 2048
-#: Pixels of blur: eyes and mouth of a face that fills the thumbnail run into each other.
+#: Radius of the blur in pixels: the eyes and the mouth of a face are not recognisable.
 BLUR = 1.5
-#: Pixels that are decoded at most. A JPEG is decoded at an eighth of its size.
+#: Maximum number of pixels to decode. A JPEG is decoded at an eighth of its size.
 MAX_PIXELS = 4_000_000
 
 _FORMATS = ("JPEG", "PNG", "WEBP", "BMP")
-#: The one picture of a record that has a thumbnail: the first kind that is kept.
+#: The thumbnail is made of the first of these kinds that the record has.
 _KINDS = (MediaAsset.Kind.FACE, MediaAsset.Kind.ATTEMPT_FACE, MediaAsset.Kind.FRAME)
 _KEPT = (MediaAsset.State.WANTED, MediaAsset.State.STORED)
 
 
 def portrait_of(assets: Iterable[MediaAsset]) -> MediaAsset | None:
-    """The asset of a record of which a thumbnail is made, if there is one."""
+    """The asset from which the thumbnail of a record is made, if there is one."""
     faces = [asset for asset in assets if asset.kind in _KINDS and asset.state in _KEPT]
     return min(
         faces,
@@ -43,21 +44,19 @@ def portrait_of(assets: Iterable[MediaAsset]) -> MediaAsset | None:
 
 
 def make_thumbnail(picture: bytes) -> bytes | None:
-    """A blurred JPEG of at most :data:`SIDE` pixels and :data:`MAX_BYTES` bytes.
+    """A blurred JPEG of at most :data:`SIDE` × :data:`SIDE` pixels and :data:`MAX_BYTES` bytes.
 
-    None when the picture is too large or cannot be decoded: no picture is refused for that.
+    None when the picture is too large or cannot be decoded.
     """
-    problem = ""
     try:
-        return _make(picture)
-    except Exception as error:  # noqa: BLE001  (decoders raise what they like at hostile pictures)
-        problem = type(error).__name__
-    logger.info("faceprint: no thumbnail could be made (%s)", problem)
-    return None
+        return _blurred(picture)
+    except Exception as error:  # noqa: BLE001  (hostile pictures make decoders raise anything)
+        logger.info("faceprint: no thumbnail could be made (%s)", type(error).__name__)
+        return None
 
 
 def open_thumbnail_of(asset: MediaAsset) -> bytes | None:
-    """The JPEG, or None when there is none or it does not open."""
+    """The thumbnail of *asset* as a JPEG; None when there is none or it does not open."""
     if asset.thumbnail is None or asset.wrapped_key is None:
         return None
     try:
@@ -67,7 +66,7 @@ def open_thumbnail_of(asset: MediaAsset) -> bytes | None:
         return None
 
 
-def _make(picture: bytes) -> bytes | None:
+def _blurred(picture: bytes) -> bytes | None:
     with Image.open(io.BytesIO(picture), formats=_FORMATS) as image:
         image.draft("RGB", (2 * SIDE, 2 * SIDE))
         if image.width * image.height > MAX_PIXELS:
@@ -75,7 +74,7 @@ def _make(picture: bytes) -> bytes | None:
         small = image.convert("RGB")
     small.thumbnail((SIDE, SIDE), Image.Resampling.BOX, reducing_gap=None)
     blurred = small.filter(ImageFilter.GaussianBlur(BLUR))
-    # Comments and profiles of the picture are not carried over.
+    # Drop comments and profiles of the picture.
     blurred.info = {}
     content = io.BytesIO()
     blurred.save(content, "JPEG", quality=50)

@@ -1,4 +1,4 @@
-"""One blurred, tiny, sealed likeness per record, made of hostile pictures without ever failing."""
+"""One small, blurred, sealed thumbnail per record; hostile pictures cause no failure."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from PIL import Image
 
 from django_faceprint.audit.access import Actor
 from django_faceprint.clock import now
-from django_faceprint.evidence import erasure, thumbnails
+from django_faceprint.evidence import erasure
 from django_faceprint.evidence.thumbnails import MAX_BYTES, make_thumbnail, open_thumbnail_of, portrait_of
 from django_faceprint.maintenance.retention import retain
 from django_faceprint.maintenance.rotation import rotate_keys
@@ -32,7 +32,7 @@ def picture(image: Image.Image, kind: str = "JPEG", **options: Any) -> bytes:
 
 
 def striped(width: int, height: int) -> Image.Image:
-    """One column black, one white: what remains of it after blurring is grey."""
+    """Black and white columns in turn: blurring makes them grey."""
     row = bytes(255 * (x // 40 % 2) for x in range(width))
     return Image.frombytes("L", (width, height), row * height)
 
@@ -46,7 +46,7 @@ class TestMaking:
         with Image.open(io.BytesIO(small)) as image:
             assert (image.format, image.size) == ("JPEG", (32, 24))
             levels = image.convert("L").getextrema()
-        # Black and white next to each other have run together.
+        # The blur has mixed black and white.
         assert 30 < levels[0] < levels[1] < 225
 
     def test_noise_stays_within_two_kilobytes(self) -> None:
@@ -55,14 +55,14 @@ class TestMaking:
         assert small is not None
         assert len(small) <= MAX_BYTES
 
-    def test_a_picture_is_never_enlarged_and_odd_ones_do_not_matter(self) -> None:
+    def test_a_picture_is_never_enlarged(self) -> None:
         for size, expected in {(1, 1): (1, 1), (3000, 2): (32, 1), (16, 20): (16, 20)}.items():
             small = make_thumbnail(picture(Image.new("CMYK", size)))
             assert small is not None
             with Image.open(io.BytesIO(small)) as image:
                 assert image.size == expected
 
-    def test_nothing_that_the_picture_carries_along_comes_through(self) -> None:
+    def test_metadata_of_the_picture_is_dropped(self) -> None:
         exif = Image.Exif()
         exif[0x010E] = "CANARY-exif"
         data = picture(
@@ -85,7 +85,7 @@ class TestMaking:
             b"BM" + bytes(60),
         ],
     )
-    def test_what_cannot_be_decoded_has_none(self, data: bytes) -> None:
+    def test_a_picture_that_cannot_be_decoded_has_none(self, data: bytes) -> None:
         assert make_thumbnail(data) is None
 
     def test_a_bomb_is_not_unpacked(self, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -137,7 +137,7 @@ class TestOfARecord:
         scenario.finish(session)
         return scenario.back(session)
 
-    def test_one_picture_has_one_and_it_is_sealed(self, session: VerificationSession) -> None:
+    def test_one_picture_has_a_thumbnail_and_it_is_sealed(self, session: VerificationSession) -> None:
         face = session.assets.get(thumbnail__isnull=False)
         assert face.kind == Kind.FACE
         assert face.thumbnail is not None
@@ -161,13 +161,13 @@ class TestOfARecord:
         assert open_thumbnail_of(after) is not None
         assert open_thumbnail_of(before) is None
 
-    def test_it_goes_with_its_file(self, session: VerificationSession, clock: Any) -> None:
+    def test_it_is_deleted_with_its_file(self, session: VerificationSession, clock: Any) -> None:
         MediaAsset.objects.filter(session=session, kind="face").update(retain_until=now())
         clock.advance(seconds=1)
         assert retain().files == 1
         assert not session.assets.filter(thumbnail__isnull=False).exists()
 
-    def test_and_with_its_record(self, session: VerificationSession, clock: Any) -> None:
+    def test_it_is_deleted_with_its_record(self, session: VerificationSession, clock: Any) -> None:
         rows = VerificationSession.objects.filter(pk=session.pk)
         erasure.erase(rows, reason="request", actor=Actor("", "dpo"))
         assert not session.assets.filter(thumbnail__isnull=False).exists()
@@ -180,7 +180,7 @@ class TestOfARecord:
             ({"face": 0, "attempt_face": 0}, "pass", ("frame", 0)),
         ],
     )
-    def test_without_a_face_another_picture_has_it(
+    def test_without_a_face_another_picture_has_the_thumbnail(
         self, scenario: Scenario, failing: Any, off: dict[str, int], outcome: str, expected: tuple[str, int]
     ) -> None:
         Plan.objects.filter(plan_id="25001").update(retention=off)
@@ -191,20 +191,23 @@ class TestOfARecord:
         assert (asset.kind, asset.attempt_order) == expected
         assert asset.position == 0
 
-    def test_nothing_fails_when_none_can_be_made(
+    def test_a_failing_decoder_does_not_stop_the_archive(
         self, scenario: Scenario, failing: Any, monkeypatch: pytest.MonkeyPatch
     ) -> None:
-        def fail(picture: bytes) -> bytes:
+        def fail(*args: Any, **options: Any) -> Image.Image:
+            opened.append(args)
             raise OSError("decoder")
 
-        monkeypatch.setattr(thumbnails, "_make", fail)
+        opened: list[Any] = []
+        monkeypatch.setattr(Image, "open", fail)
         session = scenario.start("25001")
         scenario.finish(session)
         assert scenario.back(session).archive_state == "complete"
+        assert len(opened) == 1
         assert not session.assets.filter(thumbnail__isnull=False).exists()
 
 
-def test_which_picture_stands_for_the_record() -> None:
+def test_the_face_comes_first_then_the_first_attempt() -> None:
     def asset(kind: str, state: str = State.WANTED, **place: int) -> MediaAsset:
         return MediaAsset(kind=kind, state=state, **place)
 
