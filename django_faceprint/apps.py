@@ -1,4 +1,4 @@
-"""The app's configuration."""
+"""Configuration of the app."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from django.utils.translation import gettext_lazy as _
 
 
 class FaceprintConfig(AppConfig):
-    """django-faceprint as an installed app."""
+    """The app in ``INSTALLED_APPS``; its label is ``faceprint``."""
 
     name = "django_faceprint"
     label = "faceprint"

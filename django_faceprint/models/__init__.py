@@ -1,4 +1,4 @@
-"""Rows and questions about them. The rooms above change them; nobody else does."""
+"""The tables, and questions about single rows. The rooms above write them."""
 
 from . import lookups as lookups  # registers them
 from .access import AccessLog, AccessReason, AccessSeal

@@ -1,4 +1,4 @@
-"""Who looked at what, and why."""
+"""The access log: who viewed or changed which record or file, and why."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .identifiers import time_ordered_uuid
 
 
 class AccessLogQuerySet(AppendOnlyQuerySet["AccessLog"]):
-    """The log, to be read and added to."""
+    """Entries of the access log. They can be read and added."""
 
 
 class AccessLog(AppendOnly):
-    """One look at a record or a file. Without foreign keys: it outlives what it tells of."""
+    """One access to a record or a file. It has no foreign keys, because it outlives the record."""
 
     class Action(models.TextChoices):
         VIEW_RECORD = "view_record", _("viewed record")
@@ -32,7 +32,7 @@ class AccessLog(AppendOnly):
         WITHDRAW = "withdraw", _("withdrew consent")
         ERASE = "erase", _("erased record")
 
-    #: Names the entry's reason. Not indexed: entries are found otherwise, and an index costs each look.
+    #: The same as that of the entry's :class:`AccessReason`. Not indexed, because an index slows each access.
     public_id = models.UUIDField(default=time_ordered_uuid, editable=False)
     at = models.DateTimeField(_("time"), default=now, db_index=True)
     actor_id = models.CharField(_("actor ID"), max_length=64)
@@ -43,7 +43,7 @@ class AccessLog(AppendOnly):
     channel = models.CharField(_("channel"), max_length=10)
     address = models.GenericIPAddressField(_("address"), null=True)
     reason_code = models.CharField(_("reason"), max_length=30, blank=True, default="")
-    #: SHA-256 of the reason's salt and text; what it hides is erased with :class:`AccessReason`.
+    #: SHA-256 of the reason's salt and text, which :class:`AccessReason` holds until they are erased.
     reason_digest = models.CharField(max_length=64, blank=True, default="", editable=False)
 
     objects = AccessLogQuerySet.as_manager()
@@ -58,19 +58,19 @@ class AccessLog(AppendOnly):
 
 
 class AccessSealQuerySet(AppendOnlyQuerySet["AccessSeal"]):
-    """Links can be added; the MAC alone can be made anew, under another key."""
+    """Links of the chain. They can be added; only the MAC can be replaced, by that of another key."""
 
     def renew_mac(self, link: AccessSeal, mac: str) -> None:
-        """Put *mac* in the place of the one that *link* has."""
+        """Replace the MAC of *link*, unless it has changed since *link* was read."""
         models.QuerySet.update(self.filter(pk=link.pk, mac=link.mac), mac=mac)
 
 
 class AccessSeal(AppendOnly):
-    """One link of the chain that shows whether entries of the access log were changed or taken out.
+    """One link of the chain that shows whether entries of the access log were changed or removed.
 
-    ``digest`` is SHA-256 over the entry and the digest before it, ``mac`` a keyed MAC over ``digest``, as
-    ``keyid:hex``: whoever changes an entry would have to make every later link anew, and has not the key.
-    When keys are rotated the MACs are made anew and the digests stay.
+    ``digest`` is the SHA-256 of the entry and the digest before it. ``mac`` is a keyed MAC over ``digest``
+    (``keyid:hex``). To change an entry unnoticed, an attacker must replace all later links, and lacks the
+    key. A rotation of keys replaces the MACs and leaves the digests.
     """
 
     sequence = models.BigIntegerField(primary_key=True)
@@ -91,9 +91,9 @@ class AccessSeal(AppendOnly):
 
 
 class AccessReason(models.Model):
-    """Why someone looked, in their own words, which may name a person: apart from the log, and erasable.
+    """The reason for an access as free text. It may name a person, so it can be erased without the entry.
 
-    Its ``public_id`` is that of the entry. Without the salt, the digest that the entry keeps tells nothing.
+    ``public_id`` is that of the entry. Without the salt, the entry's digest does not reveal the text.
     """
 
     public_id = models.UUIDField(unique=True, editable=False)

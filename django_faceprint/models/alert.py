@@ -1,4 +1,4 @@
-"""Alerts (数据报警): rules set by operators and the incidents they opened."""
+"""Alerts (数据报警): the rules that operators set, and the incidents that they open."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from django_faceprint.clock import now
 
 
 class AlertRule(models.Model):
-    """When to alert and whom. One rule per condition; they are created with the app and edited in admin."""
+    """When to alert whom. ``migrate`` creates one rule per condition, which operators edit in the admin."""
 
     class Condition(models.TextChoices):
         EVIDENCE_AT_RISK = "evidence_at_risk", _("evidence nears its deadline unarchived")
@@ -35,7 +35,9 @@ class AlertRule(models.Model):
         _("window (minutes)"),
         default=30,
         validators=[MinValueValidator(1), MaxValueValidator(7 * 24 * 60)],
-        help_text=_("For shares: the time looked back. For evidence at risk: the time left to the deadline."),
+        help_text=_(
+            "For shares: the period that is counted. For evidence at risk: the time left until the deadline."
+        ),
     )
     share_percent = models.FloatField(
         _("share (percent)"), default=20, validators=[MinValueValidator(0), MaxValueValidator(100)]
@@ -60,11 +62,11 @@ class AlertRule(models.Model):
 
     @property
     def addresses(self) -> list[str]:
-        """The recipients, each once, in the order given."""
+        """The recipients without duplicates, in the order of the lines."""
         return list(dict.fromkeys(line.strip() for line in self.recipients.splitlines() if line.strip()))
 
     def clean(self) -> None:
-        """Refuse lines that are no e-mail address, naming the line."""
+        """Refuse lines that are no e-mail address. The error contains the line's number."""
         for number, address in enumerate(self.addresses, start=1):
             try:
                 validate_email(address)
@@ -75,10 +77,10 @@ class AlertRule(models.Model):
 
 
 class Alert(models.Model):
-    """An incident: a condition that was found true, until it is no longer.
+    """An incident: from the first evaluation at which the condition holds until it no longer holds.
 
-    ``open_key`` names the condition while the alert is open and is NULL afterwards; being unique it
-    makes two workers open one incident, not two.
+    ``open_key`` names the condition while the alert is open and is NULL afterwards. It is unique, so two
+    workers cannot open two incidents for one condition.
     """
 
     rule = models.ForeignKey(AlertRule, models.CASCADE, related_name="alerts", verbose_name=_("rule"))

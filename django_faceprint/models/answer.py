@@ -1,4 +1,4 @@
-"""Raw upstream answers: evidence first, parsing second."""
+"""Raw answers of Baidu. They are stored as evidence before they are parsed."""
 
 from __future__ import annotations
 
@@ -13,11 +13,11 @@ from .session import VerificationSession
 
 
 class UpstreamAnswer(models.Model):
-    """What an interface answered about a session, encrypted.
+    """An answer of one interface about a session, encrypted.
 
-    Base64 pictures are cut out into assets and replaced by asset id and hash, so that erasing an
-    asset leaves no copy. An answer that cannot be parsed is kept up to 1 MB. One row per distinct
-    answer: ``body_index`` is a keyed hash of the stored text.
+    Base64 pictures are moved to assets and replaced by asset id and hash, so that erasing an asset leaves no
+    copy. Of an answer that cannot be parsed, up to 1 MB is kept. Equal answers share one row: ``body_index``
+    is a keyed hash of the stored text.
     """
 
     public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)

@@ -1,4 +1,4 @@
-"""Tables whose rows are written once: no change, and no deletion but that of what is old enough."""
+"""Tables with rows that are written once: they never change, and only old rows are deleted."""
 
 from __future__ import annotations
 
@@ -8,21 +8,21 @@ from typing import Any, NoReturn, TypeVar
 
 from django.db import models
 
-#: What the law wants to be able to read must not be deleted before (days are those of the triggers, too).
+#: The law requires rows to be kept this long. The database's triggers use the same number of days.
 KEPT_AT_LEAST = timedelta(days=1_095)
 
 Row = TypeVar("Row", bound=models.Model)
 
 
 class ChangeRefused(RuntimeError):
-    """Someone tried to change or delete what can only be added to."""
+    """An attempt to change or delete rows of an append-only table."""
 
     def __init__(self, table: str) -> None:
         super().__init__(f"{table} can only be added to.")
 
 
 class AppendOnlyQuerySet(models.QuerySet[Row]):
-    """Reads and adds. On PostgreSQL and MySQL, triggers refuse the same of any other client."""
+    """Reads and adds rows. On PostgreSQL and MySQL, triggers also stop other clients from more than that."""
 
     def _refuse(self) -> NoReturn:
         raise ChangeRefused(self.model._meta.db_table)
@@ -40,7 +40,7 @@ class AppendOnlyQuerySet(models.QuerySet[Row]):
         self._refuse()
 
     def bulk_create(self, objs: Iterable[Row], *args: Any, **kwargs: Any) -> list[Row]:
-        """As usual; rows that are there already are not overwritten."""
+        """Insert new rows. Options that would overwrite or ignore existing rows are refused."""
         if kwargs.get("update_conflicts") or kwargs.get("ignore_conflicts"):
             self._refuse()
         return super().bulk_create(objs, *args, **kwargs)
@@ -50,8 +50,10 @@ class AppendOnlyQuerySet(models.QuerySet[Row]):
         self._refuse()
 
     def prune(self, column: str, before: datetime) -> int:
-        """Delete those of these rows that *column* dates before *before*; how many. Services see to it that
-        it is :data:`KEPT_AT_LEAST` ago."""
+        """Delete the rows with *column* earlier than *before*; returns their number.
+
+        The caller makes sure that *before* is at least :data:`KEPT_AT_LEAST` ago.
+        """
         return int(self.filter(**{f"{column}__lt": before}).order_by()._raw_delete(self.db))  # type: ignore[attr-defined]
 
 
@@ -62,7 +64,7 @@ class AppendOnly(models.Model):
         abstract = True
 
     def save(self, *args: Any, **kwargs: Any) -> None:
-        """Insert; refused for a row that is there."""
+        """Insert the row. Refused for a row that exists."""
         if not self._state.adding:
             raise ChangeRefused(self._meta.db_table)
         kwargs["force_insert"] = True

@@ -1,4 +1,4 @@
-"""Attempts: each try of a person under one verify_token, as result/getall tells it."""
+"""Attempts: each try of a person with one verify_token, as result/getall lists them."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from .session import VerificationSession
 
 
 class VerificationAttempt(models.Model):
-    """One try (API reference 3.8). The identity it was made with stays in the encrypted answer."""
+    """One try (API reference 3.8). The person's name and number are only in the encrypted answer."""
 
     session = models.ForeignKey(
         VerificationSession, models.CASCADE, related_name="attempts", verbose_name=_("session")

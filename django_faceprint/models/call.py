@@ -1,4 +1,4 @@
-"""What happened between us and Baidu, and the state that all workers share about it."""
+"""Calls to Baidu, and the state about Baidu that all workers share."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from .session import VerificationSession
 
 
 class UpstreamCall(models.Model):
-    """One request to Baidu: interface, outcome and time, nothing of its content. Short retention."""
+    """One request to Baidu: interface, outcome and time, without content. Kept for a short time."""
 
     OK = "ok"
     TRANSPORT = "transport"
@@ -44,7 +44,7 @@ class UpstreamCall(models.Model):
 class AccessToken(models.Model):
     """The OAuth access_token of one application, encrypted and shared by all processes.
 
-    ``key`` identifies API host and API key by hash. The lease lets one worker fetch while others wait.
+    ``key`` is a hash of API host and API key. The worker with the lease fetches a new token; others wait.
     """
 
     public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
@@ -65,10 +65,10 @@ class AccessToken(models.Model):
 
 
 class RateLimitBucket(models.Model):
-    """When the next request may be sent to one interface with one Baidu account, for all workers.
+    """The earliest time of the next request to one interface with one Baidu account, for all workers.
 
-    ``free_at`` is in microseconds since 1970 by the database's clock. ``throttled`` counts the rate-limit
-    answers in a row, the first of which came at ``throttled_since`` and the last at ``throttled_at``.
+    ``free_at`` is in microseconds since 1970 by the database's clock. ``throttled`` is the number of
+    consecutive rate-limit answers, from ``throttled_since`` to ``throttled_at``.
     """
 
     account = models.CharField(max_length=50)
@@ -92,7 +92,7 @@ class RateLimitBucket(models.Model):
 
 
 class Heartbeat(models.Model):
-    """When a part of the engine last ran: ``tick`` (beat reaches a worker), ``collect``, ``alerts`` …"""
+    """The last run of a part of the engine: ``tick`` (beat reaches a worker), ``collect``, ``alerts`` …"""
 
     name = models.CharField(max_length=40, unique=True)
     at = models.DateTimeField()

@@ -1,4 +1,4 @@
-"""What Baidu calls the kinds of ID documents by number."""
+"""Baidu's numbers for the kinds of ID documents."""
 
 from __future__ import annotations
 
@@ -15,5 +15,5 @@ CERTIFICATE_TYPES: dict[int, Promise] = {
 
 
 def certificate_name(value: int | None) -> str:
-    """The kind of ID document; "" when not known."""
+    """The name of a kind of ID document; "" for None, and the number itself when it has no name."""
     return "" if value is None else str(CERTIFICATE_TYPES.get(value, value))

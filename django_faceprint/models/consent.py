@@ -1,4 +1,4 @@
-"""That a person consented: evidence which outlives the faces that it allowed to keep."""
+"""Evidence of consent. It is kept longer than the faces to which it refers."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from .identifiers import time_ordered_uuid
 
 
 class ConsentRecord(models.Model):
-    """The consent to one verification. Without foreign keys; kept for ``LOG_RETENTION``, apart from media."""
+    """The consent to one verification. It has no foreign keys, and is kept for ``LOG_RETENTION``."""
 
     public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
     session_id = models.UUIDField(_("session"), unique=True)
@@ -23,8 +23,8 @@ class ConsentRecord(models.Model):
     channel = models.CharField(_("channel"), max_length=100, blank=True, default="")
     is_separate = models.BooleanField(_("separate consent (单独同意)"), default=False)
     names_recipient = models.BooleanField(_("names Baidu as recipient"), default=False)
-    alternative_offered = models.BooleanField(_("another way was offered"), default=False)
-    # Where the consent is on record at the host: the number of a document, perhaps of a contract.
+    alternative_offered = models.BooleanField(_("alternative offered"), default=False)
+    # Where the host keeps the consent, e.g. the number of a document or a contract.
     reference = EncryptedTextField(label="consent.reference", null=True)
     guardian_reference = EncryptedTextField(label="consent.guardian_reference", null=True)
     withdrawn_at = models.DateTimeField(_("withdrawn"), null=True)

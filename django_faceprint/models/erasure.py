@@ -1,4 +1,4 @@
-"""That evidence was erased: what remains to be shown of what is gone."""
+"""Erasures: the proof that evidence was erased."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from .identifiers import time_ordered_uuid
 
 
 class Erasure(models.Model):
-    """One erasure, for a person's request or otherwise. Without foreign keys: it outlives what it tells of.
+    """One erasure, at a person's request or for another reason. Without foreign keys: it outlives records.
 
-    ``verified_at`` is when the last of its files was gone from storage; NULL while one is not.
+    ``verified_at`` is the time when storage had none of its files any more; NULL until then.
     """
 
     public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)

@@ -9,10 +9,10 @@ from django_faceprint.clock import now
 
 
 def time_ordered_uuid() -> uuid.UUID:
-    """A random UUID that sorts by creation time (version 7, RFC 9562): 48 bits of milliseconds, 74 random.
+    """A UUID that sorts by creation time (version 7, RFC 9562): 48 bits of milliseconds, 74 random bits.
 
-    Ordered ids keep indexes of big tables compact; 74 random bits keep them unguessable, though no
-    access decision rests on that.
+    Ordered ids keep indexes of large tables compact. The random bits make them unguessable, but no access
+    decision relies on that.
     """
     milliseconds = int(now().timestamp() * 1000) & ((1 << 48) - 1)
     value = (milliseconds << 80) | (0x7 << 76) | (secrets.randbits(12) << 64)

@@ -1,4 +1,4 @@
-"""Jobs: what an operator has done to many records, or wants of them, worked through in steps."""
+"""Jobs: actions and exports that an operator starts for many records, done in steps."""
 
 from __future__ import annotations
 
@@ -13,12 +13,12 @@ from .identifiers import time_ordered_uuid
 
 
 class Job(models.Model):
-    """One action on a frozen selection of records, by key, in steps that survive a crash.
+    """One action on a frozen selection of records, in the order of their keys, in steps that survive a crash.
 
-    ``cursor`` is the key of the last record that was worked on, ``first_key`` that of the first. Each claim
-    increments ``lease_epoch``, and every later write depends on it; ``wake_at`` says from when on it may be
-    claimed, NULL when it is finished. Who started it stands there as text: a job outlives its user. The files
-    of an export or a bundle lie in :class:`JobPart`.
+    ``first_key`` is the key of the first record, ``cursor`` that of the last one done. Each claim increments
+    ``lease_epoch``, and every later write requires that epoch. Workers may claim the job from ``wake_at``
+    on; NULL: it is finished. The actor is stored as text, because a job outlives its user. :class:`JobPart`
+    holds the files of an export or a bundle.
     """
 
     class Kind(models.TextChoices):
@@ -48,10 +48,10 @@ class Job(models.Model):
     channel = models.CharField(_("channel"), max_length=10)
     address = models.GenericIPAddressField(_("address"), null=True)
     reason_code = models.CharField(_("reason"), max_length=30, blank=True, default="")
-    # In the actor's own words, which may name a person.
+    # Free text, which may name a person.
     reason = EncryptedTextField(label="job.reason", null=True)
     unmasked = models.BooleanField(_("in clear"), default=False)
-    # Of a bundle: with the access log, which names colleagues.
+    # For a bundle: include the access log, which names colleagues.
     with_log = models.BooleanField(default=False, editable=False)
     selection = models.JSONField(_("selection"))
     language = models.CharField(_("language"), max_length=20)
@@ -59,7 +59,7 @@ class Job(models.Model):
 
     total = models.PositiveBigIntegerField(_("records"), null=True)
     done = models.PositiveBigIntegerField(_("done"), default=0)
-    skipped = models.PositiveBigIntegerField(_("left alone"), default=0)
+    skipped = models.PositiveBigIntegerField(_("skipped"), default=0)
     first_key = models.PositiveBigIntegerField(null=True, editable=False)
     cursor = models.PositiveBigIntegerField(default=0, editable=False)
     failures = models.PositiveIntegerField(default=0, editable=False)
@@ -85,17 +85,17 @@ class Job(models.Model):
 
     @property
     def has_file(self) -> bool:
-        """There is something to download."""
+        """Whether there is a file to download."""
         return self.state == self.State.DONE and self.kind in self.FILE_KINDS
 
     @property
     def is_unfinished(self) -> bool:
-        """It waits or runs."""
+        """Whether the job waits or runs."""
         return self.state in self.UNFINISHED
 
 
 class JobPart(models.Model):
-    """A piece of a job's result, encrypted in storage as an archived file is. ``rows`` are its records."""
+    """One file of a job's result, encrypted like an archived file. ``rows`` is its number of records."""
 
     public_id = models.UUIDField(unique=True, default=time_ordered_uuid, editable=False)
     job = models.ForeignKey(Job, models.CASCADE, related_name="parts")

@@ -1,4 +1,4 @@
-"""Plans (方案): what a verification asks for and what evidence it yields."""
+"""Plans (方案): how a person is verified and which evidence that yields."""
 
 from __future__ import annotations
 
@@ -15,18 +15,18 @@ from django_faceprint.conf import MAX_RETENTION, RETENTION_KINDS, conf
 
 
 class PlanQuerySet(models.QuerySet["Plan"]):
-    """Questions about plans."""
+    """Filters for plans."""
 
     def active(self) -> PlanQuerySet:
-        """Plans with which a new session may be started."""
+        """Plans for which new sessions may start."""
         return self.filter(is_active=True)
 
 
 class Plan(models.Model):
-    """A plan as it was set up in Baidu's console, repeated here because no interface tells it.
+    """A plan of Baidu's console. Its options are entered here again, because no interface returns them.
 
-    Which pictures and videos a verification must yield, and when a failed attempt is final, follows
-    from these options (API reference 6). ``plan_id`` is the 方案ID, not the 项目ID.
+    They determine which pictures and videos a verification yields, and whether a failed attempt is final
+    (API reference 6). ``plan_id`` is the 方案ID, not the 项目ID.
     """
 
     class MatchSource(models.TextChoices):
@@ -86,7 +86,7 @@ class Plan(models.Model):
     records_video = models.BooleanField(
         _("video recording"),
         default=False,
-        help_text=_("Off at Baidu unless its staff switched it on; then no video can be had."),
+        help_text=_("Off by default: Baidu's staff must switch it on, otherwise there is no video."),
     )
     closes_on_failure = models.BooleanField(
         _("failed attempt closes the URL"),
@@ -102,21 +102,21 @@ class Plan(models.Model):
         _("retention (days)"),
         null=True,
         blank=True,
-        validators=[MinValueValidator(1), MaxValueValidator(36_500)],
+        validators=[MinValueValidator(1), MaxValueValidator(MAX_RETENTION.days)],
         help_text=_('Identity, answers and files. Empty: as FACEPRINT["RETENTION"] says.'),
     )
     retention = models.JSONField(_("retention by kind of file"), default=dict, blank=True)
     retain_indefinitely = models.BooleanField(
         _("kept without end"),
         default=False,
-        help_text=_("Only with its legal basis."),
+        help_text=_("Requires a legal basis."),
     )
     retention_basis = models.CharField(
         _("legal basis"),
         max_length=500,
         blank=True,
         default="",
-        help_text=_("Which rule obliges you to keep faces and ID numbers without end."),
+        help_text=_("The rule that obliges you to keep faces and ID numbers without end."),
     )
     is_active = models.BooleanField(_("active"), default=True)
     created_at = models.DateTimeField(_("created"), auto_now_add=True)
@@ -139,45 +139,45 @@ class Plan(models.Model):
 
     @property
     def needs_identity(self) -> bool:
-        """Name and number must be submitted before the person opens the page (API reference 3.2)."""
+        """Whether name and number must be submitted before the person opens the page (API reference 3.2)."""
         return self.identity_entry == self.IdentityEntry.SPECIFIED
 
     @property
     def needs_match_image(self) -> bool:
-        """A match image must be uploaded before the person opens the page (API reference 3.3)."""
+        """Whether a match image must be uploaded before the person opens the page (API reference 3.3)."""
         return self.match_source == self.MatchSource.MATCH_IMAGE
 
     @property
     def is_real_time(self) -> bool:
-        """Real-time liveness: one process video and four frames instead of a recorded video."""
+        """Whether liveness is real-time: a process video and four frames instead of a recorded video."""
         return self.liveness in self.REAL_TIME
 
     @property
     def compares_faces(self) -> bool:
-        """The face is held against another one; else a similarity, 0 from upstream, means nothing."""
+        """Whether the face is compared with another one. If not, Baidu's similarity of 0 has no meaning."""
         return self.match_source != self.MatchSource.LIVENESS_ONLY
 
     @property
     def scores_liveness(self) -> bool:
-        """Colourful light never yields a liveness score, and upstream then says 0 (API reference 3.5)."""
+        """Whether there is a liveness score: not with colourful light; Baidu says 0 (API reference 3.5)."""
         return self.liveness != self.Liveness.COLORFUL
 
     @property
     def applied_threshold(self) -> float | None:
-        """What a similarity score is held against; None where nothing is compared."""
+        """The threshold for the similarity score; None where no faces are compared."""
         return self.threshold if self.compares_faces else None
 
     @property
     def record_span(self) -> timedelta | None:
-        """How long a record of this plan is kept after its verdict; None: without end."""
+        """How long the records of this plan are kept after the verdict; None: without end."""
         if self.retain_indefinitely:
             return None
         return timedelta(days=self.retention_days) if self.retention_days else conf.retention.default
 
     def span_of(self, kind: str) -> timedelta | None:
-        """How long files of *kind* are kept after the verdict; zero: not at all, None: with the record.
+        """How long files of *kind* are kept after the verdict; zero: not at all, None: as long as the record.
 
-        The plan's own days for the kind, else those of the settings. No file outlives its record.
+        The plan's days for the kind, otherwise those of the settings. No file outlives its record.
         """
         days = self.retention.get(kind)
         span = conf.retention.kinds.get(kind) if days is None else timedelta(days=days)
@@ -185,11 +185,11 @@ class Plan(models.Model):
         return None if span is None or (record is not None and span >= record) else span
 
     def keeps(self, kind: str) -> bool:
-        """Whether files of *kind* are kept at all; else they are not even fetched."""
+        """Whether files of *kind* are kept. Others are not downloaded either."""
         return self.span_of(kind) != timedelta(0)
 
     def clean(self) -> None:
-        """Refuse combinations that Baidu's console does not offer, and retention that cannot be."""
+        """Refuse combinations that Baidu's console does not offer, and contradictory retention."""
         errors: dict[str, Any] = {}
         authority = self.match_source == self.MatchSource.AUTHORITY
         if authority and self.identity_entry == self.IdentityEntry.NONE:
@@ -203,9 +203,9 @@ class Plan(models.Model):
     def _retention_errors(self) -> dict[str, Any]:
         errors: dict[str, Any] = {}
         if self.retain_indefinitely and not self.retention_basis.strip():
-            errors["retention_basis"] = _("Without a legal basis nothing is kept without end.")
+            errors["retention_basis"] = _("To keep evidence without end, enter the legal basis.")
         if self.retain_indefinitely and self.retention_days:
-            errors["retention_days"] = _("Either days or without end.")
+            errors["retention_days"] = _("Choose either a number of days or no end.")
         record = self.record_span
         known = isinstance(self.retention, dict) and set(self.retention) <= RETENTION_KINDS
         if not known or not all(

@@ -1,4 +1,4 @@
-"""Roll-ups: counts by the hour, from which charts are drawn instead of from the tables that they count."""
+"""Roll-ups: hourly counts. Charts read them instead of the tables that they count."""
 
 from __future__ import annotations
 
@@ -9,12 +9,12 @@ from .session import VerificationSession
 
 
 class Rollup(models.Model):
-    """One count of one hour: of *metric*, broken down by *key*.
+    """One count of one hour: *metric*, broken down by *key*.
 
-    Sessions count in the hour in which they were created, whatever comes later; calls in that in which they
-    were made. ``plan`` is the key of the plan's row, 0 where there is none. ``total`` is a sum in the unit
-    of the metric (seconds for calls), 0 where only the count means something. A new metric needs no
-    migration. Written by ``records.rollups`` only, and never a place for anything about a person.
+    A session counts in the hour of its creation, also when it changes later; a call in the hour in which it
+    was made. ``plan`` is the primary key of the plan, 0 without one. ``total`` is a sum in the unit of the
+    metric (seconds for calls), 0 where there is only a count. A new metric needs no migration. Only
+    ``records.rollups`` writes this table, and it must never hold personal data.
     """
 
     environment = models.CharField(max_length=10, choices=VerificationSession.Environment.choices)
@@ -40,14 +40,14 @@ class Rollup(models.Model):
 
 
 class RollupHour(models.Model):
-    """When one hour is counted next: ``due_at`` is NULL when nothing in it can change any more.
+    """When one hour is counted next. ``due_at`` is NULL when its counts can no longer change.
 
-    A worker takes an hour by moving ``due_at`` ahead and writes only while it still stands there.
+    A worker claims an hour by moving ``due_at`` ahead, and writes only if ``due_at`` is unchanged since then.
     """
 
     hour = models.DateTimeField(unique=True)
     due_at = models.DateTimeField(null=True, db_index=True)
-    # Calls are over with their hour, sessions are not.
+    # Calls never change after their hour; sessions do.
     calls_counted = models.BooleanField(default=False)
 
     class Meta:
@@ -60,7 +60,7 @@ class RollupHour(models.Model):
 
 
 class StorageBlock(models.Model):
-    """How much the files of one range of rows take: numbers ``number`` × 10,000 and on. Recounted in turn."""
+    """Size of the files of 10,000 rows, from ``number`` × 10,000 on. The blocks are recounted in turn."""
 
     number = models.PositiveBigIntegerField(unique=True)
     files = models.PositiveBigIntegerField(default=0)
@@ -77,7 +77,7 @@ class StorageBlock(models.Model):
 
 
 class Dashboard(Rollup):
-    """The roll-ups as a page of the admin."""
+    """The admin's dashboard page, drawn from the roll-ups."""
 
     class Meta:
         proxy = True

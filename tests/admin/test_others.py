@@ -101,7 +101,7 @@ def test_retention_by_kind_is_a_form_of_numbers(login: Callable[..., Client]) ->
 def test_forever_needs_its_legal_basis_typed_in(login: Callable[..., Client]) -> None:
     client = login("manage_plans")
     wrong = client.post(f"{BASE}plan/add/", {**PLAN, "retain_indefinitely": "on", "retention_basis": " "})
-    assert errors_of(wrong) == {"retention_basis": ["Without a legal basis nothing is kept without end."]}
+    assert errors_of(wrong) == {"retention_basis": ["To keep evidence without end, enter the legal basis."]}
     founded = {**PLAN, "retain_indefinitely": "on", "retention_basis": "AML law, article 34"}
     assert client.post(f"{BASE}plan/add/", founded).status_code == 302
     assert Plan.objects.get().record_span is None
