@@ -85,7 +85,7 @@ def test_videos_are_known_by_their_signature() -> None:
         b"ftypisom",
     ],
 )
-def test_anything_else_is_not(head: bytes) -> None:
+def test_other_content_has_no_media_type(head: bytes) -> None:
     assert sniff(head) is None
     assert refused(head) == "not_an_image"
     assert refused(head, describe_video) == "not_a_video"
@@ -97,13 +97,6 @@ def test_anything_else_is_not(head: bytes) -> None:
 @pytest.mark.parametrize("content_type", PICTURES)
 def test_pictures_are_described(content_type: str) -> None:
     assert describe_image(io.BytesIO(PICTURES[content_type])) == ImageFacts(content_type, 64, 40)
-
-
-@pytest.mark.parametrize("content_type", PICTURES)
-def test_truncated_pictures_are_refused(content_type: str) -> None:
-    whole = PICTURES[content_type]
-    for kept in (len(whole) - 1, len(whole) - 2, len(whole) - 20, len(whole) // 2, len(whole) // 4, 70):
-        assert refused(whole[:kept]) in ("truncated", "broken_image")
 
 
 VARIANTS = {
@@ -130,17 +123,17 @@ VARIANTS = {
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_sizes_are_those_that_a_decoder_sees(name: str) -> None:
+def test_sizes_are_those_of_a_decoder(name: str) -> None:
     with Image.open(io.BytesIO(VARIANTS[name])) as image:
         facts = describe_image(VARIANTS[name])
         assert (facts.width, facts.height) == image.size
         assert facts.content_type == image.get_format_mimetype().replace("apng", "png")
 
 
-@pytest.mark.parametrize("name", VARIANTS)
-def test_every_beginning_of_a_picture_is_refused(name: str) -> None:
-    whole = VARIANTS[name]
-    step = max(1, len(whole) // 500)
+@pytest.mark.parametrize("name", [*PICTURES, *VARIANTS])
+def test_every_truncated_picture_is_refused(name: str) -> None:
+    whole = (PICTURES | VARIANTS)[name]
+    step = max(1, len(whole) // 4000)
     last = range(max(0, len(whole) - 100), len(whole))
     for kept in {*range(0, len(whole), step), *range(min(200, len(whole))), *last}:
         assert refused(whole[:kept]) in ("truncated", "broken_image", "not_an_image")
@@ -169,7 +162,7 @@ def test_content_may_be_bytes_or_a_file(content_type: str) -> None:
 
 @pytest.mark.parametrize("name", ["image/jpeg", "image/png", "image/webp", "progressive"])
 @pytest.mark.parametrize("padding", [b"\0" * 1000, b"\xff" * 1000, b"<html>", b"\xff\xd8\xff"])
-def test_what_follows_the_end_is_ignored(name: str, padding: bytes) -> None:
+def test_bytes_after_the_end_are_ignored(name: str, padding: bytes) -> None:
     data = (PICTURES | VARIANTS)[name] + padding
     assert describe_image(data).width == 64
     with Image.open(io.BytesIO(data)) as image:
@@ -523,7 +516,7 @@ def test_versions_and_turned_pictures() -> None:
     assert describe(FTYP, unsized, MDAT) == VideoFacts("video/mp4", 2.5, None, None)
 
 
-def test_fragmented_videos_need_not_say_how_long_they_are() -> None:
+def test_fragmented_videos_may_have_no_duration() -> None:
     mehd = box(b"mehd", bytes(4), struct.pack(">I", 4000))
     fragments = (box(b"moof", bytes(20)), MDAT)
     assert describe(FTYP, box(b"moov", mvhd(0), track(), box(b"mvex", mehd)), *fragments).duration == 4.0
@@ -588,45 +581,7 @@ def test_damaged_videos_are_described_or_refused(data: st.DataObject) -> None:
     assert facts.duration is None or facts.duration > 0
 
 
-@given(st.data())
-@hypothesis_settings(max_examples=200, deadline=None)
-def test_the_verdict_on_a_film_does_not_depend_on_its_pieces(data: st.DataObject) -> None:
-    video = bytearray(CLIP)
-    for _ in range(data.draw(st.integers(0, 3))):
-        video[data.draw(st.integers(0, 1500))] = data.draw(st.integers(0, 255))
-    whole = bytes(video[: data.draw(st.integers(1, len(video)))])
-
-    def verdict(pieces: list[bytes]) -> VideoFacts | str:
-        inspector = VideoInspector()
-        try:
-            for piece in pieces:
-                inspector.feed(piece)
-            return inspector.facts()
-        except NotMedia as error:
-            return error.reason
-
-    cuts = sorted(data.draw(st.lists(st.integers(0, len(whole)), max_size=30)))
-    pieces = [whole[start:end] for start, end in pairwise([0, *cuts, len(whole)])]
-    assert verdict(pieces) == verdict([whole])
-
-
-@pytest.mark.parametrize("variant", [*PICTURES, "progressive", "lossless", "alpha", "palette"])
-def test_every_proper_beginning_of_a_picture_is_refused(variant: str) -> None:
-    whole = (
-        PICTURES.get(variant)
-        or {
-            "progressive": lambda: picture("JPEG", progressive=True),
-            "lossless": lambda: picture("WEBP", lossless=True),
-            "alpha": lambda: picture("WEBP", mode="RGBA"),
-            "palette": lambda: picture("BMP", mode="L"),
-        }[variant]()
-    )
-    assert describe_image(io.BytesIO(whole)).width == 64
-    for kept in range(len(whole)):
-        assert refused(whole[:kept]) in ("truncated", "broken_image", "not_an_image")
-
-
-def test_a_bomb_is_refused_by_what_its_header_says() -> None:
+def test_a_bomb_is_refused_by_the_size_in_its_header() -> None:
     jpeg = bytearray(PICTURES["image/jpeg"])
     at = jpeg.index(b"\xff\xc0") + 5
     jpeg[at : at + 4] = struct.pack(">HH", 65_000, 65_000)
@@ -636,7 +591,7 @@ def test_a_bomb_is_refused_by_what_its_header_says() -> None:
     assert refused(bytes(bmp)) == "too_many_pixels"
 
 
-def test_a_quicktime_film_of_a_phone_is_a_video() -> None:
+def test_a_quicktime_video_of_a_phone_is_a_video() -> None:
     video = CLIP[:8] + b"qt  " + CLIP[12:]
     assert sniff(video) == "video/quicktime"
     facts = describe_video(io.BytesIO(video))
@@ -644,10 +599,10 @@ def test_a_quicktime_film_of_a_phone_is_a_video() -> None:
     assert facts.duration == describe_video(io.BytesIO(CLIP)).duration
 
 
-# Videos that pass by
+# Streamed videos
 
 
-def in_passing(data: bytes, cuts: list[int]) -> VideoFacts | str:
+def streamed(data: bytes, cuts: list[int]) -> VideoFacts | str:
     video = VideoInspector()
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
     try:
@@ -655,7 +610,7 @@ def in_passing(data: bytes, cuts: list[int]) -> VideoFacts | str:
             video.feed(data[start:end])
         assert video.position == len(data)
     except NotMedia as error:
-        # It stays what it is, whatever follows.
+        # The refusal is final.
         for again in (lambda: video.feed(b"more"), video.facts):
             with pytest.raises(NotMedia, match=error.reason):
                 again()
@@ -666,14 +621,14 @@ def in_passing(data: bytes, cuts: list[int]) -> VideoFacts | str:
         return error.reason
 
 
-def at_once(data: bytes) -> VideoFacts | str:
+def from_file(data: bytes) -> VideoFacts | str:
     try:
         return describe_video(io.BytesIO(data))
     except NotMedia as error:
         return error.reason
 
 
-FILMS = [
+VIDEOS = [
     CLIP,
     FTYP + MOOV + MDAT,
     FTYP + MDAT + MOOV,
@@ -688,28 +643,28 @@ FILMS = [
 ]
 
 
-@given(st.sampled_from(FILMS), st.data())
+@given(st.sampled_from(VIDEOS), st.data())
 @hypothesis_settings(max_examples=400, deadline=None)
-def test_films_in_passing_are_what_they_are_at_once(video: bytes, data: st.DataObject) -> None:
+def test_a_streamed_video_has_the_facts_of_the_file(video: bytes, data: st.DataObject) -> None:
     damaged = bytearray(video[: data.draw(st.integers(0, len(video)) | st.just(len(video)))])
     for _ in range(data.draw(st.integers(0, 3)) if damaged else 0):
         damaged[data.draw(st.integers(0, min(len(damaged) - 1, 1500)))] = data.draw(st.integers(0, 255))
     cuts = data.draw(st.lists(st.integers(0, 2**20), max_size=12))
-    assert in_passing(bytes(damaged), cuts) == at_once(bytes(damaged))
+    assert streamed(bytes(damaged), cuts) == from_file(bytes(damaged))
 
 
-@pytest.mark.parametrize("video", FILMS)
-def test_films_byte_by_byte(video: bytes) -> None:
-    assert in_passing(video, list(range(len(video)))) == at_once(video)
+@pytest.mark.parametrize("video", VIDEOS)
+def test_a_video_fed_byte_by_byte_has_the_facts_of_the_file(video: bytes) -> None:
+    assert streamed(video, list(range(len(video)))) == from_file(video)
 
 
 def test_index_that_reaches_to_the_end() -> None:
-    assert at_once(FILMS[3]) == VideoFacts("video/mp4", 2.5, 320, 240)
+    assert from_file(VIDEOS[3]) == VideoFacts("video/mp4", 2.5, 320, 240)
     endless = FTYP + MDAT + struct.pack(">I4s", 0, b"moov") + bytes(17 * 1024 * 1024)
-    assert in_passing(endless, []) == at_once(endless) == "broken_video"
+    assert streamed(endless, []) == from_file(endless) == "broken_video"
 
 
-def test_a_film_in_passing_is_not_kept() -> None:
+def test_a_streamed_video_is_not_kept_in_memory() -> None:
     video = VideoInspector()
     video.feed(FTYP + MOOV + struct.pack(">I4sQ", 1, b"mdat", 16 + 2**40))
     piece = bytes(1024 * 1024)
@@ -722,7 +677,7 @@ def test_a_film_in_passing_is_not_kept() -> None:
         video.facts()
 
 
-def test_only_what_matters_of_a_stored_film_is_read() -> None:
+def test_only_headers_and_index_of_a_stored_video_are_read() -> None:
     class Counting(io.BytesIO):
         count = 0
 
@@ -741,6 +696,6 @@ def test_long_offsets(offset: int, reason: str | None) -> None:
     table = box(b"co64", bytes(4), struct.pack(">IQQ", 2, 9, offset))
     media = box(b"mdia", box(b"hdlr", bytes(8), b"vide", bytes(12)), box(b"minf", box(b"stbl", table)))
     video = FTYP + box(b"moov", mvhd(2500), box(b"trak", tkhd(320, 240), media)) + MDAT
-    assert at_once(video) == (reason or VideoFacts("video/mp4", 2.5, 320, 240))
+    assert from_file(video) == (reason or VideoFacts("video/mp4", 2.5, 320, 240))
     short = video.replace(struct.pack(">IQQ", 2, 9, offset), struct.pack(">IQQ", 3, 9, offset))
-    assert at_once(short) == "broken_video"
+    assert from_file(short) == "broken_video"

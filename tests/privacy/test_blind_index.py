@@ -22,7 +22,7 @@ from django_faceprint.privacy.masking import mask_name, mask_number
 NUMBER = "11010519491231002X"
 
 
-def test_form() -> None:
+def test_an_index_is_a_key_id_and_a_hash() -> None:
     index = blind_index("id_number", NUMBER)
     assert re.fullmatch(r"[0-9a-f]{8}:[0-9a-f]{64}", index)
     assert len(index) == 73
@@ -43,7 +43,7 @@ def test_form() -> None:
         "\ufeff110105\u200b19491231002X",
     ],
 )
-def test_numbers_are_found_however_they_are_written(same: str) -> None:
+def test_numbers_are_found_in_every_notation(same: str) -> None:
     assert normalise("id_number", same) == NUMBER
     assert blind_index("id_number", same) == blind_index("id_number", NUMBER)
 
@@ -112,7 +112,7 @@ def test_lookups_try_every_key(settings: Any) -> None:
 
 
 @given(st.sampled_from(list(Kind)), st.text())
-def test_any_text_can_be_looked_for(kind: Kind, value: str) -> None:
+def test_any_text_can_be_looked_up(kind: Kind, value: str) -> None:
     once = normalise(kind, value)
     assert normalise(kind, once) == once
     index = blind_index(kind, value)
@@ -120,7 +120,7 @@ def test_any_text_can_be_looked_for(kind: Kind, value: str) -> None:
     assert bool(index) == bool(once)
 
 
-def test_fingerprints_know_content_again(settings: Any) -> None:
+def test_fingerprints_recognise_equal_content(settings: Any) -> None:
     known = fingerprint("request", b"content")
     assert re.fullmatch(r"[0-9a-f]{8}:[0-9a-f]{64}", known)
     settings.FACEPRINT = settings.FACEPRINT | {
@@ -135,7 +135,7 @@ def test_fingerprints_know_content_again(settings: Any) -> None:
         has_fingerprint("request", b"content", known)
 
 
-def test_frozen() -> None:
+def test_the_format_is_frozen() -> None:
     # Stored indexes must be found again by later releases.
     assert (
         blind_index("id_number", NUMBER)

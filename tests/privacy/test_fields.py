@@ -122,7 +122,7 @@ def test_any_text_is_kept() -> None:
         assert Person.objects.get().name == text
 
 
-def test_every_save_seals_anew(person: Person) -> None:
+def test_every_save_seals_again(person: Person) -> None:
     before = stored(person, "data")
     person.save()
     assert stored(person, "data") != before
@@ -242,7 +242,7 @@ def test_a_row_without_uuid_is_refused() -> None:
         seal_value(person, "name", NAME)
 
 
-def test_a_uuid_given_as_text_is_taken() -> None:
+def test_a_uuid_may_be_text() -> None:
     uid = uuid.uuid4()
     Person.objects.create(uid=str(uid), name=NAME)
     assert Person.objects.get(uid=uid).name == NAME
@@ -310,7 +310,7 @@ def test_update_or_create() -> None:
         assert Person.objects.get().name == name
 
 
-def test_wrong_values_are_refused_without_being_quoted(person: Person) -> None:
+def test_errors_do_not_quote_the_refused_value(person: Person) -> None:
     for field, value, error in (
         ("name", 11010519491231, TypeError),
         ("name", b"11010519491231", TypeError),
@@ -423,7 +423,7 @@ def test_copies_are_independent(person: Person) -> None:
     assert sealed != sealed.token
 
 
-def test_an_instance_shows_nothing(person: Person) -> None:
+def test_reprs_of_an_instance_hide_the_values(person: Person) -> None:
     person.name = NAME
     assert_hidden(repr(person.__dict__))
     assert_hidden(repr(vars(Person.objects.get())))
@@ -432,7 +432,7 @@ def test_an_instance_shows_nothing(person: Person) -> None:
 # Queries
 
 
-def test_only_isnull_can_be_asked(person: Person) -> None:
+def test_isnull_is_the_only_lookup(person: Person) -> None:
     assert Person.objects.filter(name__isnull=False, data__isnull=False).count() == 1
     assert Person.objects.filter(early__isnull=True).count() == 0
     for lookup in ("name", "name__exact", "name__in", "name__contains", "name__gt", "data__number", "blob"):
@@ -470,7 +470,7 @@ def test_serializers_move_ciphertext(person: Person, format_name: str) -> None:
     assert (fresh.name, fresh.data, fresh.blob, fresh.early) == (NAME, 5, BLOB, "早")
 
 
-def test_deserializers_refuse_what_is_no_ciphertext() -> None:
+def test_deserializers_refuse_other_texts_than_ciphertext() -> None:
     fields = {"uid": str(uuid.uuid4()), "name": NAME}
     text = json.dumps([{"model": "sealed_tests.person", "pk": 1, "fields": fields}])
     with pytest.raises(serializers.base.DeserializationError) as caught:

@@ -95,7 +95,7 @@ def test_nothing_of_the_plaintext_is_in_the_file() -> None:
     assert encrypt(plain) != sealed  # even with the same key
 
 
-def test_producers_may_use_their_buffer_again() -> None:
+def test_producers_may_reuse_their_buffer() -> None:
     def produce() -> Iterator[bytearray]:
         buffer = bytearray(CHUNK_BYTES)
         for number in range(4):
@@ -124,7 +124,7 @@ def test_any_flipped_bit_is_found(data: st.DataObject) -> None:
 
 @given(st.integers(0, len(SEALED) - 1))
 @hypothesis_settings(max_examples=60, deadline=None)
-def test_truncation_is_found_before_a_byte_is_given_out(length: int) -> None:
+def test_truncation_is_found_before_a_byte_is_returned(length: int) -> None:
     with pytest.raises(SealBroken):
         next(reader(SEALED[:length], len(PLAIN)).iter_range(0, 1))
 
@@ -180,7 +180,7 @@ def test_other_keys_and_other_assets_do_not_open() -> None:
 # Streams
 
 
-def test_size_and_hash_are_known_at_the_end_only() -> None:
+def test_size_and_hash_are_known_only_at_the_end() -> None:
     stream = EncryptingStream([PLAIN], KEY, ASSET)
     parts = iter(stream)
     next(parts)

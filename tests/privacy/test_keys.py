@@ -84,7 +84,7 @@ def test_rotation() -> None:
     assert RING.reseal("p", again, b"row") is again
 
 
-def test_unknown_key_names_its_id_only() -> None:
+def test_unknown_key_contains_only_the_key_id() -> None:
     sealed = KeyRing([OLD]).seal("p", SECRET, b"row")
     with pytest.raises(UnknownKey) as caught:
         KeyRing([NEW]).open("p", sealed, b"row")
@@ -123,7 +123,7 @@ def test_unusable_keys_are_refused(keys: list[bytes]) -> None:
         KeyRing(keys)
 
 
-def test_a_ring_shows_and_gives_away_no_key() -> None:
+def test_a_ring_hides_its_keys_and_cannot_be_pickled() -> None:
     assert repr(RING) == f"<KeyRing {RING.primary_id}, {RING.key_ids[1]}>"
     with pytest.raises(TypeError):
         pickle.dumps(RING)

@@ -60,7 +60,7 @@ def test_addresses(address: str, masked: str) -> None:
 
 
 @given(st.text(min_size=1).filter(lambda text: text.strip() and not is_masked(text)))
-def test_what_is_masked_is_known_as_masked_and_hides_at_least_half_of_a_number(text: str) -> None:
+def test_masks_are_recognised_and_hide_at_least_half_of_a_number(text: str) -> None:
     assert is_masked(mask_name(text))
     assert is_masked(mask_number(text))
     assert is_masked(mask_address(text))

@@ -1,4 +1,4 @@
-"""Identity, tokens and keys in clear are nowhere: not in logs, exceptions, messages, mails, nor at rest."""
+"""No plain identity, token or key in logs, exceptions, messages, mails and stored data."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def test_the_number_is_valid() -> None:
     assert Identity.checked(NAME, NUMBER, 0).number == NUMBER
 
 
-def test_nothing_personal_is_left_in_clear(
+def test_nothing_personal_is_left_unencrypted(
     scenario: Scenario,
     clock: Any,
     settings: Any,
@@ -134,7 +134,7 @@ def test_nothing_personal_is_left_in_clear(
 
 
 def onlooker() -> Client:
-    """Who may see every record and file, and no identity."""
+    """A user with all permissions but that to reveal identities."""
     user = get_user_model().objects.create_user(get_random_string(8), "", "x", is_staff=True)
     user.user_permissions.set(
         Permission.objects.filter(content_type__app_label="faceprint").exclude(codename="reveal_identity")
@@ -145,7 +145,7 @@ def onlooker() -> Client:
 
 
 def masked_pages() -> Iterator[str]:
-    """Every page and answer outside of a reveal, in both languages. H5 URLs are for their person alone."""
+    """Every page and answer without a reveal, in both languages. Only the person gets an H5 URL."""
     browser = onlooker()
     pages = [*admin_pages(), *api_addresses(), *return_pages()]
     assert len(pages) > 40
@@ -159,7 +159,7 @@ def masked_pages() -> Iterator[str]:
 
 
 def headers_of_files() -> Iterator[str]:
-    """What is said around a picture or video."""
+    """The URLs and headers of pictures and videos."""
     browser = onlooker()
     for address in file_addresses():
         answer = browser.get(address)
@@ -169,7 +169,7 @@ def headers_of_files() -> Iterator[str]:
 
 
 def broker_messages() -> list[str]:
-    """What lies in the broker, as a worker would get it."""
+    """The messages in the broker, as a worker would get them."""
     messages = []
     with tasks.collect.app.connection_for_read() as broker:
         queue = broker.SimpleQueue("celery")
