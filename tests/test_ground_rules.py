@@ -1,4 +1,4 @@
-"""The rules that tests/conftest.py lays down for all tests."""
+"""The rules of tests/conftest.py for all tests."""
 
 from __future__ import annotations
 
@@ -43,8 +43,9 @@ def test_debug_is_kept_on() -> None:
     ],
 )
 def test_where_no_skip_is_allowed_a_skip_fails(tmp_path: Path, source: str, plain: str, strict: str) -> None:
+    (tmp_path / "conftest.py").write_text("from tests.conftest import *", encoding="utf-8")
     (tmp_path / "test_it.py").write_text(source, encoding="utf-8")
-    command = [sys.executable, "-m", "pytest", "-p", "tests.conftest", "-p", "no:cacheprovider"]
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider"]
     command += ["-c", str(ROOT / "pyproject.toml"), str(tmp_path / "test_it.py")]
     for flag, expected in (("", plain), ("1", strict)):
         done = subprocess.run(
