@@ -35,9 +35,12 @@ def test_what_is_not_named_and_what_is_not_replaced_passes() -> None:
         raise TypeError
 
 
-def test_nothing_happens_without_an_exception() -> None:
-    with replace_exceptions(ValueError, by=lambda error: Unreachable()):
-        pass
+def test_without_an_exception_nothing_is_replaced() -> None:
+    replaced: list[Exception] = []
+    with replace_exceptions(Exception, by=replaced.append):
+        done = True
+    assert done
+    assert replaced == []
 
 
 def test_an_outer_exception_stays_the_context_of_what_is_handled_inside() -> None:

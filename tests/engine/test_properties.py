@@ -20,7 +20,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
 from datetime import datetime, timedelta
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
 import pytest
 from django.core.files.storage import FileSystemStorage
@@ -252,6 +252,8 @@ class Scenario(RuleBasedStateMachine):
     server: SandboxServer
     plans: dict[str, Plan]
     folder: Path
+    #: Examples that came to their end, where the invariants of the end are checked.
+    ended: ClassVar[int] = 0
 
     def __init__(self) -> None:
         super().__init__()
@@ -281,6 +283,7 @@ class Scenario(RuleBasedStateMachine):
         try:
             if sys.exception() is None:
                 self._end()
+                type(self).ended += 1
         finally:
             WORLD.calm()
             for signal in ANNOUNCED:
@@ -851,6 +854,7 @@ def test_the_invariants_hold_whatever_happens(
     monkeypatch.setattr(token_store, "time", Stopwatch)
     with _served(settings, tmp_path / "archive") as server:
         Scenario.server = server
+        Scenario.ended = 0
         Scenario.folder = tmp_path / "archive"
         Scenario.plans = {plan.plan_id: plan for plan in copy_sandbox_plans()}
         run_state_machine_as_test(
@@ -867,3 +871,4 @@ def test_the_invariants_hold_whatever_happens(
                 suppress_health_check=list(HealthCheck),
             ),
         )
+    assert Scenario.ended >= (EXAMPLES or 25)

@@ -16,7 +16,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from django_faceprint.client import Downloader, ErrorClass, FaceprintClient
+from django_faceprint.client import CallRecord, Downloader, ErrorClass, FaceprintClient
 from django_faceprint.evidence.media_types import describe_image, describe_video
 from django_faceprint.exceptions import AuthenticationFailed, FaceprintError
 
@@ -38,8 +38,15 @@ def client() -> Iterator[FaceprintClient]:
         yield client
 
 
-def test_the_credentials_are_accepted(client: FaceprintClient) -> None:
-    client.check_credentials()
+def test_the_credentials_are_accepted() -> None:
+    calls: list[CallRecord] = []
+    with FaceprintClient(
+        api_key=os.environ["FACEPRINT_LIVE_API_KEY"],
+        secret_key=os.environ["FACEPRINT_LIVE_SECRET_KEY"],
+        on_call=calls.append,
+    ) as client:
+        client.check_credentials()
+    assert [(call.endpoint, call.outcome) for call in calls] == [("oauth_token", "ok")]
 
 
 def test_a_wrong_secret_is_told_apart() -> None:
