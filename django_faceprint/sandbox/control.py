@@ -1,4 +1,30 @@
-"""The control API ``/_sandbox/…``; its JSON shapes are listed in :mod:`django_faceprint.sandbox.core`."""
+"""The control API ``/_sandbox/…``: JSON, for loopback peers only, refused for browsers.
+
+* ``GET health`` → ``{"status": "ok", "now", "offset", "public_url"}``
+* ``GET|POST clock``: ``{"offset": s}`` or ``{"advance": s}`` → ``{"now", "offset"}``
+* ``POST reset``: forget everything but the clock (``{"clock": true}``: that too) → ``{"status": "ok"}``
+* ``GET ledger[?verify_token=…][&hashes=0]`` → ``{"now", "offset", "oauth_tokens": n, "calls": {endpoint:
+  {outcome: n}}, "sessions": [{"verify_token", "app", "plan_id", "state", "created_at", "opened_at",
+  "finished_at", "closed_at", "gave_up", "page_until", "results_until", "attempts": [{"order", "code",
+  "passed", "at"}], "assets": [{"kind", "attempt", "position", "sha256", "size", "content_type",
+  "available_from": [endpoint], "available_until", "served", "partly_served"}]}]}``. States: ``issued
+  prepared in_progress passed failed failed_open expired purged``. Outcomes: ``ok``, an error code, an HTTP
+  status, ``fault:<kind>``. Asset kinds: ``face attempt_face id_front id_back process_video video frame
+  match_image``; ``attempt`` is 0 except for ``attempt_face``; a ``match_image`` is never served.
+* ``GET|POST|DELETE faults``: POST appends one rule or a list of
+  :class:`~django_faceprint.sandbox.faults.Rule`.
+* ``GET|POST|DELETE script``: POST appends one or a list of :class:`~django_faceprint.sandbox.options.Script`.
+* ``POST finish``: ``{"verify_token", "outcome", "code", "demote", "name", "number"}`` goes through the page
+  in one step (sample identity unless given) → ``{"passed", "order", "redirect"}``; 409 when the page would
+  refuse.
+* ``GET|PUT switches``: any field of :class:`~django_faceprint.sandbox.options.Switches`, among them ``qps``
+  (0: off), ``error_envelope``, ``token_gone_code``.
+* ``GET plans``, ``PUT plans/{id}``: options of a :class:`~django_faceprint.sandbox.options.Plan` to change,
+  or a new plan.
+* ``POST revoke``: every access token becomes invalid (110).
+
+Errors: 400 ``{"error": text}``, 403, 404, 405.
+"""
 
 from __future__ import annotations
 
@@ -12,8 +38,8 @@ from .clock import ClockFileError
 from .core import Sandbox
 from .faults import InvalidRule, Rule
 from .message import Request, Response
+from .options import Script
 from .pages import PageRefused
-from .store import Script
 
 CONTROL_PATH = "/_sandbox/"
 
@@ -49,7 +75,7 @@ class ControlApi:
         if not request.path.startswith(CONTROL_PATH):
             return self._sandbox.handle(request)
         try:
-            self._refuse_strangers(request)
+            self._require_local(request)
             name = request.path.removeprefix(CONTROL_PATH).rstrip("/")
             if name.startswith("plans/"):
                 methods: dict[str, Callable[[Request], Any]] = {"PUT": self._put_plan}
@@ -65,7 +91,7 @@ class ControlApi:
         except ClockFileError as error:
             return Response.of_json({"error": str(error)}, status=500)
 
-    def _refuse_strangers(self, request: Request) -> None:
+    def _require_local(self, request: Request) -> None:
         address = ipaddress.ip_address(request.peer.partition("%")[0])
         mapped = getattr(address, "ipv4_mapped", None)
         if not (mapped or address).is_loopback:

@@ -1,4 +1,29 @@
-"""Faults that the sandbox commits on demand: rules, their matching, and what they do to an answer."""
+"""Faults on demand: rules, which requests they match, and what they do to the answer.
+
+A rule as JSON: ``{"endpoint": …, "kind": …}`` with any of ``count``, ``probability`` (0–1), ``skip`` (so many
+matching requests first) and ``match`` (``{"verify_token", "app", "plan_id"}``); without ``count`` and
+``probability`` it always applies. The first matching rule applies alone.
+
+Endpoints: ``oauth_token verify_token_generate idcard_submit upload_match_image result_simple result_detail
+result_stat result_media_query result_getall simple_image media h5``, or ``*`` for all.
+
+Kinds that replace the answer; the request is carried out only with ``after: true``, and then before it:
+
+* ``http`` (``status``), also as ``http_500`` …; ``html``, ``malformed_json``, ``nan_json``, ``deep_json``,
+  ``empty``: answers that are no JSON object of Baidu's
+* ``gateway`` (``code``, ``message``, ``log_id``: true) and ``service`` (``code``, ``message``): its errors
+* ``hang`` (``seconds``, then closed without an answer), ``reset`` (at once)
+* ``expired_url``, ``redirect`` (``url``), ``huge`` (``size``): for pictures and videos
+
+Kinds that carry the request out and alter the answer:
+
+* ``patch_result`` (``fields``): these fields replace their namesakes in the ``result`` of a JSON answer
+* ``delay`` (``seconds``), ``drip`` (``seconds`` per ``chunk`` bytes), ``truncate`` (full Content-Length, then
+  ``after_bytes`` or half of the body), ``reset`` with ``after_bytes``
+* ``wrong_content_type`` (``content_type``); ``foreign_url`` and ``internal_url`` (``url`` replaces scheme and
+  host of every URL in the answer)
+* ``not_image``, ``truncated_image``, ``wrong_range``, ``ignore_range``: for pictures and videos
+"""
 
 from __future__ import annotations
 
@@ -9,21 +34,13 @@ from dataclasses import dataclass, field
 from threading import Lock
 from typing import Any
 
+from .api import RPC_ENDPOINTS
+from .errors import GATEWAY_MESSAGES, SERVICE_MESSAGES
 from .message import Request, Response, TransportFault
+from .object_storage import storage_error
 
-API_ENDPOINTS = (
-    "verify_token_generate",
-    "idcard_submit",
-    "upload_match_image",
-    "result_simple",
-    "result_detail",
-    "result_stat",
-    "result_media_query",
-    "result_getall",
-)
-ENDPOINTS = ("oauth_token", *API_ENDPOINTS, "simple_image", "media", "h5")
+ENDPOINTS = ("oauth_token", *RPC_ENDPOINTS.values(), "simple_image", "media", "h5")
 
-# Answer something else; the request is not carried out unless the rule says "after".
 REPLACING = (
     "http",
     "html",
@@ -39,8 +56,8 @@ REPLACING = (
     "huge",
     "redirect",
 )
-# Carry the request out and spoil the answer or its transport.
-SPOILING = (
+ALTERING = (
+    "patch_result",
     "delay",
     "drip",
     "truncate",
@@ -52,55 +69,13 @@ SPOILING = (
     "wrong_range",
     "ignore_range",
 )
-KINDS = REPLACING + SPOILING
+KINDS = REPLACING + ALTERING
 ALIASES = {f"http_{status}": ("http", status) for status in (400, 401, 403, 404, 429, 500, 502, 503, 504)}
-
-GATEWAY_MESSAGES = {
-    2: "Service temporarily unavailable",
-    3: "Unsupported openapi method",
-    4: "Open api request limit reached",
-    6: "no permission to access data",
-    17: "Open api daily request limit reached",
-    18: "Open api qps request limit reached",
-    19: "Open api total request limit reached",
-    100: "Invalid parameter",
-    110: "Access token invalid or no longer valid",
-    111: "Access token expired",
-}
-SERVICE_MESSAGES = {
-    283400: "服务异常,请稍后再试",
-    283435: "方案不存在。Plan not exist.",
-    283450: "认证尚未开始",
-    283512: "服务异常,请稍后再试",
-    283513: "请求参数错误",
-    283520: "请传入核验方式",
-    216100: "invalid param",
-    222001: "param[] is null",
-    222013: "param[image] format error",
-    222019: "param[quality_control] format error",
-    222020: "param[liveness_control] format error",
-    222022: "param[id_card_number] format error",
-    222202: "pic not has face",
-    222203: "image check fail",
-    222304: "image size is too large",
-    222350: "police picture is none or low quality",
-    222351: "身份证姓名不匹配",
-    222354: "身份证号不在库中",
-    222355: "库中无此人照片",
-    222356: "采集图片质量不合格",
-    222360: "姓名或身份证号不合法",
-    222361: "police service timeout",
-    223114: "人脸模糊",
-    223120: "活体检测未通过",
-    223122: "右眼被遮挡",
-    223123: "左脸被遮挡",
-    223124: "右脸被遮挡",
-    223125: "下巴被遮挡",
-    223126: "鼻子被遮挡",
-    223127: "嘴巴被遮挡",
-    223131: "合成图检测未通过",
-    216500: "unknown error",
-    216510: "动作活体视频超过10秒",
+BROKEN_BODIES = {
+    "malformed_json": b'{"success": true, "result": {"verify_token": ',
+    "nan_json": b'{"success": true, "result": {"verify_result": {"score": NaN}}, "log_id": "1"}',
+    "deep_json": b'{"result":' + b"[" * 200_000 + b"]" * 200_000 + b"}",
+    "empty": b"",
 }
 
 
@@ -110,7 +85,7 @@ class InvalidRule(ValueError):
 
 @dataclass
 class Rule:
-    """One fault. See :mod:`django_faceprint.sandbox.core` for the fields and kinds."""
+    """One fault; the module's docstring lists fields and kinds. ``hits`` counts how often it applied."""
 
     endpoint: str
     kind: str
@@ -128,6 +103,7 @@ class Rule:
     size: int = 64 * 1024 * 1024
     url: str | None = None
     content_type: str = "text/html"
+    fields: Mapping[str, Any] = field(default_factory=dict)
     after: bool = False
     hits: int = 0
 
@@ -136,8 +112,8 @@ class Rule:
         """Read a rule of the control API. Raises :class:`InvalidRule`."""
         if not isinstance(value, dict):
             raise InvalidRule("a rule is an object")
-        fields = {f.name: f for f in dataclasses.fields(cls) if f.name != "hits"}
-        if unknown := set(value) - set(fields):
+        known = {item.name for item in dataclasses.fields(cls)} - {"hits"}
+        if unknown := set(value) - known:
             raise InvalidRule(f"unknown fields: {', '.join(sorted(map(str, unknown)))}")
         values: dict[str, Any] = dict(value)
         kind = values.get("kind")
@@ -157,6 +133,8 @@ class Rule:
             raise InvalidRule("match may name verify_token, app, plan_id")
         if not all(isinstance(text, str) for text in self.match.values()):
             raise InvalidRule("match holds strings")
+        if not isinstance(self.fields, dict):
+            raise InvalidRule("fields must be an object")
         whole = {
             "count": self.count,
             "skip": self.skip,
@@ -180,13 +158,18 @@ class Rule:
             if text is not None and (not isinstance(text, str) or any(ord(c) < 32 for c in text)):
                 raise InvalidRule(f"{name} must be text")
 
+    @property
+    def replaces_answer(self) -> bool:
+        """Whether the fault needs no regular answer."""
+        return self.kind in REPLACING and (self.kind != "reset" or self.after_bytes is None)
+
     def as_json(self) -> dict[str, Any]:
         """The rule with its number of hits, for the control API."""
         return dataclasses.asdict(self)
 
 
-class FaultBook:
-    """The rules in force. The first that matches a request is committed."""
+class FaultRules:
+    """The rules in force. The first that matches a request applies."""
 
     def __init__(self, seed: int = 0) -> None:
         self._rules: list[Rule] = []
@@ -213,8 +196,8 @@ class FaultBook:
         """Whether no rule was ever added."""
         return not self._rules
 
-    def draw(self, endpoint: str, facts: Mapping[str, str | None]) -> Rule | None:
-        """The fault for this request, counted as committed; ``None`` for an honest answer."""
+    def next_for(self, endpoint: str, facts: Mapping[str, str | None]) -> Rule | None:
+        """The rule that applies to this request, counted as a hit; ``None`` for a regular answer."""
         with self._lock:
             for rule in self._rules:
                 if rule.endpoint not in (endpoint, "*"):
@@ -234,72 +217,49 @@ class FaultBook:
 
 
 def replacement(rule: Rule, log_id: str) -> Response:
-    """The answer of a fault that does not depend on the honest one."""
-    outcome = f"fault:{rule.kind}"
+    """The answer of a fault that needs no regular one."""
     match rule.kind:
         case "http":
-            page = (
-                f"<html><head><title>{rule.status}</title></head><body><h1>{rule.status}</h1></body></html>"
-            )
+            title = f"<title>{rule.status}</title>"
+            page = f"<html><head>{title}</head><body><h1>{rule.status}</h1></body></html>"
             response = Response.of_html(page, status=rule.status)
         case "html":
             response = Response.of_html("<!DOCTYPE html><html><body><h1>系统维护中</h1></body></html>")
-        case "malformed_json":
-            response = Response.of_bytes(b'{"success": true, "result": {"verify_token": ', "application/json")
-        case "nan_json":
-            body = b'{"success": true, "result": {"verify_result": {"score": NaN}}, "log_id": "1"}'
-            response = Response.of_bytes(body, "application/json")
-        case "deep_json":
-            response = Response.of_bytes(
-                b'{"result":' + b"[" * 200_000 + b"]" * 200_000 + b"}", "application/json"
-            )
-        case "empty":
-            response = Response.of_bytes(b"", "application/json")
         case "gateway":
-            payload: dict[str, Any] = {
-                "error_code": rule.code,
-                "error_msg": rule.message or GATEWAY_MESSAGES.get(rule.code, "Unknown error"),
-            }
-            response = Response.of_json(payload | ({"log_id": log_id} if rule.log_id else {}))
+            message = rule.message or GATEWAY_MESSAGES.get(rule.code, "Unknown error")
+            extra = {"log_id": log_id} if rule.log_id else {}
+            response = Response.of_json({"error_code": rule.code, "error_msg": message, **extra})
         case "service":
             message = rule.message or SERVICE_MESSAGES.get(rule.code, "unknown error")
-            payload = {
-                "success": False,
-                "result": None,
-                "code": rule.code,
-                "message": message,
-                "log_id": log_id,
-            }
-            response = Response.of_json(payload)
+            payload = {"success": False, "result": None, "code": rule.code, "message": message}
+            response = Response.of_json(payload | {"log_id": log_id})
         case "expired_url":
             response = storage_error(403, "RequestExpired", "Request has expired.", log_id)
         case "huge":
-            response = Response(
-                headers=[("Content-Type", "image/jpeg")], body=_zeros(rule.size), length=rule.size
-            )
+            headers = [("Content-Type", "image/jpeg")]
+            response = Response(headers=headers, body=_zeros(rule.size), length=rule.size)
         case "redirect":
             response = Response(status=302, headers=[("Location", rule.url or "http://169.254.169.254/")])
         case "hang":
             response = Response(fault=TransportFault("hang", seconds=rule.seconds))
-        case _:
+        case "reset":
             response = Response(fault=TransportFault("reset", after_bytes=rule.after_bytes))
-    response.outcome = outcome
+        case _:
+            response = Response.of_bytes(BROKEN_BODIES[rule.kind], "application/json")
+    response.outcome = f"fault:{rule.kind}"
     return response
 
 
-def spoil(rule: Rule, response: Response, public_url: str) -> Response:
-    """Spoil an honest answer."""
+def altered(rule: Rule, response: Response, public_url: str) -> Response:
+    """The regular answer with its fault."""
+    content_type = response.header("Content-Type") or "image/jpeg"
     match rule.kind:
-        case "delay":
-            response.fault = TransportFault("delay", seconds=rule.seconds)
-        case "drip":
-            response.fault = TransportFault("drip", seconds=rule.seconds, chunk=rule.chunk)
-        case "truncate":
-            response.fault = TransportFault("truncate", after_bytes=rule.after_bytes)
-        case "reset":
-            response.fault = TransportFault("reset", after_bytes=rule.after_bytes)
-        case "hang":
-            response.fault = TransportFault("hang", seconds=rule.seconds)
+        case "delay" | "drip" | "truncate" | "reset":
+            response.fault = TransportFault(
+                rule.kind, seconds=rule.seconds, chunk=rule.chunk, after_bytes=rule.after_bytes
+            )
+        case "patch_result":
+            response = _patched(response, rule.fields)
         case "wrong_content_type":
             response.replace_header("Content-Type", rule.content_type)
         case "foreign_url" | "internal_url":
@@ -308,14 +268,10 @@ def spoil(rule: Rule, response: Response, public_url: str) -> Response:
             response = Response.of_json(payload, status=response.status)
         case "not_image":
             body = b"<!DOCTYPE html><html><body>not a picture</body></html>"
-            kind = response.header("Content-Type") or "image/jpeg"
-            response = Response.of_bytes(body, kind)
+            response = Response.of_bytes(body, content_type)
         case "truncated_image":
             body = b"".join(response.chunks())
-            half = body[: len(body) // 2]
-            response = Response.of_bytes(
-                half, response.header("Content-Type") or "image/jpeg", status=response.status
-            )
+            response = Response.of_bytes(body[: len(body) // 2], content_type, status=response.status)
         case _:
             # wrong_range and ignore_range act where the range is read.
             pass
@@ -329,13 +285,13 @@ def without_range(request: Request) -> Request:
     return dataclasses.replace(request, headers=headers)
 
 
-def storage_error(status: int, code: str, message: str, request_id: str) -> Response:
-    """An error of the object storage (API reference 7: a 4xx, most likely 403)."""
-    body = (
-        f'<?xml version="1.0" encoding="UTF-8"?>\n<Error><Code>{code}</Code><Message>{message}</Message>'
-        f"<RequestId>{request_id}</RequestId></Error>"
-    )
-    return Response.of_bytes(body.encode(), "application/xml", status=status, outcome=f"{status}")
+def _patched(response: Response, fields: Mapping[str, Any]) -> Response:
+    payload = response.payload
+    if not isinstance(payload, dict) or not isinstance(payload.get("result"), dict):
+        return response
+    patched = Response.of_json(payload | {"result": payload["result"] | fields}, status=response.status)
+    patched.on_completed = response.on_completed
+    return patched
 
 
 def _moved(value: Any, public_url: str, elsewhere: str) -> Any:

@@ -108,8 +108,8 @@ def digest(content: Content) -> str:
     return sha256.hexdigest()
 
 
-class Studio:
-    """Makes the content of an asset from its seed. ``image_size`` and ``video_size`` are bytes.
+class MediaGenerator:
+    """Generates the content of an asset from its seed. ``image_size`` and ``video_size`` are bytes.
 
     Below 20 KB pictures are drawn smaller; a drawing that is larger than ``image_size`` by itself (then
     about 3 KB) stays larger. The same holds for ``video_size`` and the smaller clip (4 KB).
@@ -191,7 +191,7 @@ def draw_face(
     turn: float = 0.0,
     blink: bool = False,
 ) -> None:
-    """Draw a cartoon face. ``tint`` (four bytes) picks the colours, ``turn`` (-1 to 1) looks aside."""
+    """Draw a cartoon face. ``tint`` (four bytes) picks the colours, ``turn`` (-1 to 1) turns it aside."""
     draw = ImageDraw.Draw(picture)
     skin, hair = SKINS[tint[0] % len(SKINS)], HAIRS[tint[1] % len(HAIRS)]
     shirt: RGB = (60 + tint[2] // 2, 60 + tint[3] // 2, 120 + (tint[2] ^ tint[3]) // 3)
@@ -208,7 +208,7 @@ def draw_face(
     oval(-0.92, 0.1, 0.16, 0.24, shade)
     oval(0.92, 0.1, 0.16, 0.24, shade)
     oval(0, 0.12, 0.88, 1.06, skin)
-    look = 0.16 * turn
+    shift = 0.16 * turn
     fringe = 0.35 + (tint[1] % 3) * 0.12
     draw.chord(
         (x - 0.9 * radius, y - 1.1 * radius, x + 0.9 * radius, y + fringe * radius),
@@ -217,18 +217,18 @@ def draw_face(
         fill=hair,
     )
     for side in (-1, 1):
-        eye = side * 0.36 + look
+        eye = side * 0.36 + shift
         if blink:
             oval(eye, 0.1, 0.15, 0.025, hair)
         else:
             oval(eye, 0.1, 0.15, 0.11, (250, 250, 250))
-            oval(eye + look * 0.4, 0.1, 0.08, 0.1, (48, 38, 34))
+            oval(eye + shift * 0.4, 0.1, 0.08, 0.1, (48, 38, 34))
         oval(eye, -0.13, 0.2, 0.035, hair)
         oval(eye * 1.35, 0.5, 0.16, 0.09, (skin[0], skin[1] * 17 // 20, skin[2] * 17 // 20))
-    oval(look * 1.2, 0.38, 0.09, 0.07, shade)
+    oval(shift * 1.2, 0.38, 0.09, 0.07, shade)
     mouth = 0.28 + (tint[2] % 3) * 0.05
     draw.arc(
-        (x + (look - mouth) * radius, y + 0.5 * radius, x + (look + mouth) * radius, y + 0.85 * radius),
+        (x + (shift - mouth) * radius, y + 0.5 * radius, x + (shift + mouth) * radius, y + 0.85 * radius),
         15,
         165,
         fill=(176, 72, 72),
@@ -236,7 +236,7 @@ def draw_face(
     )
     if tint[3] % 3 == 0:
         for side in (-1, 1):
-            eye = side * 0.36 + look
+            eye = side * 0.36 + shift
             box = (x + (eye - 0.27) * radius, y - 0.12 * radius, x + (eye + 0.27) * radius, y + 0.34 * radius)
             draw.ellipse(box, outline=(50, 50, 60), width=max(2, round(radius * 0.03)))
 

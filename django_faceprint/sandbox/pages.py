@@ -1,7 +1,7 @@
-"""The H5 page: plain HTML forms at phone size, in Chinese, without any script.
+"""The HTML of the H5 page: plain forms at phone size, in Chinese, without any script.
 
-The page says on every step that it is the sandbox. Whatever came from outside is escaped; a redirect goes to
-http and https only. Form fields and addresses are listed in :mod:`django_faceprint.sandbox.core`.
+The page says on every step that it is the sandbox. All text from outside is escaped; a redirect goes to
+http and https only. Addresses and form fields are listed in :mod:`django_faceprint.sandbox.h5`.
 """
 
 from __future__ import annotations
@@ -13,8 +13,10 @@ from collections.abc import Mapping
 from html import escape
 from urllib.parse import quote, urlsplit
 
+from .errors import GONE_MESSAGE
 from .media import SAMPLE_NAME, SAMPLE_NUMBER
-from .store import Plan, Session
+from .message import Response
+from .sessions import Session
 
 REASONS: tuple[tuple[str, str], ...] = (
     ("223120", "活体检测未通过"),
@@ -50,7 +52,6 @@ HINTS = {
     "image": "请正对屏幕拍摄一张照片。",
     "digits": "请用普通话读出屏幕上的数字。",
 }
-GONE = "Token无效或者已过期"
 
 STYLE = """
 *{box-sizing:border-box}
@@ -134,7 +135,7 @@ LEFT_SIGN = (
 
 
 class PageRefused(Exception):
-    """The page does not go on; ``html`` says why."""
+    """The page refuses a request; ``html`` is the answer, ``outcome`` its name in the ledger."""
 
     def __init__(self, html: str, outcome: str, *, status: int = 200) -> None:
         super().__init__(outcome)
@@ -161,7 +162,7 @@ class Page:
 
     def __init__(self, session: Session, urls: tuple[str, str]) -> None:
         self._session = session
-        self._plan: Plan = session.plan
+        self._plan = session.plan
         self._urls = urls
 
     @property
@@ -195,7 +196,7 @@ class Page:
         if self._plan.uses_ocr:
             parts.append('<p class="lead">已识别样本身份证，请核对，可以修改。</p>')
             parts.append(_card_figure("front", "身份证人像面样本"))
-            if self._plan.ocr_sides == "both":
+            if "back" in self._plan.card_sides:
                 parts.append(_card_figure("back", "身份证国徽面样本"))
         else:
             parts.append('<p class="lead">请填写本人的真实姓名和证件号码。（沙箱：请只用虚构信息）</p>')
@@ -302,7 +303,7 @@ class Page:
 
     def _page(self, title: str, body: str, step: str) -> str:
         names = [("consent", "授权"), ("liveness", "活体检测"), ("result", "结果")]
-        if self._plan.identity_entry in ("typed", "ocr"):
+        if self._plan.types_identity:
             names.insert(1, ("identity", "身份信息"))
         at = [name for name, _ in names].index(step)
         items = []
@@ -316,9 +317,14 @@ class Page:
         return _document(title, f"{heading}<main>{steps}{body}</main>")
 
 
+def html_response(html: str, *, status: int = 200, outcome: str = "ok") -> Response:
+    """A page as an answer, with the headers of every page."""
+    return Response.of_html(html, status=status, outcome=outcome, headers=HEADERS)
+
+
 def gone() -> str:
     """The token is unknown, used up or too old."""
-    return problem(GONE, "请返回后重新发起认证。")
+    return problem(GONE_MESSAGE, "请返回后重新发起认证。")
 
 
 def problem(title: str, text: str) -> str:

@@ -61,8 +61,8 @@ class SandboxServer:
         except BaseException:
             self._http.server_close()
             raise
-        if sandbox is not None and sandbox.public_url is None:
-            sandbox.public_url = self.url
+        if sandbox is not None and sandbox.store.public_url is None:
+            sandbox.store.public_url = self.url
         self._http.control = ControlApi(self.sandbox)
         self._http.log = log
         self._thread: Thread | None = None

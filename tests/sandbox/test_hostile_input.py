@@ -9,9 +9,11 @@ from urllib.parse import urlencode
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from django_faceprint.sandbox.api import RPC, RPC_ENDPOINTS
 from django_faceprint.sandbox.clock import SandboxClock
 from django_faceprint.sandbox.control import ControlApi
-from django_faceprint.sandbox.core import PAGE_PATHS, RPC, RPC_ENDPOINTS, Sandbox
+from django_faceprint.sandbox.core import Sandbox
+from django_faceprint.sandbox.h5 import PAGE_PATHS
 from django_faceprint.sandbox.message import Request
 
 from .conftest import START

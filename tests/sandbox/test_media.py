@@ -12,7 +12,7 @@ from urllib.parse import parse_qs, urlsplit
 import pytest
 from PIL import Image
 
-from django_faceprint.sandbox.media import Studio, Video, digest, pad_jpeg
+from django_faceprint.sandbox.media import MediaGenerator, Video, digest, pad_jpeg
 
 from .conftest import NAME, NUMBER, Caller, jpeg_base64
 
@@ -58,7 +58,7 @@ def test_every_picture_decodes_and_is_unique(caller: Caller) -> None:
 
 @pytest.mark.parametrize("size", [0, 30_000, 65_000, 65_537, 150_000, 150_001, 150_002, 150_003, 1_000_000])
 def test_a_jpeg_is_filled_to_the_byte(size: int) -> None:
-    data = Studio(image_size=size).picture("face", "seed")
+    data = MediaGenerator(image_size=size).picture("face", "seed")
     assert len(data) == size or (size < 25_000 and len(data) < 25_000)
     with Image.open(io.BytesIO(data)) as image:
         image.load()
@@ -77,9 +77,9 @@ def test_filling_works_for_every_remainder() -> None:
 
 def test_sizes_have_limits() -> None:
     with pytest.raises(ValueError, match="video_size"):
-        Studio(video_size=-1)
+        MediaGenerator(video_size=-1)
     with pytest.raises(ValueError, match="image_size"):
-        Studio(image_size=10**9)
+        MediaGenerator(image_size=10**9)
 
 
 @pytest.mark.parametrize(("plan", "field"), [(25001, "processVideo"), (25004, "video")])

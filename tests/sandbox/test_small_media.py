@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from django_faceprint.evidence.media_types import VideoInspector
-from django_faceprint.sandbox.media import Studio, Video, digest
+from django_faceprint.sandbox.media import MediaGenerator, Video, digest
 
 
 @pytest.mark.parametrize("size", [0, 4_000, 12_000])
@@ -37,7 +37,7 @@ def test_no_film_ends_before_it_was_asked_to() -> None:
     ("kind", "pixels"), [("face", (120, 160)), ("frame", (120, 160)), ("id_front", (214, 135))]
 )
 def test_a_small_picture_decodes_and_is_unique(kind: str, pixels: tuple[int, int]) -> None:
-    pictures = {Studio(image_size=8_000).picture(kind, seed) for seed in ("a:x", "b:x")}
+    pictures = {MediaGenerator(image_size=8_000).picture(kind, seed) for seed in ("a:x", "b:x")}
     assert [len(data) for data in pictures] == [8_000, 8_000]
     for data in pictures:
         with Image.open(io.BytesIO(data)) as image:

@@ -13,8 +13,8 @@ from django.utils.translation import gettext as _
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.sandbox.clock import SandboxClock
 from django_faceprint.sandbox.media import DEFAULT_IMAGE_SIZE, DEFAULT_VIDEO_SIZE
+from django_faceprint.sandbox.options import APPS, PLANS
 from django_faceprint.sandbox.server import SandboxServer
-from django_faceprint.sandbox.store import APPS, PLANS
 
 
 class Command(BaseCommand):
