@@ -1,8 +1,8 @@
 """The sandbox's movable clock.
 
-Every validity period of the upstream (API reference 1.2: 2 h, 1 d, 3 d, 30 d) is tested by moving this
-clock, never by waiting. Several processes can share one offset through a file: decimal seconds as ASCII
-text, replaced atomically; a missing file means no offset.
+Tests of validity periods (API reference 1.2: 2 h, 1 d, 3 d, 30 d) move this clock instead of waiting. Several
+processes can share one offset through a file: decimal seconds as ASCII text, replaced atomically; a missing
+file means no offset.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ MAX_OFFSET_SECONDS = 10 * 366 * 24 * 3600
 
 
 class ClockFileError(Exception):
-    """The clock file holds anything but a plausible number of seconds."""
+    """The clock file does not hold a plausible number of seconds."""
 
 
 def system_now() -> datetime:
@@ -34,25 +34,14 @@ class SandboxClock:
     ``base`` is any callable that returns an aware datetime; tests pass a fixed one.
     """
 
-    def __init__(
-        self,
-        file: str | Path | None = None,
-        *,
-        base: Callable[[], datetime] = system_now,
-        offset: float = 0.0,
-    ) -> None:
+    def __init__(self, file: str | Path | None = None, *, base: Callable[[], datetime] = system_now) -> None:
         self._file = Path(file) if file is not None else None
         self._base = base
-        self._offset = _plausible(offset)
+        self._offset = 0.0
         self._lock = Lock()
 
-    @property
-    def file(self) -> Path | None:
-        """The shared file, if there is one."""
-        return self._file
-
     def now(self) -> datetime:
-        """The sandbox's present moment (aware, UTC).
+        """The present time of the sandbox (aware, UTC).
 
         Raises :class:`ClockFileError` when the shared file is damaged.
         """
@@ -60,7 +49,7 @@ class SandboxClock:
 
     @property
     def offset(self) -> float:
-        """How many seconds this clock is ahead of its base."""
+        """Seconds that this clock is ahead of its base."""
         if self._file is None:
             return self._offset
         try:
@@ -81,7 +70,7 @@ class SandboxClock:
             self._write(_plausible(seconds))
 
     def advance(self, seconds: float) -> None:
-        """Move the clock by ``seconds`` from where it stands. Raises ``ValueError`` beyond ten years."""
+        """Move the clock by ``seconds``. Raises ``ValueError`` beyond ten years."""
         with self._lock:
             self._write(_plausible(self.offset + seconds))
 

@@ -45,7 +45,7 @@ CONTROL_PATH = "/_sandbox/"
 
 
 class ControlError(Exception):
-    """A control request that is refused; ``str()`` says why."""
+    """A refused control request; ``str()`` gives the reason."""
 
     def __init__(self, text: str, status: int = 400) -> None:
         super().__init__(text)
@@ -53,7 +53,7 @@ class ControlError(Exception):
 
 
 class ControlApi:
-    """A sandbox with its control API over HTTP, which answers loopback peers only."""
+    """Answers control requests of loopback peers, and hands all others to the sandbox."""
 
     def __init__(self, sandbox: Sandbox) -> None:
         self._sandbox = sandbox
@@ -71,7 +71,7 @@ class ControlApi:
         }
 
     def handle(self, request: Request) -> Response:
-        """Answer a control request; any other goes to the sandbox itself."""
+        """Answer a control request, or any other through :meth:`Sandbox.handle`."""
         if not request.path.startswith(CONTROL_PATH):
             return self._sandbox.handle(request)
         try:
@@ -92,11 +92,9 @@ class ControlApi:
             return Response.of_json({"error": str(error)}, status=500)
 
     def _require_local(self, request: Request) -> None:
-        address = ipaddress.ip_address(request.peer.partition("%")[0])
-        mapped = getattr(address, "ipv4_mapped", None)
-        if not (mapped or address).is_loopback:
+        if not is_loopback(request.peer):
             raise ControlError("loopback only", 403)
-        # A web page open in a browser on this machine also comes from loopback; it always sends Origin.
+        # Web pages in a browser on this machine also come from loopback; they always send Origin.
         if "origin" in request.headers:
             raise ControlError("not for browsers", 403)
 
@@ -201,9 +199,9 @@ class ControlApi:
         return [dataclasses.asdict(plan) for plan in self._sandbox.store.plans.values()]
 
     def _put_plan(self, request: Request) -> Any:
-        plan_id = request.path.removeprefix("/_sandbox/plans/").rstrip("/")
+        plan_id = request.path.removeprefix(CONTROL_PATH + "plans/").rstrip("/")
         if not plan_id.isascii() or not plan_id.isalnum() or len(plan_id) > 40:
-            raise ControlError("a plan id is of letters and digits")
+            raise ControlError("a plan id consists of up to 40 letters and digits")
         data = _object(request)
         data.pop("plan_id", None)
         try:
@@ -214,6 +212,18 @@ class ControlApi:
     def _revoke(self, request: Request) -> Any:
         self._sandbox.store.revoke_access_tokens()
         return {"status": "ok"}
+
+
+def is_loopback(host: str) -> bool:
+    """Whether the host is ``localhost`` or a loopback address."""
+    if host == "localhost":
+        return True
+    try:
+        address = ipaddress.ip_address(host.partition("%")[0])
+    except ValueError:
+        return False
+    mapped = getattr(address, "ipv4_mapped", None)
+    return bool((mapped or address).is_loopback)
 
 
 def _body(request: Request) -> Any:

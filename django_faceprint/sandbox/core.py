@@ -23,7 +23,7 @@ from . import faults, pages
 from .api import OAUTH_PATH, RPC, RPC_ENDPOINTS, Api, json_object
 from .clock import ClockFileError, SandboxClock
 from .errors import GatewayError
-from .faults import FaultRules, Rule
+from .faults import FaultRules, RequestFacts, Rule
 from .h5 import PAGE_PATHS, STEP_PATH, Finished, H5Page
 from .media import DEFAULT_IMAGE_SIZE, DEFAULT_VIDEO_SIZE, SAMPLE_NAME, SAMPLE_NUMBER, MediaGenerator
 from .message import Request, Response
@@ -39,7 +39,7 @@ class Sandbox:
 
     ``public_url`` is the base of the URLs in answers (a server fills it in when it is ``None``); ``clock``
     moves every validity period; ``qps`` is the limit per account and interface (0: none); sizes are bytes;
-    ``seed`` makes faults and scores repeatable; ``monotonic`` measures the QPS windows.
+    ``monotonic`` measures the QPS windows. Scores and probable faults are the same in every run.
     """
 
     def __init__(
@@ -50,7 +50,6 @@ class Sandbox:
         qps: float | None = None,
         image_size: int = DEFAULT_IMAGE_SIZE,
         video_size: int = DEFAULT_VIDEO_SIZE,
-        seed: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.clock = clock or SandboxClock()
@@ -59,10 +58,9 @@ class Sandbox:
             self.clock,
             public_url=public_url,
             switches=Switches() if qps is None else Switches().changed({"qps": float(qps)}),
-            seed=seed,
             monotonic=monotonic,
         )
-        self.faults = FaultRules(seed)
+        self.faults = FaultRules()
         self._storage = ObjectStorage(self.store)
         self._api = Api(self.store, Results(self.store, self._storage))
         self._page = H5Page(self.store)
@@ -128,8 +126,8 @@ class Sandbox:
         """Answer a request. Never raises for anything that came over the wire."""
         endpoint = _endpoint(request.path)
         rule = None
-        if endpoint and not self.faults.empty:
-            rule = self.faults.next_for(endpoint, self._facts(endpoint, request))
+        if not self.faults.empty and (facts := self.facts(request)):
+            rule = self.faults.next_for(facts)
         try:
             response = self._faulty(endpoint, request, rule) if rule else self._regular(endpoint, request)
         except ClockFileError:
@@ -140,6 +138,31 @@ class Sandbox:
             response.body = b""
             response.on_completed.clear()
         return response
+
+    def facts(self, request: Request) -> RequestFacts | None:
+        """The endpoint, verify_token, application and plan of a request; ``None``: no endpoint of Baidu's."""
+        endpoint, query = _endpoint(request.path), request.query
+        if endpoint is None:
+            return None
+        data: dict[str, Any] = {}
+        token: object = None
+        if endpoint in RPC_ENDPOINTS.values():
+            data = json_object(request.body) or {}
+            token = data.get("verify_token")
+        elif endpoint == "simple_image":
+            token = query.get("verify_token")
+        elif endpoint == "h5":
+            token = query.get("token") or request.form.get("token")
+        elif endpoint == "media" and (match := MEDIA_NAME.fullmatch(request.path[len(MEDIA_PATH) :])):
+            token = match["token"]
+        if not isinstance(token, str):
+            token = None
+        if token and (session := self.store.sessions.get(token)):
+            return RequestFacts(endpoint, token, session.app.api_key, session.plan.plan_id)
+        access = self.store.access_token(query.get("access_token", ""))
+        app = access[0].api_key if access else query.get("client_id")
+        plan_id = str(data.get("plan_id")) if data and endpoint == "verify_token_generate" else None
+        return RequestFacts(endpoint, token, app, plan_id)
 
     def _regular(self, endpoint: str | None, request: Request, *, shift_range: bool = False) -> Response:
         """The answer without a fault."""
@@ -166,31 +189,6 @@ class Sandbox:
             request = faults.without_range(request)
         response = self._regular(endpoint, request, shift_range=rule.kind == "wrong_range")
         return faults.altered(rule, response, self.base_url)
-
-    def _facts(self, endpoint: str, request: Request) -> dict[str, str | None]:
-        """The verify_token, application and plan of a request, for the rules to match."""
-        query = request.query
-        data: dict[str, Any] = {}
-        token: object = None
-        if endpoint in RPC_ENDPOINTS.values():
-            data = json_object(request.body) or {}
-            token = data.get("verify_token")
-        elif endpoint == "simple_image":
-            token = query.get("verify_token")
-        elif endpoint == "h5":
-            token = query.get("token") or request.form.get("token")
-        elif endpoint == "media" and (match := MEDIA_NAME.fullmatch(request.path[len(MEDIA_PATH) :])):
-            token = match["token"]
-        if not isinstance(token, str):
-            token = None
-        if token and (session := self.store.sessions.get(token)):
-            return {"verify_token": token, "app": session.app.api_key, "plan_id": session.plan.plan_id}
-        access = self.store.access_token(query.get("access_token", ""))
-        return {
-            "verify_token": token,
-            "app": access[0].api_key if access else query.get("client_id"),
-            "plan_id": str(data.get("plan_id")) if data and endpoint == "verify_token_generate" else None,
-        }
 
 
 def _endpoint(path: str) -> str | None:

@@ -1,7 +1,7 @@
 """Faults on demand: rules, which requests they match, and what they do to the answer.
 
-A rule as JSON: ``{"endpoint": …, "kind": …}`` with any of ``count``, ``probability`` (0–1), ``skip`` (so many
-matching requests first) and ``match`` (``{"verify_token", "app", "plan_id"}``); without ``count`` and
+A rule as JSON: ``{"endpoint": …, "kind": …}`` with any of ``count``, ``probability`` (0–1), ``skip`` (let n
+matching requests pass first) and ``match`` (``{"verify_token", "app", "plan_id"}``); without ``count`` and
 ``probability`` it always applies. The first matching rule applies alone.
 
 Endpoints: ``oauth_token verify_token_generate idcard_submit upload_match_image result_simple result_detail
@@ -168,12 +168,22 @@ class Rule:
         return dataclasses.asdict(self)
 
 
+@dataclass(frozen=True)
+class RequestFacts:
+    """The facts about a request that a rule can match; ``None``: not known."""
+
+    endpoint: str
+    verify_token: str | None = None
+    app: str | None = None
+    plan_id: str | None = None
+
+
 class FaultRules:
     """The rules in force. The first that matches a request applies."""
 
-    def __init__(self, seed: int = 0) -> None:
+    def __init__(self) -> None:
         self._rules: list[Rule] = []
-        self._random = random.Random(seed)  # noqa: S311 -- repeatable chaos, not a secret
+        self._random = random.Random(0)  # noqa: S311 -- repeatable chaos, not a secret
         self._lock = Lock()
 
     def add(self, rules: list[Rule]) -> None:
@@ -196,13 +206,13 @@ class FaultRules:
         """Whether no rule was ever added."""
         return not self._rules
 
-    def next_for(self, endpoint: str, facts: Mapping[str, str | None]) -> Rule | None:
+    def next_for(self, facts: RequestFacts) -> Rule | None:
         """The rule that applies to this request, counted as a hit; ``None`` for a regular answer."""
         with self._lock:
             for rule in self._rules:
-                if rule.endpoint not in (endpoint, "*"):
+                if rule.endpoint not in (facts.endpoint, "*"):
                     continue
-                if any(facts.get(name) != text for name, text in rule.match.items()):
+                if any(getattr(facts, name) != text for name, text in rule.match.items()):
                     continue
                 if rule.count is not None and rule.hits >= rule.count:
                     continue

@@ -172,7 +172,7 @@ class H5Page:
         if attempt.passed or session.plan.closes_on_failure:
             session.closed_at = attempt.at
         elif session.plan.types_identity:
-            # Whoever mistyped a name has to be able to type it again.
+            # A mistyped name can be corrected in the next attempt.
             session.identity = None
         return Finished(attempt, self._redirect(session, attempt.passed, urls))
 

@@ -1,11 +1,11 @@
-"""Pictures and videos of the sandbox: real, decodable, unique per token, and made anew on every request.
+"""Pictures and videos: decodable, unique per token, and generated for every request.
 
-Nothing is kept but a small cache: the same seed gives the same bytes in one installation. A JPEG is drawn by
+Only a small cache is kept: the same seed gives the same bytes in one installation. A JPEG is drawn by
 Pillow and padded with COM segments; a video is a clip of ``assets/`` followed by a ``free`` box
 that holds a digest of the seed and fills it to size, generated while it is sent, so memory stays flat.
 
-For sizes below what the usual drawing and clip take there is a smaller one of each, so that thousands of
-sessions can be served from one core.
+Sizes too small for the usual drawing and clip use a smaller one of each, so that one core can serve thousands
+of sessions.
 """
 
 from __future__ import annotations
@@ -27,6 +27,7 @@ DEFAULT_IMAGE_SIZE = 150_000
 DEFAULT_VIDEO_SIZE = 3_000_000
 MAX_IMAGE_SIZE = 16 * 1024 * 1024
 MAX_VIDEO_SIZE = 2 * 1024**3
+CACHE_BYTES = 32 * 1024 * 1024
 MARK = b"django-faceprint sandbox "
 BLOCK = 64 * 1024
 PORTRAIT = (480, 640)
@@ -70,9 +71,9 @@ class Picture:
 
 
 class Video:
-    """A shipped clip, made unique and filled to ``size`` bytes by a ``free`` box at its end.
+    """A clip of ``assets/``, made unique and filled to ``size`` bytes by a ``free`` box at its end.
 
-    It is the small clip where the usual one does not fit; ``size`` below that is exceeded.
+    It is the small clip where the usual one does not fit; a ``size`` below that is exceeded.
     """
 
     content_type = "video/mp4"
@@ -115,13 +116,7 @@ class MediaGenerator:
     about 3 KB) stays larger. The same holds for ``video_size`` and the smaller clip (4 KB).
     """
 
-    def __init__(
-        self,
-        *,
-        image_size: int = DEFAULT_IMAGE_SIZE,
-        video_size: int = DEFAULT_VIDEO_SIZE,
-        cache_bytes: int = 32 * 1024 * 1024,
-    ) -> None:
+    def __init__(self, *, image_size: int = DEFAULT_IMAGE_SIZE, video_size: int = DEFAULT_VIDEO_SIZE) -> None:
         if not 0 <= image_size <= MAX_IMAGE_SIZE:
             raise ValueError(f"image_size must be between 0 and {MAX_IMAGE_SIZE} bytes")
         if not 0 <= video_size <= MAX_VIDEO_SIZE:
@@ -130,7 +125,6 @@ class MediaGenerator:
         self.video_size = video_size
         self._cache: OrderedDict[tuple[str, str], bytes] = OrderedDict()
         self._cached = 0
-        self._cache_bytes = cache_bytes
         self._lock = Lock()
 
     def content(self, kind: str, seed: str) -> Content:
@@ -148,10 +142,10 @@ class MediaGenerator:
                 return self._cache[key]
         data = pad_jpeg(self._draw(kind, seed), self.image_size, f"{seed}:{kind}")
         with self._lock:
-            if key not in self._cache and len(data) <= self._cache_bytes // 4:
+            if key not in self._cache and len(data) <= CACHE_BYTES // 4:
                 self._cache[key] = data
                 self._cached += len(data)
-                while self._cached > self._cache_bytes:
+                while self._cached > CACHE_BYTES:
                     self._cached -= len(self._cache.popitem(last=False)[1])
         return data
 

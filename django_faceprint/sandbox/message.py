@@ -1,4 +1,4 @@
-"""Request and answer of the sandbox, independent of any socket."""
+"""HTTP requests and responses of the sandbox, independent of any socket."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ class Request:
 
 
 def parse_form(text: str) -> dict[str, str]:
-    """Decode ``a=1&b=2``; more than a hundred fields count as none."""
+    """Decode ``a=1&b=2``; empty for more than a hundred fields."""
     try:
         return dict(parse_qsl(text, keep_blank_values=True, max_num_fields=MAX_FORM_FIELDS))
     except ValueError:
@@ -50,7 +50,7 @@ def parse_form(text: str) -> dict[str, str]:
 
 @dataclass(frozen=True)
 class TransportFault:
-    """What the transport does wrong with an otherwise complete answer.
+    """A fault of the transport; the response itself is complete.
 
     ``hang``: wait ``seconds``, then close without an answer. ``delay``: wait, then answer. ``drip``: send
     ``chunk`` bytes of the body every ``seconds``. ``truncate``: announce the full length, send
@@ -65,10 +65,10 @@ class TransportFault:
 
 @dataclass
 class Response:
-    """One HTTP answer: ``body`` is bytes, or an iterator of exactly ``length`` bytes.
+    """One HTTP response: ``body`` is bytes, or an iterator of exactly ``length`` bytes.
 
-    Whoever transports it calls :meth:`completed` after the last byte was handed over; the ledger counts
-    an asset as served only then.
+    The transport calls :meth:`completed` after it has sent the last byte; only then the ledger counts an
+    asset as served.
     """
 
     status: int = 200
@@ -90,14 +90,14 @@ class Response:
         outcome: str = "ok",
         headers: Mapping[str, str] = {},
     ) -> Response:
-        """An answer with a body in memory."""
+        """A response with a body in memory."""
         fields = [("Content-Type", content_type), *headers.items()]
         return cls(status=status, headers=fields, body=body, length=len(body), outcome=outcome)
 
     @classmethod
     def of_json(cls, payload: Any, *, status: int = 200, outcome: str = "ok") -> Response:
-        """An answer in JSON. ``payload`` stays attached so that a fault can rewrite it."""
-        # Half a surrogate pair turns back into the JSON escape it came from.
+        """A response in JSON. ``payload`` stays attached so that a fault can rewrite it."""
+        # Half a surrogate pair becomes the JSON escape that it was read from.
         body = json.dumps(payload, ensure_ascii=False).encode("utf-8", "backslashreplace")
         response = cls.of_bytes(body, "application/json;charset=UTF-8", status=status, outcome=outcome)
         response.payload = payload
@@ -107,7 +107,7 @@ class Response:
     def of_html(
         cls, html: str, *, status: int = 200, outcome: str = "ok", headers: Mapping[str, str] = {}
     ) -> Response:
-        """An answer in HTML."""
+        """A response in HTML."""
         return cls.of_bytes(
             html.encode(), "text/html; charset=utf-8", status=status, outcome=outcome, headers=headers
         )
@@ -122,17 +122,17 @@ class Response:
         self.headers.append((name, value))
 
     def chunks(self) -> Iterator[bytes]:
-        """The body in pieces. May be consumed once."""
+        """The body in pieces; may be consumed once."""
         return iter((self.body,)) if isinstance(self.body, bytes) else self.body
 
     def completed(self) -> None:
-        """Record that the whole answer was handed over."""
+        """Record that the whole response was sent."""
         for callback in self.on_completed:
             callback()
         self.on_completed.clear()
 
     def read(self) -> bytes:
-        """The whole body, counted as handed over; for callers without a socket."""
+        """The whole body, counted as sent; for callers without a socket."""
         body = b"".join(self.chunks())
         self.body = body
         self.completed()

@@ -1,4 +1,4 @@
-"""What can be configured: applications, plans, switches and scripts, each with its values as JSON types."""
+"""The options of the sandbox: applications, plans, switches and scripts, each with JSON types as values."""
 
 from __future__ import annotations
 

@@ -175,7 +175,7 @@ class Page:
         return "/face/print/?" + "&".join(parts)
 
     def consent(self) -> str:
-        """What is collected and why, with a box to tick."""
+        """The consent form: the data collected, its purpose, and a box to tick."""
         body = (
             f'<h1>授权确认</h1><p class="lead">{escape(self._plan.consent_text)}</p>'
             f"{self._summary()}{self._form('consent')}"

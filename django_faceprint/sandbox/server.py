@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 import socket
 import struct
 import sys
@@ -14,7 +13,7 @@ from threading import Condition, Event, Thread
 from types import TracebackType
 from typing import Any, Self
 
-from .control import ControlApi
+from .control import ControlApi, is_loopback
 from .core import Sandbox
 from .message import Request, Response
 
@@ -88,7 +87,7 @@ class SandboxServer:
         self._thread.start()
 
     def close(self) -> None:
-        """Stop answering, break off what hangs, and free the port. May be called twice."""
+        """Stop answering, close all connections and free the port. May be called twice."""
         self._http.stopping.set()
         if self._thread is not None:
             # Wakes the selector at once where the system allows; elsewhere it wakes by itself.
@@ -110,20 +109,8 @@ class SandboxServer:
         self.close()
 
 
-def is_loopback(host: str) -> bool:
-    """Whether the host is ``localhost`` or a loopback address."""
-    if host == "localhost":
-        return True
-    try:
-        address = ipaddress.ip_address(host.partition("%")[0])
-    except ValueError:
-        return False
-    mapped = getattr(address, "ipv4_mapped", None)
-    return bool((mapped or address).is_loopback)
-
-
 def _loggable(request: Request) -> str:
-    """The path without query; the names of media hold a token and are left out."""
+    """The path without its query. Paths of media contain a token and are left out."""
     path = request.target.partition("?")[0]
     if path.startswith("/v1/"):
         return "/v1/…"
@@ -170,7 +157,7 @@ class _HTTPServer(ThreadingHTTPServer):
             self._change.wait_for(lambda: not self._connections, timeout=5)
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        # A client that goes away is no error; anything else is a mistake in here and must be seen.
+        # A client that goes away is no error; anything else is a bug of the sandbox and must be visible.
         if not isinstance(sys.exception(), (ConnectionError, TimeoutError)):
             super().handle_error(request, client_address)
 
@@ -203,7 +190,7 @@ class _Handler(BaseHTTPRequestHandler):
         try:
             self._send(response)
         except (ConnectionError, TimeoutError):
-            # The client went away. That is its right, and often the very point of the test.
+            # The client went away, often because a test wants it to.
             self.close_connection = True
 
     def _body(self) -> bytes | None:
@@ -244,9 +231,9 @@ class _Handler(BaseHTTPRequestHandler):
             return
         no_body = self.command == "HEAD" or response.status in (204, 304)
         length = response.length
-        most = length
+        limit = length
         if fault and kind in ("truncate", "reset") and not no_body:
-            most = min(length, length // 2 if fault.after_bytes is None else fault.after_bytes)
+            limit = min(length, length // 2 if fault.after_bytes is None else fault.after_bytes)
         if kind in ("truncate", "reset"):
             self.close_connection = True
         head = self._head(response)
@@ -256,7 +243,7 @@ class _Handler(BaseHTTPRequestHandler):
             return
         sent = 0
         for piece in response.chunks():
-            piece = piece[: most - sent]
+            piece = piece[: limit - sent]
             if fault and kind == "drip":
                 self.wfile.write(head)
                 head = b""
@@ -268,7 +255,7 @@ class _Handler(BaseHTTPRequestHandler):
                 self.wfile.write(head + piece)
                 head = b""
             sent += len(piece)
-            if sent >= most:
+            if sent >= limit:
                 break
         if head:
             self.wfile.write(head)
@@ -295,7 +282,7 @@ class _Handler(BaseHTTPRequestHandler):
         return "\r\n".join(lines).encode("latin-1") + b"\r\n\r\n"
 
     def _wait(self, seconds: float) -> bool:
-        """Sleep; whether the server is stopping."""
+        """Sleep. True if the server is stopping."""
         if self.server.stopping.wait(seconds):
             self.close_connection = True
             return True

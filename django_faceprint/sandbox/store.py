@@ -32,8 +32,8 @@ ALPHABET = string.ascii_letters + string.digits
 class Store:
     """The state of one sandbox. Every method is safe to call from several threads.
 
-    ``public_url`` is the base of the URLs in answers; ``random`` draws scores and log ids, repeatably for one
-    ``seed``; ``monotonic`` measures the windows of the QPS limit.
+    ``public_url`` is the base of the URLs in answers; ``random`` draws scores and log ids,
+    the same in every run; ``monotonic`` measures the windows of the QPS limit.
     """
 
     def __init__(
@@ -43,14 +43,13 @@ class Store:
         *,
         public_url: str | None = None,
         switches: Switches,
-        seed: int = 0,
         monotonic: Callable[[], float] = time.monotonic,
     ) -> None:
         self.lock = RLock()
         self.media = media
         self.clock = clock
         self.public_url = public_url.rstrip("/") if public_url else None
-        self.random = random.Random(seed)  # noqa: S311 -- scores and log ids, no secrets
+        self.random = random.Random(0)  # noqa: S311 -- scores and log ids, no secrets
         self.apps = {app.api_key: app for app in APPS}
         self._initial_switches = switches
         self._monotonic = monotonic

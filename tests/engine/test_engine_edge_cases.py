@@ -95,35 +95,31 @@ def test_trouble_with_the_evidence_does_not_replace_why_the_person_failed(
     assert (session.error_class, session.error_code) == ("verification_failed", "223120")
 
 
-def without_video(scenario: Scenario, monkeypatch: pytest.MonkeyPatch) -> None:
+def without_video(scenario: Scenario) -> None:
     """Baidu names the pictures and not yet the video."""
-    baidu = scenario.sandbox.sandbox
-    answer = baidu._media_query
-    monkeypatch.setattr(baidu, "_media_query", lambda session: {**answer(session), "processVideo": None})
+    scenario.fault("result_media_query", "patch_result", fields={"processVideo": None})
 
 
 def test_a_video_that_is_named_later_than_the_pictures_is_waited_for(
-    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+    scenario: Scenario, clock: Any, assert_archived: Archived
 ) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    with monkeypatch.context() as patch:
-        without_video(scenario, patch)
-        session = scenario.back(session)
-        assert session.assets.stored().filter(kind="frame").count() == 4
-        assert session.assets.get(kind="process_video").state == State.WANTED
-        session = later(scenario, clock, session, times=2)
+    without_video(scenario)
+    session = scenario.back(session)
+    assert session.assets.stored().filter(kind="frame").count() == 4
+    assert session.assets.get(kind="process_video").state == State.WANTED
+    session = later(scenario, clock, session, times=2)
+    scenario.heal()
     session = later(scenario, clock, session, times=1)
     assert session.archive_state == "complete"
     assert_archived(session)
 
 
-def test_a_video_that_is_never_named_was_not_provided(
-    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_video_that_is_never_named_was_not_provided(scenario: Scenario, clock: Any) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    without_video(scenario, monkeypatch)
+    without_video(scenario)
     session = scenario.back(session)
     clock.advance(results.RECORDING_LAG)
     scenario.work()
@@ -229,13 +225,12 @@ def test_what_baidu_never_named_is_a_loss_like_any_other(
 
 
 def test_attempts_without_the_one_that_passed_are_asked_for_again(
-    scenario: Scenario, clock: Any, monkeypatch: pytest.MonkeyPatch, assert_archived: Archived
+    scenario: Scenario, clock: Any, assert_archived: Archived
 ) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    with monkeypatch.context() as patch:
-        patch.setattr(scenario.sandbox.sandbox, "_getall", lambda *arguments: {"verify_result": []})
-        session = scenario.back(session)
+    scenario.fault("result_getall", "patch_result", fields={"verify_result": []}, count=1)
+    session = scenario.back(session)
     assert (session.archive_state, session.error_code) == ("collecting", "unreadable_result")
     session = later(scenario, clock, session)
     assert_archived(session)

@@ -45,9 +45,8 @@ class Liar(Sandbox):
 
     def handle(self, request: Request) -> Response:
         response = super().handle(request)
-        endpoint = self._endpoint(request)
-        token = self._facts(endpoint, request)["verify_token"] if endpoint else None
-        lie = self.lies.get((endpoint or "", token or ""))
+        facts = self.facts(request)
+        lie = self.lies.get((facts.endpoint, facts.verify_token or "")) if facts else None
         return lie(response) if lie else response
 
 

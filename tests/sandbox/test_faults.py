@@ -238,6 +238,20 @@ def test_ranges_that_are_wrong_or_ignored(caller: Caller) -> None:
     assert (answer.status_code, len(answer.content)) == (200, 300_000)
 
 
+def test_fields_of_a_result_are_replaced(caller: Caller) -> None:
+    verify_token = caller.finished(25001)
+    fields = {"processVideo": None, "extInfo": "later"}
+    fault(caller, endpoint="result_media_query", kind="patch_result", fields=fields, count=1)
+    patched, regular = (media_urls(caller, verify_token) for _ in range(2))
+    assert (len(regular["processVideo"]), regular["extInfo"]) == (1, None)
+    assert (patched["processVideo"], patched["extInfo"], len(patched["images"])) == (None, "later", 4)
+
+
+def test_an_answer_without_a_result_is_not_patched(caller: Caller) -> None:
+    fault(caller, endpoint="result_detail", kind="patch_result", fields={"x": 1})
+    assert caller.error("result/detail", verify_token="x") == 900001
+
+
 def test_expired_redirected_and_endless_media(caller: Caller) -> None:
     verify_token = caller.finished(25001)
     urls = media_urls(caller, verify_token)
@@ -272,6 +286,7 @@ def test_expired_redirected_and_endless_media(caller: Caller) -> None:
         {"endpoint": "media", "kind": "http", "status": 99},
         {"endpoint": "media", "kind": "wrong_content_type", "content_type": "a\r\nb: c"},
         {"endpoint": "media", "kind": "gateway", "code": "18"},
+        {"endpoint": "result_detail", "kind": "patch_result", "fields": []},
     ],
 )
 def test_wrong_rules_are_refused(caller: Caller, rule: Any) -> None:

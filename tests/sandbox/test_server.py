@@ -15,7 +15,8 @@ import pytest
 import requests
 from django.core.management import CommandError, call_command
 
-from django_faceprint.sandbox.server import SandboxServer, is_loopback
+from django_faceprint.sandbox.control import is_loopback
+from django_faceprint.sandbox.server import SandboxServer
 
 from .conftest import Caller
 

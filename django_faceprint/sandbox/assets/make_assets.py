@@ -1,6 +1,6 @@
-"""Makes the two videos and the two cards of this folder anew. See ``README.md`` beside this file.
+"""Makes the two videos and the two cards of this folder. See ``README.md`` beside this file.
 
-Needs ffmpeg with libx264 and the font Noto Sans CJK; nothing of this runs when the sandbox runs.
+Needs ffmpeg with libx264 and the font Noto Sans CJK; the sandbox does not run this.
 """
 
 from __future__ import annotations
@@ -30,16 +30,9 @@ def clip() -> None:
     """Six seconds of a drawn face that turns its head and blinks."""
     frames = []
     for number in range(FRAMES):
-        picture = Image.new("RGB", SIZE, (196, 214, 228))
         angle = 2 * math.pi * number / FRAMES
-        draw_face(
-            picture,
-            (160 + 10 * math.sin(angle), 104),
-            62,
-            b"\x00\x01\x60\x71",
-            turn=math.sin(2 * angle),
-            blink=number % 30 < 3,
-        )
+        centre = (160 + 10 * math.sin(angle), 104)
+        picture = face(SIZE, centre, 62, turn=math.sin(2 * angle), blink=number % 30 < 3)
         draw = ImageDraw.Draw(picture)
         draw.rectangle((0, 222, 320 * (number + 1) // FRAMES, 228), fill=(36, 104, 242))
         draw.text(
@@ -50,21 +43,23 @@ def clip() -> None:
 
 
 def small_clip() -> None:
-    """One second of the same face, as small as it can be seen."""
+    """One second of the same face at 96 × 96 pixels."""
     frames = []
     for number in range(SMALL_FRAMES):
-        picture = Image.new("RGB", SMALL_SIZE, (196, 214, 228))
         angle = 2 * math.pi * number / SMALL_FRAMES
-        draw_face(
-            picture,
-            (48 + 3 * math.sin(angle), 41),
-            25,
-            b"\x00\x01\x60\x71",
-            turn=math.sin(angle),
-            blink=number < 2,
-        )
+        centre = (48 + 3 * math.sin(angle), 41)
+        picture = face(SMALL_SIZE, centre, 25, turn=math.sin(angle), blink=number < 2)
         frames.append(picture.tobytes())
     encode(frames, SMALL_SIZE, "face_small.mp4")
+
+
+def face(
+    size: tuple[int, int], centre: tuple[float, float], radius: int, *, turn: float, blink: bool
+) -> Image.Image:
+    """One frame of the clips."""
+    picture = Image.new("RGB", size, (196, 214, 228))
+    draw_face(picture, centre, radius, b"\x00\x01\x60\x71", turn=turn, blink=blink)
+    return picture
 
 
 def encode(frames: list[bytes], size: tuple[int, int], name: str) -> None:
@@ -74,7 +69,7 @@ def encode(frames: list[bytes], size: tuple[int, int], name: str) -> None:
 
 
 def cards() -> None:
-    """Two mock cards that nobody can take for real ones."""
+    """Two mock cards, marked as samples."""
     text, big, mark = ImageFont.truetype(FONT, 26), ImageFont.truetype(BOLD, 44), ImageFont.truetype(BOLD, 96)
     for side in ("front", "back"):
         card = Image.new("RGB", CARD, (230, 240, 244))
