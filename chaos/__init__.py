@@ -1,5 +1,5 @@
-"""The fault suite: the whole engine in real processes, everything around it failing, the sandbox as judge.
+"""The fault suite: the whole engine in real processes, with faults in everything around it.
 
-``python -m chaos`` (``make chaos``) makes two runs and ends with exit code 0 only if both end as they must:
-in the order of deadlines nothing is lost, first come, first served something is.
+``python -m chaos`` (``make chaos``) makes two runs, judged by the sandbox's ledger. Exit code 0: the run in
+the order of deadlines lost nothing, and the control run, first come, first served, lost something.
 """

@@ -1,4 +1,4 @@
-"""``python -m chaos``: the fault suite and its counter-run, and whether both ended as they must."""
+"""``python -m chaos``: makes the run and the control run, and prints the verdict on both."""
 
 from __future__ import annotations
 
@@ -20,9 +20,9 @@ from example_project.demo.processes import free_port
 
 from .fleet import ROOT, Fleet
 from .report import problems, table
-from .servers import Broker, Missing, Postgres
+from .servers import Broker, Postgres, ProgramMissing
 
-# What a run must not inherit: settings of a site that the shell may be set up for.
+# Settings of a site in the shell's environment, which a run must not inherit.
 PRIVATE = (
     "FACEPRINT_",
     "CHAOS_",
@@ -39,10 +39,10 @@ PRIVATE = (
 def main() -> int:
     """Exit code 0: the verdict holds."""
     parser = argparse.ArgumentParser(prog="python -m chaos", description=__doc__)
-    parser.add_argument("--sessions", type=int, default=5000, help="people of the run (5000)")
-    parser.add_argument("--counter-sessions", type=int, default=1200, help="people of the counter-run (1200)")
+    parser.add_argument("--sessions", type=int, default=5000, help="people in the run (5000)")
+    parser.add_argument("--control-sessions", type=int, default=1200, help="people in the control run (1200)")
     parser.add_argument("--json", type=Path, help="write all figures to this file")
-    parser.add_argument("--seed", type=int, default=1, help="of the people and the kills (1)")
+    parser.add_argument("--seed", type=int, default=1, help="random seed of people and kills (1)")
     parser.add_argument("--keep", action="store_true", help="keep the folders with logs and files")
     # For the process of one run.
     parser.add_argument("--order", choices=("deadline", "arrival"), help=argparse.SUPPRESS)
@@ -52,7 +52,7 @@ def main() -> int:
         if options.order:
             return _one_run(options)
         return _both(options)
-    except Missing as missing:
+    except ProgramMissing as missing:
         print(missing, file=sys.stderr)
         return 1
     except KeyboardInterrupt:
@@ -61,24 +61,24 @@ def main() -> int:
 
 
 def _both(options: argparse.Namespace) -> int:
-    """The run and its counter-run, one after the other, and the verdict on both."""
+    """Make the run and the control run, one after the other; print the verdict on both."""
     began = time.monotonic()
     runs: list[dict[str, Any]] = []
-    for order, people in (("deadline", options.sessions), ("arrival", options.counter_sessions)):
-        figures = _run_apart(order, people, options)
+    for order, people in (("deadline", options.sessions), ("arrival", options.control_sessions)):
+        figures = _run_in_process(order, people, options)
         if figures is None:
             return 1
         runs.append(figures)
-    main_run, counter_run = runs
+    main_run, control_run = runs
     seconds = time.monotonic() - began
-    found = problems(main_run, counter_run)
-    print(table(main_run, counter_run))
+    found = problems(main_run, control_run)
+    print(table(main_run, control_run))
     print(f"Both runs took {seconds:.0f} s.")
     for run in runs:
         for example in run["findings"]["examples"]:
             print(f"  {run['order']}: {example}")
-    for story in main_run["stories"]:
-        print(story)
+    for history in main_run["work_histories"]:
+        print(history)
     for problem in found:
         print(f"PROBLEM  {problem}", file=sys.stderr)
     if options.json is not None:
@@ -88,8 +88,8 @@ def _both(options: argparse.Namespace) -> int:
     return 1 if found else 0
 
 
-def _run_apart(order: str, people: int, options: argparse.Namespace) -> dict[str, Any] | None:
-    """One run in a process, with settings, servers and folders of its own."""
+def _run_in_process(order: str, people: int, options: argparse.Namespace) -> dict[str, Any] | None:
+    """Make one run in a process with its own settings, servers and folders; ``None`` if it failed."""
     folder = Path(tempfile.mkdtemp(prefix=f"faceprint-chaos-{order}-"))
     kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
     environment = kept | {
@@ -110,7 +110,7 @@ def _run_apart(order: str, people: int, options: argparse.Namespace) -> dict[str
     try:
         child.wait()
         if child.returncode:
-            print(f"The run by {order} could not be made; its logs lie in {folder}/logs.", file=sys.stderr)
+            print(f"The run by {order} failed; its logs are in {folder}/logs.", file=sys.stderr)
             options.keep = True
             return None
         figures: dict[str, Any] = json.loads(out.read_text(encoding="utf-8"))
@@ -139,15 +139,15 @@ def _one_run(options: argparse.Namespace) -> int:
         import django
 
         django.setup()
-        from .run import Run, say
+        from .run import Run
 
         fleet = Fleet(folder, os.environ, port)
         started = time.monotonic()
 
-        def tell(text: str) -> None:
-            say(f"[{options.order} {time.monotonic() - started:4.0f} s] {text}")
+        def log(text: str) -> None:
+            print(f"[{options.order} {time.monotonic() - started:4.0f} s] {text}", flush=True)
 
-        figures = Run(options.sessions, options.order, options.seed, folder, tell).go(postgres, broker, fleet)
+        figures = Run(options.sessions, options.order, options.seed, folder, log).go(postgres, broker, fleet)
     finally:
         if fleet is not None:
             fleet.stop()
@@ -159,7 +159,7 @@ def _one_run(options: argparse.Namespace) -> int:
 
 
 def _own_cpu_seconds() -> float:
-    """Of this process and all that it has started and ended."""
+    """CPU time of this process and of its ended children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return sum(usage.ru_utime + usage.ru_stime for usage in used)
 

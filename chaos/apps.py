@@ -1,4 +1,4 @@
-"""Puts the counter-run's order in place, in every process that has these settings."""
+"""Sets the control run's order of work in every process with these settings."""
 
 from __future__ import annotations
 
@@ -8,12 +8,12 @@ from django.apps import AppConfig
 
 
 class ChaosConfig(AppConfig):
-    """No models: only what must happen before any work begins."""
+    """No models: only a step before any work begins."""
 
     name = "chaos"
 
     def ready(self) -> None:
-        """Replace the engine's order where the run asks for it."""
+        """Replace the engine's order if ``CHAOS_ORDER`` is ``arrival``."""
         if os.environ.get("CHAOS_ORDER") == "arrival":
             from .arrival import work_by_arrival
 

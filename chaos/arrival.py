@@ -1,6 +1,6 @@
-"""First come, first served: the order that the counter-run puts in place of the engine's own.
+"""First come, first served: the order of work in the control run, in place of the engine's own.
 
-Everything else stays as it is: claims, leases, retries, budgets and the order of files within a visit.
+Claims, leases, retries, rate limits and the order of files within a visit stay the same.
 """
 
 from __future__ import annotations
@@ -22,12 +22,12 @@ def priority(session: VerificationSession, moment: datetime) -> datetime:
 def priority_expression(moment: datetime) -> Any:
     """In place of :func:`queue.priority_expression`: by when the session was started.
 
-    Far in the future, so that no deadline ever seems to have gone by in the queue.
+    Shifted far into the future, so that no deadline in the queue is ever over.
     """
     return ExpressionWrapper(F("created_at") + Value(queue.OVERDUE_PENALTY), output_field=DateTimeField())
 
 
 def work_by_arrival() -> None:
-    """From now on, in this process."""
+    """Replace the engine's order in this process."""
     queue.priority = priority
     queue.priority_expression = priority_expression

@@ -1,4 +1,4 @@
-"""The one clock of all processes, and the rules by which it goes faster than the machine's."""
+"""The clock that all processes of a run share, and the rules by which it goes faster than the machine's."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from pathlib import Path
 
 from django_faceprint.sandbox.clock import SandboxClock
 
-#: Real seconds between two looks at the answers, and how many go by in a step that begins an idle time.
+#: Real seconds between two steps, and the first jump, in seconds of the run, of an idle time.
 STEP = 0.2
 FIRST_IDLE_STEP = 3.0
 
@@ -17,11 +17,14 @@ FIRST_IDLE_STEP = 3.0
 class PacedClock:
     """Moves the clock file that workers and sandbox read.
 
-    It goes at least as fast as the machine's clock. Beyond that, ``per_answer`` seconds go by with each
-    answer of the upstream: so many answers per minute are then all that anybody can get, on every machine.
-    ``per_step`` seconds go by in each step whatever happens, where no deadline is near enough to matter.
-    When nothing is due, up to ``when_idle`` seconds go by in each step instead of being waited for, fewer as
-    long as answers come, and none beyond the moment at which something is due.
+    It goes at least as fast as the machine's clock. In addition, ``per_answer`` seconds go by with each
+    answer of the sandbox: that limits the answers per minute, equally on every machine. ``per_step`` seconds
+    go by in each step, for times in which no deadline is near. When nothing is due, up to ``when_idle``
+    seconds go by in each step, fewer as long as answers come, and never beyond the time at which something
+    is due.
+
+    ``answers`` returns the number of answers so far; ``until_due`` the seconds from a moment until work is
+    due.
     """
 
     def __init__(
@@ -30,6 +33,8 @@ class PacedClock:
         self._clock = SandboxClock(file)
         self._answers = answers
         self._until_due = until_due
+        self._seen: int | None = None
+        self._idle_step = FIRST_IDLE_STEP
         self.per_answer = 0.0
         self.per_step = 0.0
         self.when_idle = 0.0
@@ -38,11 +43,11 @@ class PacedClock:
         self.failure: BaseException | None = None
 
     def now(self) -> datetime:
-        """The present moment of the run."""
+        """The present time of the run."""
         return self._clock.now()
 
     def jump(self, seconds: float) -> None:
-        """Let so much time have gone by."""
+        """Move the clock ahead."""
         self._clock.advance(seconds)
 
     def start(self) -> None:
@@ -51,24 +56,31 @@ class PacedClock:
         self._thread.start()
 
     def stop(self) -> None:
-        """Go as the machine's clock does from now on."""
+        """Go at the speed of the machine's clock from now on."""
         self._stopping.set()
         if self._thread is not None:
             self._thread.join()
 
+    def step(self) -> None:
+        """Let time go by for the answers since the step before. The first step only counts them."""
+        answers = self._answers()
+        seen, self._seen = self._seen, answers
+        if seen is None:
+            return
+        fresh = answers - seen
+        self.jump(fresh * self.per_answer + self.per_step)
+        if not self.when_idle:
+            return
+        left = self._until_due(self.now())
+        # A session in work holds a lease, and the clock must not run to its end while answers come.
+        is_busy = fresh or not left
+        self._idle_step = FIRST_IDLE_STEP if is_busy else min(2 * self._idle_step, self.when_idle)
+        self.jump(min(self._idle_step, left))
+
     def _follow(self) -> None:
         try:
-            seen = self._answers()
-            step = FIRST_IDLE_STEP
+            self.step()
             while not self._stopping.wait(STEP):
-                answers = self._answers()
-                fresh, seen = answers - seen, answers
-                self.jump(fresh * self.per_answer + self.per_step)
-                if not self.when_idle:
-                    continue
-                left = self._until_due(self.now())
-                # Whoever is still being asked about holds a lease: time must not run away from its end.
-                step = FIRST_IDLE_STEP if fresh or not left else min(2 * step, self.when_idle)
-                self.jump(min(step, left))
+                self.step()
         except Exception as error:  # noqa: BLE001  (raised again by the run)
             self.failure = error

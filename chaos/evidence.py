@@ -1,4 +1,4 @@
-"""Reading back what was archived, as the product itself reads it: decrypted, checked, hashed."""
+"""Read back the archive as the product itself does: decrypted, checked and hashed."""
 
 from __future__ import annotations
 
@@ -11,11 +11,11 @@ from django_faceprint.evidence.files import StorageFailed, open_stored
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationAttempt, VerificationSession
 from django_faceprint.privacy.keys import SealBroken
 
-from .verdict import Kept, StoredFile
+from .verdict import ArchivedSession, StoredFile
 
 
-def read_everything() -> dict[str, Kept]:
-    """verify_token → what is kept of that session. Sessions that never got one are left out."""
+def read_everything() -> dict[str, ArchivedSession]:
+    """The archived part of each session, by verify_token. Sessions without one are left out."""
     files: dict[int, list[StoredFile]] = defaultdict(list)
     for asset in MediaAsset.objects.stored().iterator():
         files[asset.session_id].append(
@@ -32,7 +32,7 @@ def read_everything() -> dict[str, Kept]:
     for pk, order in VerificationAttempt.objects.values_list("session_id", "order"):
         attempts[pk].append(order)
     return {
-        session.verify_token: Kept(
+        session.verify_token: ArchivedSession(
             reference=session.reference,
             verdict=session.verdict,
             archive_state=session.archive_state,
@@ -45,11 +45,11 @@ def read_everything() -> dict[str, Kept]:
     }
 
 
-def story(reference: str) -> str:
-    """What we know of our own work on a session, to find out why something of it was lost."""
+def work_history(reference: str) -> str:
+    """The engine's work on a session as text, to find out why one of its files was lost."""
     session = VerificationSession.objects.get(reference=reference)
-    told = f"{session.lease_epoch} leases, {session.poll_count} visits ended"
-    lines = [f"{reference}: plan {session.plan.plan_id}, {session.verdict}, {told}"]
+    work = f"{session.lease_epoch} leases, {session.poll_count} visits ended"
+    lines = [f"{reference}: plan {session.plan.plan_id}, {session.verdict}, {work}"]
     lines += [
         f"  {_clock(call.at)} {call.endpoint}: {call.outcome} {call.code}".rstrip()
         for call in UpstreamCall.objects.filter(session=session).order_by("at")
@@ -68,12 +68,12 @@ def _clock(moment: datetime | None) -> str:
 
 
 def names_on_disk(folder: Path) -> list[str]:
-    """The files of a storage, named as rows name them."""
+    """The names of the files in a storage, as rows contain them."""
     return [path.relative_to(folder).as_posix() for path in folder.rglob("*") if path.is_file()]
 
 
 def _digest(asset: MediaAsset) -> str | None:
-    """SHA-256 of the plaintext; None when the file is not there, not whole or not ours."""
+    """SHA-256 of the plaintext; None when the file is missing, incomplete or does not decrypt."""
     digest = hashlib.sha256()
     size = 0
     try:

@@ -1,4 +1,4 @@
-"""Sandbox, Celery workers and beat as processes, and the ways in which workers die."""
+"""Sandbox, Celery workers and beat as processes, and two ways to kill workers."""
 
 from __future__ import annotations
 
@@ -21,14 +21,14 @@ from .servers import START_SECONDS
 ROOT = Path(__file__).resolve().parent.parent
 WORKERS = 2
 STOP_SECONDS = 5.0
-#: Bytes of each file: small ones, so that one core can serve thousands of sessions.
+#: Bytes of each file: few, so that one core can serve thousands of sessions.
 VIDEO_BYTES = 9_000
 IMAGE_BYTES = 4_000
 UPSTREAM_QPS = 1000
 
 _KILLED_AT_WORK = "Task handler raised error: WorkerLostError"
-# A database that is away is no mistake of the engine's.
-_MISTAKE = re.compile(r"faceprint: .*: unexpected (?!OperationalError|InterfaceError)\w+ at ")
+# A database that does not answer is not a bug of the engine.
+_ENGINE_BUG = re.compile(r"faceprint: .*: unexpected (?!OperationalError|InterfaceError)\w+ at ")
 
 
 class Worker:
@@ -52,11 +52,11 @@ class Worker:
         self._process.start()
 
     def kill_all(self) -> None:
-        """``kill -9`` to supervisor and child at once, as when a machine loses its power."""
+        """``kill -9`` supervisor and child at once, like a power cut."""
         self._process.kill()
 
     def kill_child(self) -> bool:
-        """``kill -9`` to the child alone, as the kernel does when memory runs out; False: there was none.
+        """``kill -9`` the child alone, as the kernel does when memory runs out. False: there was none.
 
         The supervisor starts another one.
         """
@@ -64,7 +64,7 @@ class Worker:
         if pid is None:
             return False
         found = subprocess.run(["pgrep", "-P", str(pid)], capture_output=True, text=True, check=False)
-        children = [int(word) for word in found.stdout.split()]
+        children = [int(text) for text in found.stdout.split()]
         for child in children:
             with suppress(ProcessLookupError):
                 os.kill(child, signal.SIGKILL)
@@ -81,7 +81,7 @@ class Worker:
 
 
 class Fleet:
-    """All processes of one run but the servers."""
+    """The processes of one run, without the servers."""
 
     def __init__(self, folder: Path, env: Mapping[str, str], sandbox_port: int) -> None:
         logs = folder / "logs"
@@ -109,7 +109,7 @@ class Fleet:
         )
 
     def start_sandbox(self) -> None:
-        """Start it and wait until it answers."""
+        """Start the sandbox and wait until it answers."""
         self._sandbox.start()
         until = time.monotonic() + START_SECONDS
         while True:
@@ -130,24 +130,24 @@ class Fleet:
         for worker in self.workers:
             worker.start()
 
-    def lose_workers(self) -> None:
-        """All of them at once, whatever they are doing."""
+    def kill_workers(self) -> None:
+        """Kill all workers at once."""
         for worker in self.workers:
             worker.kill_all()
 
     def require_alive(self) -> None:
-        """Raise when sandbox or beat, which nobody kills, have ended."""
+        """Raise when sandbox or beat have ended; nothing kills these."""
         self._sandbox.require_alive()
         self._beat.require_alive()
 
     def children_killed_at_work(self) -> int:
-        """How often a supervisor has noted that its child was killed in the middle of a task."""
+        """The number of children that were killed during a task, by the supervisors' logs."""
         return sum(_KILLED_AT_WORK in line for line in self._log_lines())
 
-    def mistakes(self) -> list[str]:
-        """What the engine has logged as a mistake of its own, without the dates."""
+    def engine_bugs(self) -> list[str]:
+        """The bugs that the engine logged about itself, without dates."""
         found = {
-            line.partition("faceprint: ")[2].strip() for line in self._log_lines() if _MISTAKE.search(line)
+            line.partition("faceprint: ")[2].strip() for line in self._log_lines() if _ENGINE_BUG.search(line)
         }
         return sorted(found)
 
@@ -158,10 +158,10 @@ class Fleet:
                     yield from lines
 
     def stop(self) -> None:
-        """End everything."""
-        everything: list[Worker | Process] = [*self.workers, self._beat, self._sandbox]
-        for process in everything:
+        """Stop all processes."""
+        processes: list[Worker | Process] = [*self.workers, self._beat, self._sandbox]
+        for process in processes:
             process.ask_to_stop()
         until = time.monotonic() + STOP_SECONDS
-        for process in everything:
+        for process in processes:
             process.wait_or_kill(until)

@@ -1,4 +1,4 @@
-"""Thousands of people: what each does, and how they come in through the production services."""
+"""Thousands of people with different fates, who start sessions as those of a real host do."""
 
 from __future__ import annotations
 
@@ -26,12 +26,12 @@ from .upstream import Sandbox
 
 T = TypeVar("T")
 
-#: How many people are on their way at once, and how long one goes on trying, in seconds.
-AT_ONCE = 12
-PATIENCE = 120.0
-TOLD_EVERY = 250
+#: People at the same time, the seconds for which one retries a step, and the people between two lines of log.
+CONCURRENCY = 12
+RETRY_SECONDS = 120.0
+LOG_EVERY = 250
 
-#: plan → weight. Each has its own evidence: videos and frames live for a day, all else for three.
+#: Weights of the plans. Videos and frames live for a day, all other evidence for three.
 ALL_PLANS = {"25001": 3, "25002": 2, "25003": 1, "25004": 3, "25005": 4, "25006": 2, "25007": 2}
 LONG_LIVED = {"25005": 1}
 RECORDED = {"25001": 5, "25002": 2, "25003": 1, "25004": 3, "25006": 3, "25007": 2}
@@ -73,24 +73,24 @@ def _person(reference: str, plan: str, chance: random.Random) -> Person:
 
 
 class Reception:
-    """Lets people in: a session through the services, the page at the sandbox, the browser's return."""
+    """Sends people through: a session of the host, the page of the sandbox, the return to the host."""
 
-    def __init__(self, sandbox_url: str, say: Callable[[str], None]) -> None:
+    def __init__(self, sandbox_url: str, log: Callable[[str], None]) -> None:
         self._sandbox_url = sandbox_url
-        self._say = say
+        self._log = log
         self._lock = threading.Lock()
         self._closing = threading.Event()
-        #: People who are through, and how often a step had to be repeated because something failed.
+        #: Number of people who are through, and of steps that failed and were repeated.
         self.done = 0
         self.repeated = 0
 
     def receive(self, people: Sequence[Person]) -> None:
-        """All of *people*, some at once. Raises when one of them could not get in."""
-        with ThreadPoolExecutor(AT_ONCE, thread_name_prefix="people") as pool:
+        """Send all *people* through, some at the same time. Raises when one cannot start."""
+        with ThreadPoolExecutor(CONCURRENCY, thread_name_prefix="people") as pool:
             try:
-                list(pool.map(self._receive_some, [people[part::AT_ONCE] for part in range(AT_ONCE)]))
+                list(pool.map(self._receive_some, [people[part::CONCURRENCY] for part in range(CONCURRENCY)]))
             finally:
-                # Early only after a failure or Ctrl-C: then nobody else is let in.
+                # After a failure or Ctrl-C, nobody else starts.
                 self._closing.set()
         self._closing.clear()
 
@@ -103,24 +103,24 @@ class Reception:
                 self._receive(person, sandbox)
                 with self._lock:
                     self.done += 1
-                    if self.done % TOLD_EVERY == 0:
-                        self._say(f"{self.done} people are through")
+                    if self.done % LOG_EVERY == 0:
+                        self._log(f"{self.done} people are through")
         finally:
             connection.close()
 
     def _receive(self, person: Person, sandbox: Sandbox) -> None:
         request = _request(person)
-        session = self._insist(lambda: start_session(request))
+        session = self._retry(lambda: start_session(request))
         if not person.opens:
             return
         for outcome in person.tries:
             sandbox.finish(session.verify_token or "", outcome)
         if person.returns:
-            self._insist(lambda: _return(session))
+            self._retry(lambda: _return(session))
 
-    def _insist(self, step: Callable[[], T]) -> T:
-        """Repeat *step*, as a host would, until it succeeds."""
-        until = time.monotonic() + PATIENCE
+    def _retry(self, step: Callable[[], T]) -> T:
+        """Repeat *step* until it succeeds, as a host would."""
+        until = time.monotonic() + RETRY_SECONDS
         while True:
             try:
                 return step()
@@ -140,7 +140,7 @@ class Reception:
 
 
 def _return(session: VerificationSession) -> None:
-    """What the view of the return address does."""
+    """The same as the view of the return URL."""
     record_return(session)
     notify_worker(session)
 
@@ -154,7 +154,7 @@ def _request(person: Person) -> StartRequest:
         consent=CONSENT,
         identity=Identity.checked(name, number, kind) if person.plan in SPECIFIED_PLANS else None,
         match_image=_match_image(sum(person.reference.encode()) % 8) if person.plan in MATCH_PLANS else None,
-        # A host that repeats the call after an accident gets the same session.
+        # A repeated call gets the same session.
         idempotency_key=person.reference,
     )
 

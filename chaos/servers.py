@@ -1,4 +1,4 @@
-"""A PostgreSQL and a Redis of the suite's own: other ports, temporary folders, gone afterwards."""
+"""A PostgreSQL and a Redis for one run: on free ports, in temporary folders that are removed afterwards."""
 
 from __future__ import annotations
 
@@ -20,17 +20,17 @@ POSTGRES_FOLDERS = "/usr/lib/postgresql"
 START_SECONDS = 60
 
 
-class Missing(Exception):
-    """Something that the suite needs is not on this machine; the text says what to install."""
+class ProgramMissing(Exception):
+    """A program that the suite needs is not installed; the text names the package."""
 
 
 class Postgres:
-    """A database server of our own, with a database ``chaos``."""
+    """A database server with a database ``chaos``."""
 
     def __init__(self) -> None:
         self.port = free_port()
         self.restarts = 0
-        #: Of all its processes, where the system tells (Linux); they are no children of ours.
+        #: Of all its processes, where ``/proc`` exists (Linux); they are not children of this process.
         self.cpu_seconds = 0.0
         self._programs = _postgres_programs()
         self._folder: Path | None = None
@@ -45,7 +45,7 @@ class Postgres:
         return f"postgres://postgres@127.0.0.1:{self.port}/chaos"
 
     def start(self) -> None:
-        """Make the cluster and start it."""
+        """Create the cluster and start it."""
         self._folder = Path(tempfile.mkdtemp(prefix="faceprint-chaos-pg-"))
         if name := self._user.get("user"):
             shutil.chown(self._folder, name)
@@ -58,8 +58,8 @@ class Postgres:
             "unix_socket_directories": self._folder,
             "max_connections": 60,
             "shared_buffers": "256MB",
-            # Nobody pulls the machine's plug here. Commits survive the death of the server all the same: what
-            # it has written the kernel has.
+            # The machine does not crash here, and commits survive a crash of the server without fsync: the
+            # kernel has its writes.
             "fsync": "off",
             "full_page_writes": "off",
         }
@@ -69,13 +69,13 @@ class Postgres:
         self._run("createdb", "-h", "127.0.0.1", "-p", str(self.port), "-U", "postgres", "chaos")
 
     def restart(self, mode: str) -> None:
-        """``fast``: connections are ended first. ``immediate``: as if the server had crashed."""
+        """Restart in ``fast`` mode (connections are ended first) or ``immediate`` mode (like a crash)."""
         self._note_cpu()
         self._control("restart", "-m", mode)
         self.restarts += 1
 
     def stop(self) -> None:
-        """End the server and remove what it wrote."""
+        """Stop the server and remove its folder."""
         if self._folder is None:
             return
         self._note_cpu()
@@ -95,15 +95,15 @@ class Postgres:
     def _data(self) -> str:
         return str(self._folder / "data") if self._folder else ""
 
-    def _control(self, *words: str) -> None:
+    def _control(self, *arguments: str) -> None:
         log = str(Path(self._data).parent / "log")
-        self._run("pg_ctl", "-D", self._data, "-l", log, "-w", "-t", str(START_SECONDS), *words)
+        self._run("pg_ctl", "-D", self._data, "-l", log, "-w", "-t", str(START_SECONDS), *arguments)
 
-    def _run(self, program: str, *words: str) -> None:
+    def _run(self, program: str, *arguments: str) -> None:
         # Not into a pipe: the server would inherit it and keep it open.
         with tempfile.TemporaryFile() as output:
             done = subprocess.run(
-                [self._programs / program, *words],
+                [self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,
@@ -118,12 +118,12 @@ class Postgres:
 
 
 class Broker:
-    """A Redis of our own that keeps nothing on disk."""
+    """A Redis that keeps nothing on disk."""
 
     def __init__(self) -> None:
         program = shutil.which("redis-server")
         if program is None:
-            raise Missing("redis-server was not found (Debian, Ubuntu: apt install redis-server).")
+            raise ProgramMissing("redis-server was not found (Debian, Ubuntu: apt install redis-server).")
         self._program = program
         self.port = free_port()
         self.wipes = 0
@@ -140,17 +140,8 @@ class Broker:
         """Start it and wait until it answers."""
         self._child = subprocess.Popen(
             [
-                *(self._program, "--port", str(self.port), "--bind", "127.0.0.1"),
-                *(
-                    "--save",
-                    "",
-                    "--appendonly",
-                    "no",
-                    "--dir",
-                    tempfile.gettempdir(),
-                    "--loglevel",
-                    "warning",
-                ),
+                *(self._program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", ""),
+                *("--appendonly", "no", "--dir", tempfile.gettempdir(), "--loglevel", "warning"),
             ],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
@@ -169,13 +160,13 @@ class Broker:
                 return
 
     def wipe(self) -> None:
-        """All that the broker knows is gone, as with a new and empty server."""
+        """Delete all messages, as with a new and empty server."""
         self.messages_wiped += int(self._client.llen("celery"))
         self._client.flushall()
         self.wipes += 1
 
     def stop(self) -> None:
-        """End the server."""
+        """Stop the server."""
         if self._child is not None:
             self._child.kill()
             self._child.wait()
@@ -203,7 +194,9 @@ def _postgres_programs() -> Path:
     for folder in folders:
         if all((folder / name).exists() for name in ("initdb", "pg_ctl", "createdb")):
             return folder
-    raise Missing("PostgreSQL's initdb and pg_ctl were not found (Debian, Ubuntu: apt install postgresql).")
+    raise ProgramMissing(
+        "PostgreSQL's initdb and pg_ctl were not found (Debian, Ubuntu: apt install postgresql)."
+    )
 
 
 def _ordinary_user() -> str:
@@ -212,4 +205,4 @@ def _ordinary_user() -> str:
     for name in ("postgres", "nobody"):
         with suppress(KeyError):
             return pwd.getpwnam(name).pw_name
-    raise Missing("PostgreSQL does not run as root, and there is neither a user postgres nor nobody.")
+    raise ProgramMissing("PostgreSQL does not run as root; the users postgres and nobody do not exist.")

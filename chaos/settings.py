@@ -1,4 +1,4 @@
-"""The example project under stress: a storage that fails, a beat that keeps up with the moving clock."""
+"""The example project with a failing storage, and a beat schedule for the fast clock."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from example_project.settings import FACEPRINT_CLOCK_FILE, INSTALLED_APPS, VAR
 
 INSTALLED_APPS = [*INSTALLED_APPS, "chaos.apps.ChaosConfig"]
 
-# Below VAR, as chaos.run expects them.
+# Below VAR, where chaos.run reads them.
 STORAGES = {
     "default": {"BACKEND": "django.core.files.storage.InMemoryStorage"},
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
@@ -17,7 +17,7 @@ STORAGES = {
     },
 }
 
-# Minutes go by in seconds here, and beat must go with them.
+# Minutes of the run go by in seconds.
 CELERY_BEAT_SCHEDULE = {
     "faceprint.tick": {"task": "faceprint.tick", "schedule": 1, "options": {"expires": 2}},
     "faceprint.alerts": {"task": "faceprint.alerts", "schedule": 15, "options": {"expires": 15}},
@@ -26,4 +26,4 @@ CELERY_BEAT_SCHEDULE = {
 CELERY_BROKER_TRANSPORT_OPTIONS = {"visibility_timeout": 3600}
 
 if not FACEPRINT_CLOCK_FILE:
-    raise RuntimeError("chaos.settings is for python -m chaos, which sets FACEPRINT_CLOCK_FILE.")
+    raise RuntimeError("chaos.settings is only for python -m chaos, which sets FACEPRINT_CLOCK_FILE.")

@@ -1,4 +1,4 @@
-"""A storage that fails: before, during and after a write, and when it is told to delete."""
+"""A storage that fails before, during and after writing, and when deleting."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ class StorageFault(OSError):
 class FailingStorage(FileSystemStorage):
     """Files on disk, with failures.
 
-    ``faults`` is a folder: ``share`` in it holds the part of operations that fail (no file: none), and
+    ``faults`` is a folder: its file ``share`` holds the share of operations that fail (no file: none), and
     ``happened`` gets one line for each failure. A write fails before anything is there (``refused``), with
     half of the file written (``half``) or with all of it (``unsure``); a deletion leaves the file (``kept``).
     """
@@ -29,7 +29,7 @@ class FailingStorage(FileSystemStorage):
     def __init__(self, *args: Any, faults: str, **options: Any) -> None:
         super().__init__(*args, **options)
         self._faults = Path(faults)
-        # Seeded by the system: two workers must not fail in step.
+        # Seeded by the system, so that two workers do not fail at the same operations.
         self._random = random.SystemRandom()
 
     def _save(self, name: str, content: File[Any]) -> str:
@@ -69,7 +69,7 @@ class FailingStorage(FileSystemStorage):
 
 
 def set_share(folder: Path, share: float) -> None:
-    """Let this part of all operations fail from now on."""
+    """From now on, let this share of all operations fail."""
     folder.mkdir(exist_ok=True)
     if share:
         aside = folder / "share.new"
@@ -79,8 +79,8 @@ def set_share(folder: Path, share: float) -> None:
         (folder / "share").unlink(missing_ok=True)
 
 
-def happened(folder: Path) -> Counter[str]:
-    """How many failures of each kind there were."""
+def failures(folder: Path) -> Counter[str]:
+    """The number of failures so far, by kind."""
     try:
         return Counter((folder / "happened").read_text(encoding="ascii").split())
     except FileNotFoundError:

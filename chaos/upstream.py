@@ -1,4 +1,4 @@
-"""What Baidu, here the sandbox, gets wrong, and what it says of itself."""
+"""The sandbox in Baidu's place: its faults, its ledger and its H5 page."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ QUERIES = ("result_simple", "result_detail", "result_stat", "result_media_query"
 SUBMISSIONS = ("oauth_token", "verify_token_generate", "idcard_submit", "upload_match_image")
 FILES = ("media", "simple_image")
 
-#: Kind of fault and its relative weight, by what is asked. 21 s outlast the client's patience of 20 s.
+#: Kinds of faults with their relative weights, by kind of request.
 _HTTP: tuple[tuple[dict[str, Any], float], ...] = (
     ({"kind": "http_500"}, 1.5),
     ({"kind": "http_502"}, 1.0),
@@ -38,7 +38,7 @@ _JSON: tuple[tuple[dict[str, Any], float], ...] = (
     ({"kind": "gateway", "code": 18}, 0.5),
     ({"kind": "gateway", "code": 110}, 0.3),
     ({"kind": "service", "code": 283512}, 1.0),
-    # After the request was carried out, of which the caller knows nothing.
+    # The request is carried out, but the caller gets no answer.
     ({"kind": "reset", "after": True}, 1.0),
 )
 _NAMING: tuple[tuple[dict[str, Any], float], ...] = (
@@ -60,12 +60,12 @@ _FILE: tuple[tuple[dict[str, Any], float], ...] = (
     ({"kind": "redirect"}, 0.5),
     ({"kind": "huge", "size": 300_000}, 0.5),
 )
-#: Committed so often and then never again: each costs a worker's thread 20 s.
+#: Number of hangs beyond the client's timeout of 20 s, each of which blocks a thread of a worker that long.
 _LONG_HANGS = 6
 
 
 def fault_rules(share: float) -> list[dict[str, Any]]:
-    """Rules of the sandbox by which *share* of all answers is a fault, of every kind it knows."""
+    """Rules for the sandbox by which *share* of all answers are faults, of every kind."""
     rules: list[dict[str, Any]] = [
         {"endpoint": endpoint, "kind": "hang", "seconds": 21, "skip": 40, "probability": 0.01, "count": 1}
         for endpoint in (*QUERIES, FILES[0])[:_LONG_HANGS]
@@ -81,7 +81,7 @@ def fault_rules(share: float) -> list[dict[str, Any]]:
 def _with_probabilities(
     kinds: Sequence[tuple[Mapping[str, Any], float]], share: float
 ) -> list[dict[str, Any]]:
-    """The sandbox tries one rule after the other: each gets its part of what those before have left."""
+    """Rules with probabilities: each is tried only if those before it did not apply."""
     total = sum(weight for _, weight in kinds)
     left = 1.0
     rules = []
@@ -93,7 +93,7 @@ def _with_probabilities(
 
 
 def fault_names() -> list[str]:
-    """Every kind of fault that :func:`fault_rules` knows, named as :meth:`Sandbox.faults_by_kind` does."""
+    """The kinds of faults in :func:`fault_rules`, with the names of :meth:`Sandbox.faults_by_kind`."""
     return sorted({_name(fields) for fields, _ in (*_JSON, *_NAMING, *_FILE)})
 
 
@@ -113,7 +113,7 @@ class Sandbox:
         self._http.trust_env = False
 
     def finish(self, verify_token: str, outcome: str) -> None:
-        """A person on the H5 page: ``pass``, ``demote``, ``giveup`` or the code of a failure."""
+        """Finish the H5 page with ``pass``, ``demote``, ``giveup`` or the code of a failure."""
         body: dict[str, Any] = {"verify_token": verify_token, "outcome": "fail", "code": outcome}
         if outcome in ("pass", "giveup", "demote"):
             body = {"verify_token": verify_token, "outcome": "pass" if outcome == "demote" else outcome}
@@ -127,24 +127,24 @@ class Sandbox:
         self._call("DELETE", "faults")
 
     def faults_by_kind(self) -> Counter[str]:
-        """How often each fault was committed, gateway codes apart."""
+        """The number of faults so far by kind, with one kind for each gateway code."""
         hits: Counter[str] = Counter()
         for rule in self._call("GET", "faults"):
             hits[_name(rule)] += rule["hits"]
         return hits
 
     def calls(self) -> dict[str, dict[str, int]]:
-        """Answers so far: endpoint → outcome → number."""
-        # A token that nobody has: the answer is short.
+        """The number of answers so far by endpoint and outcome."""
+        # No session has this token, so that the answer is short.
         calls: dict[str, dict[str, int]] = self._call("GET", "ledger?hashes=0&verify_token=none")["calls"]
         return calls
 
     def ledger(self, *, hashes: bool = True) -> dict[str, Any]:
-        """Everything that was issued, made and served."""
+        """The ledger: sessions, files and calls."""
         ledger: dict[str, Any] = self._call("GET", f"ledger?hashes={int(hashes)}")
         return ledger
 
-    def _call(self, method: str, what: str, body: Any = None) -> Any:
-        reply = self._http.request(method, f"{self.url}/_sandbox/{what}", json=body, timeout=120)
+    def _call(self, method: str, path: str, body: Any = None) -> Any:
+        reply = self._http.request(method, f"{self.url}/_sandbox/{path}", json=body, timeout=120)
         reply.raise_for_status()
         return reply.json()

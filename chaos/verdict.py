@@ -1,4 +1,4 @@
-"""The verdict: what the sandbox made, against what lies in storage. Plain data in, findings out."""
+"""The verdict: compares the sandbox's ledger with the archive. Takes plain data, returns findings."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from dataclasses import dataclass, field
 from typing import Any
 
 UPLOADED = "match_image"
-#: Findings of one kind that are told in words.
-TOLD = 10
+#: Examples per kind of finding.
+MAX_EXAMPLES = 10
 
 
 @dataclass(frozen=True)
 class StoredFile:
-    """One file that a row says is archived. ``digest`` is that of its decrypted bytes, None: unreadable."""
+    """A file that is archived by its row. ``digest``: SHA-256 of the decrypted bytes; None if unreadable."""
 
     kind: str
     attempt: int
@@ -25,8 +25,8 @@ class StoredFile:
 
 
 @dataclass(frozen=True)
-class Kept:
-    """What there is of one session on our side."""
+class ArchivedSession:
+    """A session as it is in our database and storage."""
 
     reference: str
     verdict: str
@@ -38,7 +38,7 @@ class Kept:
 
 @dataclass
 class Findings:
-    """What was compared and everything that is not as it should be."""
+    """Numbers of files that were compared, and of everything that is wrong."""
 
     expected: int = 0
     archived: int = 0
@@ -54,54 +54,53 @@ class Findings:
     tokens_never_received: int = 0
     served: int = 0
     examples: list[str] = field(default_factory=list)
-    #: References of sessions that lost something.
+    #: References of sessions with lost files.
     losers: list[str] = field(default_factory=list)
-    _told: Counter[str] = field(default_factory=Counter)
+    _counts: Counter[str] = field(default_factory=Counter)
 
-    def add(self, what: str, words: str) -> None:
-        """Count a finding of the kind *what*, a field of this class."""
-        setattr(self, what, getattr(self, what) + 1)
-        self._told[what] += 1
-        if self._told[what] <= TOLD:
-            self.examples.append(f"{what}: {words}")
+    def add(self, kind: str, text: str) -> None:
+        """Count a finding; *kind* is a field of this class."""
+        setattr(self, kind, getattr(self, kind) + 1)
+        self._counts[kind] += 1
+        if self._counts[kind] <= MAX_EXAMPLES:
+            self.examples.append(f"{kind}: {text}")
 
     @property
     def broken(self) -> int:
-        """Findings that no order of work excuses: all but what was lost."""
+        """Number of findings that no order of work explains: all but the lost files."""
         files = self.duplicates + self.half + self.wrong_hash + self.orphans + self.missing_files
         return files + self.strangers + self.wrong_verdicts + self.unfinished
 
 
 def judge(
     ledger: Mapping[str, Any],
-    kept: Mapping[str, Kept],
+    archived: Mapping[str, ArchivedSession],
     on_disk: Iterable[str],
     expected_verdicts: Mapping[str, str],
 ) -> Findings:
-    """Compare the sandbox's *ledger* with what was *kept* of each verify_token.
+    """Compare the sandbox's *ledger* with the *archived* session of each verify_token.
 
-    *on_disk* are the names of all files in storage; *expected_verdicts* say, by reference, how each
-    verification must end.
+    *on_disk*: the names of all files in storage; *expected_verdicts*: the right verdict of each reference.
     """
     findings = Findings()
-    left = dict(kept)
+    left = dict(archived)
     for entry in ledger["sessions"]:
         mine = left.pop(entry["verify_token"], None)
         if mine is not None:
             _judge_session(entry, mine, findings)
         elif entry["attempts"]:
-            findings.add("strangers", "somebody finished with a verify_token that no session has")
+            findings.add("strangers", "a person finished with a verify_token that no session has")
         else:
-            # Its answer never arrived; the session was given another one.
+            # The answer with it was lost; the session got another one.
             findings.tokens_never_received += 1
     for mine in left.values():
         findings.add("strangers", f"{mine.reference}: its verify_token is unknown to the sandbox")
-    _judge_ends(kept.values(), expected_verdicts, findings)
-    _judge_disk([file.name for mine in kept.values() for file in mine.files], on_disk, findings)
+    _judge_ends(archived.values(), expected_verdicts, findings)
+    _judge_disk([file.name for mine in archived.values() for file in mine.files], on_disk, findings)
     return findings
 
 
-def _judge_session(entry: Mapping[str, Any], mine: Kept, findings: Findings) -> None:
+def _judge_session(entry: Mapping[str, Any], mine: ArchivedSession, findings: Findings) -> None:
     whole: Counter[tuple[str, str]] = Counter()
     for file in mine.files:
         findings.archived += 1
@@ -109,7 +108,7 @@ def _judge_session(entry: Mapping[str, Any], mine: Kept, findings: Findings) -> 
             findings.add("half", f"{mine.reference}: {file.kind} cannot be read back whole")
             continue
         if file.digest != file.sha256:
-            findings.add("wrong_hash", f"{mine.reference}: {file.kind} is not what its row says")
+            findings.add("wrong_hash", f"{mine.reference}: {file.kind} has another hash than its row")
             continue
         whole[file.kind, file.digest] += 1
     for item in entry["assets"]:
@@ -129,9 +128,9 @@ def _judge_session(entry: Mapping[str, Any], mine: Kept, findings: Findings) -> 
         findings.add("duplicates", f"{mine.reference}: attempts {mine.attempts}, in the ledger {orders}")
 
 
-def _judge_ends(kept: Iterable[Kept], expected: Mapping[str, str], findings: Findings) -> None:
+def _judge_ends(archived: Iterable[ArchivedSession], expected: Mapping[str, str], findings: Findings) -> None:
     references: Counter[str] = Counter()
-    for mine in kept:
+    for mine in archived:
         references[mine.reference] += 1
         if mine.outstanding:
             findings.add("unfinished", f"{mine.reference}: {mine.verdict}, {mine.archive_state}")

@@ -13,7 +13,7 @@ ROOT = Path(__file__).resolve().parents[1]
 
 
 def run_demo(folder: Path, *options: str, timeout: float) -> tuple[int, str]:
-    """Exit code and output of ``faceprint_demo --once`` in *folder*, killed after so many seconds."""
+    """Exit code and output of ``faceprint_demo --once`` in *folder*, killed after *timeout* seconds."""
     done = subprocess.run(
         [
             *(sys.executable, "manage.py", "faceprint_demo", "--once", *options, "--folder", str(folder)),

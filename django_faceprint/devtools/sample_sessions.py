@@ -229,7 +229,7 @@ class SessionMaker:
             "is_demoted": rng.chance(DEMOTED_SHARE) if plan.is_real_time else None,
             "last_polled_at": decided_at,
             "poll_count": rng.randint(1, 4),
-            "stages_done": dict.fromkeys(("getall", "simple", "media", "stat"), decided_at.isoformat()),
+            **{f"{step}_answered_at": decided_at for step in ("getall", "simple", "media", "stat")},
             "stat": {"活体检测": [{"error_code": "0", "count": 1}]},
             "retain_until": None if retention is None else decided_at + retention,
         }

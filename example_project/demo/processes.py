@@ -141,10 +141,8 @@ class Processes:
         self.worker = process(
             "worker", [*celery, "worker", "--concurrency", "2", "--loglevel", "INFO", "--without-gossip"]
         )
-        self.record_heartbeat = process(
-            "record_heartbeat", [*celery, "record_heartbeat", "--loglevel", "INFO", "--pidfile", ""]
-        )
-        self._all = (self.sandbox, self.web, self.worker, self.record_heartbeat)
+        self.beat = process("beat", [*celery, "beat", "--loglevel", "INFO", "--pidfile", ""])
+        self._all = (self.sandbox, self.web, self.worker, self.beat)
 
     def __enter__(self) -> Self:
         try:

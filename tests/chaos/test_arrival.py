@@ -1,8 +1,10 @@
-"""The counter-run's order, the failing storage and the clock that follows the answers."""
+"""The control run's order, the failing storage and the clock that follows the answers."""
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from datetime import timedelta
+from itertools import count, repeat
 from pathlib import Path
 from typing import Any
 
@@ -11,14 +13,15 @@ from django.core.files.base import ContentFile
 
 from chaos import arrival
 from chaos.clock import PacedClock
-from chaos.storage import KINDS, FailingStorage, StorageFault, happened, set_share
+from chaos.storage import KINDS, FailingStorage, StorageFault, failures, set_share
 from django_faceprint.engine import queue
+from django_faceprint.sandbox.clock import SandboxClock
 from tests.factories import make_session
 
 
 @pytest.fixture
 def by_arrival(monkeypatch: pytest.MonkeyPatch) -> None:
-    # Set and set back by monkeypatch, whatever work_by_arrival() does to them.
+    # So that monkeypatch restores what work_by_arrival() replaces.
     monkeypatch.setattr(queue, "priority", queue.priority)
     monkeypatch.setattr(queue, "priority_expression", queue.priority_expression)
     arrival.work_by_arrival()
@@ -33,7 +36,7 @@ def test_first_come_first_served(clock: Any, by_arrival: None) -> None:
     assert queue.promote(clock()) == 2
     leases = queue.claim(clock(), limit=2)
     assert [lease.session_pk for lease in leases] == [first.pk, last.pk]
-    # They keep their places as time goes by.
+    # They keep their order as time goes by.
     assert not any(queue.is_stale(lease, clock() + timedelta(minutes=2)) for lease in leases)
 
 
@@ -62,48 +65,48 @@ def test_the_storage_fails_in_every_way_and_counts(tmp_path: Path) -> None:
     with pytest.raises(StorageFault):
         storage.delete("safe")
     assert storage.exists("safe")
-    assert set(happened(faults)) == set(KINDS)
-    assert happened(faults).total() == 61
+    assert set(failures(faults)) == set(KINDS)
+    assert failures(faults).total() == 61
     set_share(faults, 0)
     storage.delete("safe")
     assert not storage.exists("safe")
 
 
-class Steps:
-    """Stands for the event that ends the clock's thread: says when a step is over, and stops at last."""
-
-    def __init__(self, count: int) -> None:
-        self.left = count
-
-    def wait(self, seconds: float) -> bool:
-        self.left -= 1
-        return self.left < 0
+FOREVER = 1e9
 
 
-def follow(clock: PacedClock, steps: int) -> float:
-    """How many seconds the clock gets ahead in so many steps."""
-    clock._stopping = Steps(steps)  # type: ignore[assignment]
-    before = clock._clock.offset
-    clock._follow()
-    assert clock.failure is None
-    return clock._clock.offset - before
+def followed(file: Path, steps: int, *, answers: Iterable[int], until_due: float, **rules: float) -> float:
+    """The seconds that a clock with these rules goes ahead in a number of steps."""
+    counts = iter(answers)
+    clock = PacedClock(file, answers=lambda: next(counts), until_due=lambda moment: until_due)
+    for name, value in rules.items():
+        setattr(clock, name, value)
+    before = SandboxClock(file).offset
+    for _ in range(1 + steps):
+        clock.step()
+    return SandboxClock(file).offset - before
 
 
 def test_time_goes_by_with_the_answers(tmp_path: Path) -> None:
-    answers = iter([100, 110, 110, 115])
-    clock = PacedClock(tmp_path / "clock", answers=lambda: next(answers), until_due=lambda moment: 1e9)
-    clock.per_answer = 2.0
-    assert follow(clock, 3) == 30.0
+    answers = [100, 110, 110, 115]
+    assert followed(tmp_path / "clock", 3, answers=answers, until_due=FOREVER, per_answer=2.0) == 30.0
 
 
 def test_without_work_time_goes_by_until_something_is_due(tmp_path: Path) -> None:
-    clock = PacedClock(tmp_path / "clock", answers=lambda: 7, until_due=lambda moment: 1e9)
-    clock.when_idle = 20.0
-    assert follow(clock, 5) == 6 + 12 + 20 + 20 + 20
-    clock = PacedClock(tmp_path / "clock", answers=lambda: 7, until_due=lambda moment: 3.0)
-    clock.when_idle = 20.0
-    assert follow(clock, 2) == 3 + 3
-    busy = iter(range(9))
-    clock = PacedClock(tmp_path / "clock", answers=lambda: next(busy), until_due=lambda moment: 1e9)
-    clock.when_idle = 20.0
-    assert follow(clock, 3) == 3 + 3 + 3
+    file = tmp_path / "clock"
+    ahead = followed(file, 5, answers=repeat(7), until_due=FOREVER, when_idle=20.0)
+    assert ahead == 6 + 12 + 20 + 20 + 20
+    assert followed(file, 2, answers=repeat(7), until_due=3.0, when_idle=20.0) == 3 + 3
+    assert followed(file, 3, answers=count(), until_due=FOREVER, when_idle=20.0) == 3 + 3 + 3
+
+
+def test_the_clock_keeps_a_failure_of_its_thread(tmp_path: Path) -> None:
+    problem = RuntimeError("no ledger")
+
+    def answers() -> int:
+        raise problem
+
+    clock = PacedClock(tmp_path / "clock", answers=answers, until_due=lambda moment: FOREVER)
+    clock.start()
+    clock.stop()
+    assert clock.failure is problem

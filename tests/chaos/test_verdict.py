@@ -1,4 +1,4 @@
-"""The judge of the fault suite finds what it is there to find."""
+"""The fault suite's verdict: every kind of damage is found, and nothing else."""
 
 from __future__ import annotations
 
@@ -11,12 +11,12 @@ import pytest
 from chaos.report import problems, table
 from chaos.storage import KINDS
 from chaos.upstream import fault_names, fault_rules
-from chaos.verdict import Findings, Kept, StoredFile, judge
+from chaos.verdict import ArchivedSession, Findings, StoredFile, judge
 from django_faceprint.sandbox.faults import Rule
 
 FACE = StoredFile("face", 0, 0, "aa/face", "hash-of-face", "hash-of-face")
 VIDEO = StoredFile("video", 0, 0, "bb/video", "hash-of-video", "hash-of-video")
-KEPT = Kept("day-1", "passed", "complete", (FACE, VIDEO), (1,))
+ARCHIVED = ArchivedSession("day-1", "passed", "complete", (FACE, VIDEO), (1,))
 LEDGER: dict[str, Any] = {
     "sessions": [
         {
@@ -33,18 +33,18 @@ DISK = ["aa/face", "bb/video"]
 EXPECTED = {"day-1": "passed"}
 
 
-def judged(kept: Kept, disk: list[str] = DISK, ledger: dict[str, Any] = LEDGER) -> Findings:
-    return judge(ledger, {"token": kept}, disk, EXPECTED)
+def judged(archived: ArchivedSession, disk: list[str] = DISK, ledger: dict[str, Any] = LEDGER) -> Findings:
+    return judge(ledger, {"token": archived}, disk, EXPECTED)
 
 
-def test_what_is_as_it_should_be_is_said_to_be() -> None:
-    findings = judged(KEPT)
+def test_a_complete_archive_has_no_findings() -> None:
+    findings = judged(ARCHIVED)
     assert (findings.expected, findings.archived, findings.lost, findings.broken) == (2, 2, 0, 0)
     assert (findings.served, findings.examples) == (3, [])
 
 
-def test_a_loss_is_found_and_is_no_other_finding() -> None:
-    findings = judged(replace(KEPT, files=(FACE,)), ["aa/face"])
+def test_a_lost_file_is_one_finding() -> None:
+    findings = judged(replace(ARCHIVED, files=(FACE,)), ["aa/face"])
     assert (findings.lost, findings.losers, findings.broken) == (1, ["day-1"], 0)
     assert findings.examples == ["lost: day-1: video, fetched 2 times"]
 
@@ -53,36 +53,36 @@ TWICE = replace(VIDEO, name="cc/again")
 
 
 @pytest.mark.parametrize(
-    ("kept", "disk", "kind"),
+    ("archived", "disk", "kind"),
     [
-        (replace(KEPT, files=(FACE, VIDEO, TWICE)), [*DISK, "cc/again"], "duplicates"),
+        (replace(ARCHIVED, files=(FACE, VIDEO, TWICE)), [*DISK, "cc/again"], "duplicates"),
         (
-            replace(KEPT, files=(FACE, VIDEO, replace(TWICE, digest="x", sha256="x", name="bb/video"))),
+            replace(ARCHIVED, files=(FACE, VIDEO, replace(TWICE, digest="x", sha256="x", name="bb/video"))),
             DISK,
             "duplicates",
         ),
-        (replace(KEPT, attempts=(1, 1)), DISK, "duplicates"),
-        (replace(KEPT, attempts=(1, 2)), DISK, "duplicates"),
-        (replace(KEPT, files=(FACE, replace(VIDEO, digest=None))), DISK, "half"),
-        (replace(KEPT, files=(FACE, replace(VIDEO, digest="other"))), DISK, "wrong_hash"),
-        (replace(KEPT, files=(FACE, replace(VIDEO, digest="other", sha256="other"))), DISK, "wrong_hash"),
-        (KEPT, [*DISK, "dd/left-over"], "orphans"),
-        (KEPT, ["aa/face"], "missing_files"),
-        (replace(KEPT, verdict="failed"), DISK, "wrong_verdicts"),
-        (replace(KEPT, outstanding=True), DISK, "unfinished"),
+        (replace(ARCHIVED, attempts=(1, 1)), DISK, "duplicates"),
+        (replace(ARCHIVED, attempts=(1, 2)), DISK, "duplicates"),
+        (replace(ARCHIVED, files=(FACE, replace(VIDEO, digest=None))), DISK, "half"),
+        (replace(ARCHIVED, files=(FACE, replace(VIDEO, digest="other"))), DISK, "wrong_hash"),
+        (replace(ARCHIVED, files=(FACE, replace(VIDEO, digest="other", sha256="other"))), DISK, "wrong_hash"),
+        (ARCHIVED, [*DISK, "dd/left-over"], "orphans"),
+        (ARCHIVED, ["aa/face"], "missing_files"),
+        (replace(ARCHIVED, verdict="failed"), DISK, "wrong_verdicts"),
+        (replace(ARCHIVED, outstanding=True), DISK, "unfinished"),
     ],
 )
-def test_everything_else_that_is_wrong_is_found(kept: Kept, disk: list[str], kind: str) -> None:
-    findings = judged(kept, disk)
+def test_all_other_damage_is_found(archived: ArchivedSession, disk: list[str], kind: str) -> None:
+    findings = judged(archived, disk)
     assert getattr(findings, kind) == 1
     assert findings.broken
 
 
-def test_sessions_that_only_one_side_knows_are_found() -> None:
-    nobody = judge({"sessions": []}, {"token": KEPT}, DISK, EXPECTED)
-    assert nobody.strangers == 1
-    forgotten = judge(LEDGER, {}, [], EXPECTED)
-    assert (forgotten.strangers, forgotten.unfinished) == (1, 1)
+def test_sessions_missing_here_or_in_the_sandbox_are_found() -> None:
+    unknown = judge({"sessions": []}, {"token": ARCHIVED}, DISK, EXPECTED)
+    assert unknown.strangers == 1
+    missing = judge(LEDGER, {}, [], EXPECTED)
+    assert (missing.strangers, missing.unfinished) == (1, 1)
     unused = {"sessions": [{"verify_token": "lost on its way", "attempts": [], "assets": []}]}
     assert judge(unused, {}, [], {}).broken == 0
     assert judge(unused, {}, [], {}).tokens_never_received == 1
@@ -91,7 +91,7 @@ def test_sessions_that_only_one_side_knows_are_found() -> None:
 def test_one_person_has_one_session() -> None:
     twin = copy.deepcopy(LEDGER["sessions"][0]) | {"verify_token": "second", "assets": []}
     ledger = {"sessions": [*LEDGER["sessions"], twin]}
-    findings = judge(ledger, {"token": KEPT, "second": replace(KEPT, files=())}, DISK, EXPECTED)
+    findings = judge(ledger, {"token": ARCHIVED, "second": replace(ARCHIVED, files=())}, DISK, EXPECTED)
     assert findings.duplicates == 1
 
 
@@ -99,8 +99,8 @@ def test_one_person_has_one_session() -> None:
 
 
 def figures(**changes: Any) -> dict[str, Any]:
-    """A run in which everything went wrong that is to go wrong, and nothing else."""
-    findings = {name: value for name, value in vars(judged(KEPT)).items() if not name.startswith("_")}
+    """The figures of a run with enough faults and without damage."""
+    findings = {name: value for name, value in vars(judged(ARCHIVED)).items() if not name.startswith("_")}
     return {
         "order": "deadline",
         "people": 5000,
@@ -115,7 +115,7 @@ def figures(**changes: Any) -> dict[str, Any]:
         "kills": {"children": 30, "whole": 10},
         "kills_at_work": 20,
         "urgent_kills_at_work": 10,
-        "mistakes": [],
+        "engine_bugs": [],
         "broker_wipes": 2,
         "messages_wiped": 7,
         "database_restarts": 3,
@@ -134,13 +134,13 @@ def lossy(lost: int) -> dict[str, Any]:
     return figures()["findings"] | {"lost": lost}
 
 
-def test_the_verdict_holds_only_if_the_counter_run_loses_something() -> None:
+def test_the_verdict_holds_only_if_the_control_run_loses_something() -> None:
     assert problems(figures(), figures(findings=lossy(3))) == []
     assert problems(figures(), figures()) == [
-        "by arrival: nothing was lost, so that the run by deadline shows nothing"
+        "by arrival: nothing was lost, so that the run by deadline proves nothing"
     ]
     (problem,) = problems(figures(findings=lossy(1)), figures(findings=lossy(3)))
-    assert problem == "by deadline: 1 files were lost that could have been had"
+    assert problem == "by deadline: 1 files were lost that could still have been fetched"
 
 
 @pytest.mark.parametrize(
@@ -156,11 +156,11 @@ def test_the_verdict_holds_only_if_the_counter_run_loses_something() -> None:
         {"messages_wiped": 0},
         {"database_restarts": 2},
         {"urgent_after_outage": 299},
-        {"mistakes": ["session pk 1: unexpected KeyError at somewhere:1"]},
+        {"engine_bugs": ["session pk 1: unexpected KeyError at somewhere:1"]},
         {"throttled_by_us": 1},
     ],
 )
-def test_a_run_without_its_mishaps_shows_nothing(changes: dict[str, Any]) -> None:
+def test_a_run_with_too_few_faults_fails(changes: dict[str, Any]) -> None:
     (problem,) = problems(figures(**changes), figures(findings=lossy(3)))
     assert problem.startswith("by deadline: ")
 
@@ -178,7 +178,7 @@ def test_a_run_without_its_mishaps_shows_nothing(changes: dict[str, Any]) -> Non
         "unfinished",
     ],
 )
-def test_no_order_of_work_excuses_damage(kind: str) -> None:
+def test_damage_in_the_control_run_fails(kind: str) -> None:
     damaged = figures(findings=lossy(3) | {kind: 1})
     (problem,) = problems(figures(), damaged)
     assert problem.startswith("by arrival: 1 ")
@@ -203,8 +203,8 @@ def test_the_sandbox_understands_every_rule() -> None:
 
 @pytest.mark.parametrize("endpoint", ["result_detail", "result_getall", "media", "verify_token_generate"])
 def test_one_answer_in_five_is_a_fault(endpoint: str) -> None:
-    honest = 1.0
+    regular = 1.0
     for rule in fault_rules(0.2):
         if rule["endpoint"] == endpoint and "count" not in rule:
-            honest *= 1 - rule["probability"]
-    assert honest == pytest.approx(0.8)
+            regular *= 1 - rule["probability"]
+    assert regular == pytest.approx(0.8)

@@ -1,4 +1,4 @@
-"""What the demo refuses before it touches anything."""
+"""The demo refuses an unusable database before it changes anything."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from tests.demo import run_demo
 
 
 def refusal(folder: Path, database: str) -> str:
-    """The demo's words about *database*; what an earlier demo left in its folder is untouched."""
+    """The demo's output for *database*, which leaves the files of an earlier demo as they are."""
     folder.mkdir()
     (folder / ".faceprint-demo").touch()
     (folder / "key").write_text("of the demo before")
@@ -19,7 +19,7 @@ def refusal(folder: Path, database: str) -> str:
     return output
 
 
-def test_a_database_that_is_not_empty(tmp_path: Path) -> None:
+def test_a_database_with_tables_is_refused(tmp_path: Path) -> None:
     file = tmp_path / "rows.sqlite3"
     with sqlite3.connect(file) as rows:
         rows.execute("CREATE TABLE somebody (name text)")
@@ -27,11 +27,11 @@ def test_a_database_that_is_not_empty(tmp_path: Path) -> None:
     assert "holds tables already" in refusal(tmp_path / "demo", f"sqlite:///{file}")
 
 
-def test_a_database_that_is_not_there(tmp_path: Path) -> None:
+def test_a_missing_database_is_refused(tmp_path: Path) -> None:
     assert "cannot be reached" in refusal(tmp_path / "demo", f"sqlite:///{tmp_path}/no/such/folder/rows")
 
 
-def test_a_url_that_is_none(tmp_path: Path) -> None:
-    said = refusal(tmp_path / "demo", "postgres://demo:s3cret@127.0.0.1:port/demo")
-    assert "is not understood" in said
-    assert "s3cret" not in said
+def test_an_invalid_url_is_refused_without_its_password(tmp_path: Path) -> None:
+    output = refusal(tmp_path / "demo", "postgres://demo:s3cret@127.0.0.1:port/demo")
+    assert "is not understood" in output
+    assert "s3cret" not in output

@@ -1,4 +1,4 @@
-"""What goes wrong around the workers, every few seconds, and the record of it."""
+"""Kills workers every few seconds, and counts the kills."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from itertools import cycle
 
 from .fleet import Fleet
 
-#: Seconds between two kills.
-EVERY = (3.0, 6.0)
-#: One kill in so many takes the supervisor as well, whose start takes two seconds of a core.
+#: Seconds between two kills, at least and at most.
+INTERVAL = (3.0, 6.0)
+#: Every n-th kill includes the supervisor, whose start takes two seconds of a core.
 WHOLE_WORKER = 4
 
 
 @dataclass
 class Kills:
-    """How workers were killed."""
+    """Numbers of kills: of children alone, and of whole workers."""
 
     children: int = 0
     whole: int = 0
@@ -28,8 +28,8 @@ class Kills:
 
 
 @dataclass
-class Mishaps:
-    """Kills workers until it is told to stop."""
+class WorkerKiller:
+    """Kills one worker after the other between :meth:`begin` and :meth:`end`."""
 
     fleet: Fleet
     chance: random.Random
@@ -39,13 +39,13 @@ class Mishaps:
     _thread: threading.Thread | None = None
 
     def begin(self) -> None:
-        """Kill one worker after the other from now on."""
+        """Start to kill, in a thread."""
         self._pause.clear()
-        self._thread = threading.Thread(target=self._go_on, name="mishaps", daemon=True)
+        self._thread = threading.Thread(target=self._go_on, name="worker-killer", daemon=True)
         self._thread.start()
 
     def end(self) -> None:
-        """Leave the workers alone."""
+        """Stop killing. May be called twice."""
         self._pause.set()
         if self._thread is not None:
             self._thread.join()
@@ -54,7 +54,7 @@ class Mishaps:
     def _go_on(self) -> None:
         try:
             for number, worker in enumerate(cycle(self.fleet.workers), start=1):
-                if self._pause.wait(self.chance.uniform(*EVERY)):
+                if self._pause.wait(self.chance.uniform(*INTERVAL)):
                     break
                 if number % WHOLE_WORKER == 0:
                     worker.kill_all()
