@@ -21,15 +21,15 @@ if TYPE_CHECKING:
     from .models import VerificationSession
     from .sandbox.core import Sandbox
 
-# The application's credentials that the sandbox knows.
+# Credentials of an application in the sandbox.
 API_KEY = "sandbox-api-key"
-SECRET_KEY = "sandbox-secret-key"  # noqa: S105  (known to everybody)
+SECRET_KEY = "sandbox-secret-key"  # noqa: S105  (public)
 WORK_BUDGET = timedelta(seconds=60)
 
 
 @pytest.fixture(autouse=True, scope="session")
 def _faceprint_log_may_be_emptied() -> Iterator[None]:
-    """Tests on MySQL empty their tables with DELETE, which the triggers of the access log refuse else."""
+    """Allow DELETE on the access log, with which tests on MySQL empty their tables."""
     from django.db.backends.signals import connection_created
 
     def allow(connection: Any, **kwargs: Any) -> None:
@@ -44,13 +44,13 @@ def _faceprint_log_may_be_emptied() -> Iterator[None]:
 
 @dataclass(frozen=True)
 class FaceprintSandbox:
-    """What a test does to a verification that the host's code has started."""
+    """Plays the person in a verification that the host's code has started."""
 
-    #: The sandbox itself: faults, scripts, clock, ledger.
+    #: For faults, scripts, the clock and the ledger.
     sandbox: Sandbox
 
     def verify(self, session: VerificationSession, outcome: str = "pass", *, code: str | None = None) -> None:
-        """Send the person through the H5 page and back, and let the engine look; *session* is refreshed.
+        """Send the person through the H5 page and back, and run the engine; *session* is refreshed.
 
         *outcome* is ``pass``, ``fail`` (with a *code* of API reference 4.3) or ``giveup``.
         """
@@ -64,7 +64,7 @@ class FaceprintSandbox:
 
     @staticmethod
     def work() -> WorkReport:
-        """Do all that is due, as a Celery worker would."""
+        """Do all work that is due, as a Celery worker would."""
         from django_faceprint.engine.runner import collect_due
 
         return collect_due(budget=WORK_BUDGET, monotonic=time.monotonic)
@@ -72,7 +72,7 @@ class FaceprintSandbox:
 
 @pytest.fixture
 def faceprint_sandbox(settings: Any, db: None, tmp_path: Path) -> Iterator[FaceprintSandbox]:
-    """A running sandbox; settings, plans and the evidence storage of this test belong to it alone."""
+    """A running sandbox, with settings, plans and an evidence storage for this test alone."""
     from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
 
     from .sandbox.server import SandboxServer

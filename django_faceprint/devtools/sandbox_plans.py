@@ -1,4 +1,4 @@
-"""Plans of the local sandbox, which, unlike Baidu, tells its plans when asked."""
+"""Copies the plans of the local sandbox, which has an interface for them; Baidu has none."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from typing import Any
 import requests
 
 from django_faceprint.conf import conf
-from django_faceprint.exceptions import FaceprintConfigurationError, Unreachable
+from django_faceprint.exceptions import FaceprintConfigurationError, Unreachable, replace_exceptions
 from django_faceprint.models import Plan
 
 _MATCH_SOURCES = {
@@ -36,15 +36,13 @@ def copy_sandbox_plans(*, application: str = "default") -> list[Plan]:
     no sandbox answers there.
     """
     if conf.environment == "live":
-        raise FaceprintConfigurationError("Baidu has no interface that tells plans; add them in the admin.")
-    answer: Any = None
-    try:
+        raise FaceprintConfigurationError("Baidu has no interface for plans; add them in the admin.")
+    no_sandbox = Unreachable("No sandbox answers at API_URL.")
+    with replace_exceptions(requests.RequestException, ValueError, by=lambda error: no_sandbox):
         reply = requests.get(f"{conf.api_url}/_sandbox/plans", timeout=10, allow_redirects=False)
-        answer = reply.json() if reply.ok else None
-    except (requests.RequestException, ValueError):
-        answer = None
+        answer: Any = reply.json() if reply.ok else None
     if not isinstance(answer, list):
-        raise Unreachable("No sandbox answers at API_URL.")
+        raise no_sandbox
     return [_copy(options, application) for options in answer]
 
 

@@ -10,6 +10,7 @@ from typing import Any
 from django.core.management.base import BaseCommand, CommandError
 from django.utils.translation import gettext as _
 
+from django_faceprint.exceptions import replace_exceptions
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.sandbox.clock import SandboxClock
 from django_faceprint.sandbox.media import DEFAULT_IMAGE_SIZE, DEFAULT_VIDEO_SIZE
@@ -43,8 +44,12 @@ class Command(BaseCommand):
         parser.add_argument("--image-size", type=int, default=DEFAULT_IMAGE_SIZE, help="bytes of a picture")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Listen, print where, and wait."""
-        try:
+        """Listen, print the addresses, and wait."""
+
+        def remedy(error: Exception) -> CommandError:
+            return CommandError(self._remedy(error, options))
+
+        with replace_exceptions(OSError, ValueError, OverflowError, by=remedy):
             server = SandboxServer(
                 options["host"],
                 options["port"],
@@ -56,12 +61,6 @@ class Command(BaseCommand):
                 video_size=options["video_size"],
                 image_size=options["image_size"],
             )
-        except (OSError, ValueError, OverflowError) as error:
-            message = self._remedy(error, options)
-        else:
-            message = ""
-        if message:
-            raise CommandError(message)
         with stop_signals() as stop, server:
             self._banner(server)
             self.stdout.flush()
