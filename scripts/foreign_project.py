@@ -1,13 +1,13 @@
-"""Prove that the README's lines are enough: a fresh Django project, the built wheel, one archived session.
+"""Check that the README's lines are enough for a new project to archive a session with the built wheel.
 
 Builds the wheel, installs it alone into a new environment, runs ``django-admin startproject mysite``, adds
-exactly the blocks between the README's ``begin``/``end`` comments, runs its commands, sends one person
-through the sandbox whose browser never returns, and waits until Celery beat has archived everything. The
-record must then be seen in the admin and each file must have the hash that the sandbox's ledger names.
+exactly the blocks between the README's ``begin``/``end`` comments and runs its commands. One person goes
+through the sandbox with a browser that never returns; Celery beat must then archive everything. The admin
+must show the record, and each file must have its hash in the sandbox's ledger.
 
     .venv/bin/python scripts/foreign_project.py
 
-Needs the ports 8000 and 8400. Exit code 0 only if all of that holds.
+Needs the ports 8000 and 8400. Exit code 0: all of that holds.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ ARCHIVE_SECONDS = 150
 
 
 class Failed(Exception):
-    """What did not hold."""
+    """A check failed, or a step on the way to it."""
 
 
 def main() -> None:
@@ -72,7 +72,7 @@ def main() -> None:
 
 
 def make_environment(folder: Path, project: Path) -> dict[str, str]:
-    """A new environment with the wheel and what it needs, and a fresh project in *project*."""
+    """Install the wheel in a new environment and start a project; returns the environment variables."""
     wheels = folder / "wheels"
     run(
         [sys.executable, "-m", "pip", "wheel", "--quiet", "--no-deps", "--wheel-dir", str(wheels), str(ROOT)],
@@ -95,7 +95,7 @@ def make_environment(folder: Path, project: Path) -> dict[str, str]:
 
 
 def verify(login: tuple[str, str]) -> tuple[str, str]:
-    """One person passes on the H5 page and closes the browser; returns session ID and verify_token."""
+    """Pass on the H5 page without returning to the site; returns session ID and verify_token."""
     started = requests.post(
         f"{WEB}/api/faceprint/sessions/",
         json={
@@ -127,7 +127,7 @@ def verify(login: tuple[str, str]) -> tuple[str, str]:
 
 
 def wait_until_archived(session: str, login: tuple[str, str]) -> None:
-    """Nobody returns and nobody asks: only beat can have done it."""
+    """Wait until beat has archived the session; nothing else triggers the engine."""
     until = time.monotonic() + ARCHIVE_SECONDS
     state: Any = None
     while time.monotonic() < until:
@@ -141,7 +141,7 @@ def wait_until_archived(session: str, login: tuple[str, str]) -> None:
 
 
 def compare_files(session: str, token: str, login: tuple[str, str]) -> None:
-    """Every file of the sandbox's ledger comes out of the API with the same hash."""
+    """Compare the files from the API with the hashes in the sandbox's ledger."""
     (entry,) = requests.get(f"{SANDBOX}/_sandbox/ledger", params={"verify_token": token}, timeout=60).json()[
         "sessions"
     ]
@@ -160,7 +160,7 @@ def compare_files(session: str, token: str, login: tuple[str, str]) -> None:
 
 
 def see_in_admin(session: str, password: str) -> None:
-    """Log in as a person does, find the record in the list and open it."""
+    """Log in to the admin, find the record in the list and open it."""
     browser = requests.Session()
     login = browser.get(f"{WEB}/admin/login/", timeout=30)
     form = {"username": "admin", "password": password, "next": "/admin/"}
@@ -177,12 +177,12 @@ def see_in_admin(session: str, password: str) -> None:
         raise Failed(f"The record's page answered HTTP {record.status_code} or is another one.")
     for personal in ("11010519491231002X", "张三"):
         if personal in record.text + records.text:
-            raise Failed("The admin shows personal data in clear.")
+            raise Failed("The admin shows unmasked personal data.")
 
 
 @contextmanager
 def processes(commands: list[str], project: Path, environment: dict[str, str]) -> Iterator[None]:
-    """Run each line of the README in the background, and end all of them afterwards."""
+    """Run each command in the background; stop all of them at the end."""
     children = []
     logs = []
     try:
@@ -213,7 +213,7 @@ def processes(commands: list[str], project: Path, environment: dict[str, str]) -
             try:
                 child.wait(timeout=15)
             except subprocess.TimeoutExpired:
-                print("a process had to be killed", file=sys.stderr)
+                print("a process did not stop and was killed", file=sys.stderr)
             try:
                 os.killpg(child.pid, signal.SIGKILL)
             except ProcessLookupError:
@@ -243,7 +243,7 @@ def require_free(port: int) -> None:
 def run(
     command: list[str], folder: Path, environment: dict[str, str] | None = None, *, check: bool = True
 ) -> None:
-    """Run *command*; what it prints is shown when it fails, and a traceback is always a failure."""
+    """Run *command*. Raises :class:`Failed` with its output when it fails or prints a traceback."""
     done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True, check=False)
     output = done.stdout + done.stderr
     if (check and done.returncode != 0) or "Traceback (most recent call last)" in output:

@@ -1,6 +1,6 @@
-"""``keep_pictures.py FOLDER PICTURE...``: keep pictures of pages in a folder of the documentation.
+"""``keep_pictures.py FOLDER PICTURE...``: copy screenshots into a folder of the documentation.
 
-With a palette, which takes a third of the room: they lie in the repository.
+With a palette, which needs a third of the space in the repository.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-"""Make ``.venv`` and install the project into it, or say in words why that cannot be done.
+"""Make ``.venv`` and install the project into it, or explain why that is not possible.
 
 ``make demo`` and ``make test`` call this with whatever Python the machine has, so the file must parse
 on Python 3.6 and uses the standard library only. It finds a Python that is new enough, makes the
@@ -26,7 +26,7 @@ ROOT = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))
 VENV = os.path.join(ROOT, ".venv")
 STAMP = os.path.join(VENV, "faceprint-setup.json")
 VENV_PYTHON = os.path.join(VENV, "bin", "python")
-# What decides which packages are installed.
+# The files that determine the installed packages.
 INPUTS = ("setup.cfg", "pyproject.toml", os.path.join("scripts", "setup_env.py"))
 PROBE = "import sys; print('%d.%d.%d' % sys.version_info[:3]); print(sys.executable)"
 
@@ -34,7 +34,7 @@ Version = Tuple[int, int, int]
 
 
 class Problem(Exception):
-    """Something only the person at the keyboard can change."""
+    """A problem that only the user can solve, with remedies."""
 
     def __init__(self, problem: str, *remedies: str) -> None:
         super().__init__(problem)
@@ -43,7 +43,7 @@ class Problem(Exception):
 
 
 class Interpreter:
-    """A Python that answered, with its version."""
+    """A working Python with its version."""
 
     def __init__(self, path: str, version: Version) -> None:
         self.path = path
@@ -62,7 +62,7 @@ class Interpreter:
 
 
 def probe(command: str) -> Optional[Interpreter]:
-    """Ask a command for its version; None when it is missing or no working Python."""
+    """The Python behind a command; None when it is missing or does not work."""
     try:
         answer = subprocess.run(
             [command, "-c", PROBE],
@@ -82,7 +82,7 @@ def probe(command: str) -> Optional[Interpreter]:
 
 
 def find_interpreter(wanted: str) -> Interpreter:
-    """The wanted Python, or ``python3`` of PATH when it is new enough, or the newest that is found."""
+    """The wanted Python; otherwise ``python3`` of PATH if it is new enough, or the newest one found."""
     if wanted:
         found = probe(wanted)
         if found is None:
@@ -127,7 +127,7 @@ def _get_python() -> List[str]:
 
 
 def fingerprint(extras: Sequence[str]) -> Dict[str, Any]:
-    """What the environment was made from. The folder belongs to it: an editable install names it."""
+    """The inputs of the environment. The folder is one of them: an editable install refers to it."""
     digest = hashlib.sha256()
     for name in INPUTS:
         with open(os.path.join(ROOT, name), "rb") as file:
@@ -136,7 +136,7 @@ def fingerprint(extras: Sequence[str]) -> Dict[str, Any]:
 
 
 def read_stamp() -> Dict[str, Any]:
-    """What the last complete setup wrote; empty when there was none."""
+    """The stamp of the last setup; empty when there is none."""
     try:
         with open(STAMP) as file:
             stamp = json.load(file)
@@ -146,13 +146,13 @@ def read_stamp() -> Dict[str, Any]:
 
 
 def write_stamp(stamp: Dict[str, Any]) -> None:
-    """Record what ``.venv`` was made from, so that the next call can tell whether anything changed."""
+    """Record the inputs of ``.venv``, so that the next call can compare them."""
     with open(STAMP, "w") as file:
         json.dump(stamp, file)
 
 
 def check_writable() -> None:
-    """Refuse early and clearly where the project's folder cannot be written."""
+    """Raise :class:`Problem` when the project's folder is not writable."""
     try:
         with tempfile.NamedTemporaryFile(dir=ROOT, prefix=".faceprint-"):
             pass
@@ -165,7 +165,7 @@ def check_writable() -> None:
 
 
 def probe_venv() -> Optional[Interpreter]:
-    """The Python of ``.venv``; None when there is none or it was left half-made, without pip."""
+    """The Python of ``.venv``; None when it does not work or has no pip."""
     found = probe(VENV_PYTHON)
     if found is None or not run([VENV_PYTHON, "-m", "pip", "--version"], "looking at .venv")[0]:
         return None
@@ -173,9 +173,19 @@ def probe_venv() -> Optional[Interpreter]:
 
 
 def make_venv(wanted: str) -> None:
-    """Have a working ``.venv`` of a good Python. An existing one is kept when it can be."""
+    """Make a working ``.venv`` with a good Python, or keep the one that is there.
+
+    Replaces an environment that belongs to another folder (a copied project), but never through a link:
+    the other folder still uses it.
+    """
+    owner = read_stamp().get("root", ROOT)
+    if os.path.islink(VENV) and owner != ROOT:
+        raise Problem(
+            "%s is a link to the environment of %s." % (VENV, owner),
+            "Remove the link (rm .venv) to get an environment for this folder, then try again.",
+        )
     present = probe_venv()
-    if present is not None and present.good and read_stamp().get("root", ROOT) == ROOT:
+    if present is not None and present.good and owner == ROOT:
         asked = find_interpreter(wanted) if wanted else present
         if asked.version == present.version:
             return
@@ -206,7 +216,7 @@ def make_venv(wanted: str) -> None:
 
 
 def check_venv_module(python: Interpreter) -> None:
-    """Debian and Ubuntu ship Python without the parts that make environments."""
+    """Raise :class:`Problem` where Python lacks venv or ensurepip, as on Debian and Ubuntu."""
     answer = subprocess.run(
         [python.path, "-c", "import venv, ensurepip"],
         stdout=subprocess.DEVNULL,
@@ -224,7 +234,7 @@ def check_venv_module(python: Interpreter) -> None:
 
 
 def install(extras: Sequence[str]) -> None:
-    """Install the project, editable, with these extras."""
+    """Install the project in editable mode, with these extras."""
     print("Installing django-faceprint[%s] and what it needs with pip" % ",".join(extras), flush=True)
     command = [VENV_PYTHON, "-m", "pip", "install", "--disable-pip-version-check", "--no-input"]
     command += ["--editable", "%s[%s]" % (ROOT, ",".join(extras))]
@@ -270,8 +280,8 @@ def run(command: List[str], what: str) -> Tuple[bool, List[str]]:
 def diagnose(lines: List[str]) -> Problem:
     """Turn pip's output into the problem and its remedy. pip hides passwords in what it prints."""
     text = "\n".join(lines)
-    told = [line for line in lines if "ERROR" in line or "error:" in line] or lines
-    end = "pip said:\n    " + "\n    ".join(told[-6:])
+    errors = [line for line in lines if "ERROR" in line or "error:" in line] or lines
+    end = "pip said:\n    " + "\n    ".join(errors[-6:])
     if _no_space(lines):
         return Problem("The disk is full. " + end, *_no_space(lines))
     if re.search(r"CERTIFICATE_VERIFY_FAILED|SSLError|certificate verify failed", text):
@@ -351,7 +361,7 @@ def main(arguments: Optional[Sequence[str]] = None) -> int:
 
 
 def explain(problem: Problem) -> int:
-    """Print a problem with its remedies; returns the exit code."""
+    """Print a problem with its remedies; return the exit code."""
     sys.stdout.flush()
     sys.stderr.write("\nCannot set up the environment.\n  Problem: %s\n" % problem.problem)
     for remedy in problem.remedies:

@@ -160,6 +160,18 @@ def test_a_foreign_environment_is_left_alone(tree: Path) -> None:
     assert (tree / ".venv" / "pyvenv.cfg").read_text(encoding="utf-8") == "home = /nowhere\n"
 
 
+def test_the_environment_of_another_folder_is_not_replaced_through_a_link(tree: Path, tmp_path: Path) -> None:
+    shared = tmp_path / "shared"
+    shared.mkdir()
+    (shared / "pyvenv.cfg").touch()
+    (shared / "faceprint-setup.json").write_text('{"root": "/elsewhere"}')
+    (tree / ".venv").symlink_to(shared)
+    done = set_up(tree)
+    assert done.returncode == 1
+    assert "is a link to the environment of /elsewhere" in done.stderr
+    assert sorted(path.name for path in shared.iterdir()) == ["faceprint-setup.json", "pyvenv.cfg"]
+
+
 def test_make_passes_the_message_on(tree: Path, tmp_path: Path) -> None:
     """`make demo` on a machine with an old Python ends with the remedy and a failure."""
     if shutil.which("make") is None:
