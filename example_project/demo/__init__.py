@@ -1,1 +1,1 @@
-"""The demo: real processes, real HTTP, and a verdict that comes from the sandbox's own ledger."""
+"""The demo: real processes, real HTTP, and a verdict by the sandbox's ledger."""

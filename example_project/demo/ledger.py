@@ -1,4 +1,4 @@
-"""The verdict of the demo: what the sandbox says it made, against what lies decrypted in our storage."""
+"""The verdict of the demo: compares the sandbox's ledger with the decrypted archive."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ UPLOADED = "match_image"
 
 @dataclass
 class Findings:
-    """What was compared, and every difference in words."""
+    """Numbers of compared files, and every difference as text."""
 
     expected: int = 0
     archived: int = 0
@@ -31,7 +31,7 @@ class Findings:
 
 
 def read_ledger(sandbox_url: str) -> dict[str, Any]:
-    """Everything that the sandbox issued, made and served."""
+    """The sandbox's ledger: sessions, files and calls."""
     reply = requests.get(f"{sandbox_url}/_sandbox/ledger", timeout=120)
     if not reply.ok:
         raise DemoFailed(f"The sandbox's ledger answered HTTP {reply.status_code}.")
@@ -40,7 +40,7 @@ def read_ledger(sandbox_url: str) -> dict[str, Any]:
 
 
 def compare(ledger: dict[str, Any], storage_folder: Path) -> Findings:
-    """Read back, decrypt and hash every stored file: each that the sandbox made must be there, once."""
+    """Read, decrypt and hash every stored file; each file of the ledger must be there exactly once."""
     findings = Findings(lost=MediaAsset.objects.filter(state=MediaAsset.State.LOST).count())
     sessions = {
         session.verify_token_index: session
@@ -56,7 +56,7 @@ def compare(ledger: dict[str, Any], storage_folder: Path) -> Findings:
     named = MediaAsset.objects.stored().count()
     files = sum(1 for path in storage_folder.rglob("*") if path.is_file())
     if files != named:
-        findings.problems.append(f"{files} files lie in storage, but {named} are referred to")
+        findings.problems.append(f"{files} files are in storage, but rows refer to {named}")
     if findings.lost:
         findings.problems.append(f"{findings.lost} files were not archived in time")
     return findings
@@ -71,7 +71,7 @@ def _compare_session(entry: dict[str, Any], session: VerificationSession, findin
     for asset in session.assets.stored():
         digest = _digest_of_stored(asset)
         if digest != asset.sha256:
-            findings.problems.append(f"{session.reference}: {asset.kind} does not decrypt to its own hash")
+            findings.problems.append(f"{session.reference}: {asset.kind} has another hash than its row")
         findings.archived += 1
         findings.bytes_archived += asset.size or 0
         if asset.source != MediaAsset.Source.UPLOAD:

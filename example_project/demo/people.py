@@ -1,4 +1,4 @@
-"""The people of the demo: what each asks for and does, driven through the API and the H5 page over HTTP."""
+"""The people of the demo: their plans and actions, through the API and the H5 page over HTTP."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ TIMEOUT = 30
 
 @dataclass(frozen=True)
 class Person:
-    """One verification: the plan, the tries on the page, and how it must end.
+    """One verification: the plan, the attempts on the page, and the right verdict.
 
     ``tries`` are outcomes of the H5 page: ``pass``, ``demote`` (pass on recorded video), ``giveup`` or a
     failure code. ``returns`` is False for a browser that is closed on the way back.
@@ -41,7 +41,7 @@ class Person:
 
     @property
     def needs_clock(self) -> bool:
-        """Decided only when the verify_token's time is over."""
+        """Whether the session is decided only after the end of its verify_token."""
         return self.verdict == "expired" or (self.verdict == "failed" and self.plan in RETRY_PLANS)
 
 
@@ -52,13 +52,13 @@ RETRY_PLANS = frozenset({"25002", "25007"})
 
 
 def people() -> list[Person]:
-    """The twenty-five of the demo: every plan of the sandbox and every way to end."""
+    """The twenty-five people of the demo: every plan of the sandbox and every verdict."""
     return list(_numbered())
 
 
 def _numbered() -> Iterator[Person]:
     cases: list[tuple[str, tuple[str, ...], str, dict[str, Any]]] = [
-        # First, because nothing but the engine's own polling will find it.
+        # First: only the engine's own polling finds its result.
         ("25001", ("pass",), "passed", {"returns": False}),
         ("25001", ("pass",), "passed", {}),
         ("25001", ("pass",), "passed", {}),
@@ -90,7 +90,7 @@ def _numbered() -> Iterator[Person]:
 
 
 class Host:
-    """A company's server that uses the API."""
+    """The server of a host that uses the API."""
 
     def __init__(self, web_url: str, token: str) -> None:
         self._api = f"{web_url}/api/faceprint"
@@ -99,7 +99,7 @@ class Host:
         self._http.headers["Authorization"] = f"Token {token}"
 
     def start(self, person: Person) -> dict[str, Any]:
-        """Start a session; half of the identities go with the first call, the others after it."""
+        """Start a session; submits half of the identities with the first call, the others after it."""
         body: dict[str, Any] = {
             "plan": person.plan,
             "reference": person.reference,
@@ -127,11 +127,11 @@ class Host:
         return session
 
     def session(self, session_id: str) -> dict[str, Any]:
-        """The session as the API tells it now."""
+        """The session in the API."""
         return self._call("GET", f"/sessions/{session_id}/")
 
     def media(self, session_id: str) -> list[dict[str, Any]]:
-        """Its files."""
+        """The files of a session in the API."""
         files: Any = self._call("GET", f"/sessions/{session_id}/media/")
         return list(files)
 
@@ -173,7 +173,7 @@ class Browser:
         self._http.trust_env = False
 
     def verify(self, person: Person, h5_url: str) -> None:
-        """Go through the page as *person* does."""
+        """Go through the page with the attempts of *person*."""
         if not person.opens:
             return
         page = self._get(h5_url)
@@ -221,7 +221,7 @@ def _hidden(html: str, name: str) -> str:
 
 
 def match_image(seed: str) -> bytes:
-    """A drawn face as a JPEG: what a company keeps of its own people."""
+    """A drawn face as a JPEG, in place of a photograph from the host's own records."""
     image = Image.new("RGB", (480, 640), (214, 226, 240))
     draw = ImageDraw.Draw(image)
     shade = 150 + sum(seed.encode()) % 60

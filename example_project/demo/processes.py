@@ -25,14 +25,14 @@ class DemoFailed(Exception):
 
 
 def free_port() -> int:
-    """A port of this machine that nobody uses now."""
+    """A free port of this machine."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return int(probe.getsockname()[1])
 
 
 def require_free_port(port: int, purpose: str, option: str) -> None:
-    """Raise :class:`DemoFailed` with the remedy when *port* on loopback is taken."""
+    """Raise :class:`DemoFailed` with a remedy when *port* on loopback is in use."""
     with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as probe:
         probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:
@@ -72,11 +72,11 @@ class Process:
 
     @property
     def pid(self) -> int | None:
-        """Of the child process, until it is ended here."""
+        """The process ID of the child, until it is stopped here."""
         return None if self._child is None else self._child.pid
 
     def require_alive(self) -> None:
-        """Raise :class:`DemoFailed` with the end of the log when it has ended."""
+        """Raise :class:`DemoFailed` with the end of the log if the process has ended."""
         if self._child is not None and self._child.poll() is not None:
             tail = self.log.read_text(encoding="utf-8", errors="replace").splitlines()[-TAIL_LINES:]
             raise DemoFailed(
@@ -85,14 +85,14 @@ class Process:
             )
 
     def kill(self) -> None:
-        """End the whole group at once, as a power cut would."""
+        """Kill the whole process group at once, like a power cut."""
         self._signal(signal.SIGKILL)
         if self._child is not None:
             self._child.wait()
             self._child = None
 
     def ask_to_stop(self) -> None:
-        """Ask the process, and it its children, to end."""
+        """Ask the process to end; it ends its children."""
         if self._child is not None and self._child.poll() is None:
             self._child.terminate()
 
@@ -100,7 +100,7 @@ class Process:
         """Wait for the end until the monotonic moment *until*, then kill whatever is left of the group."""
         if self._child is None:
             return
-        # What does not end in time is killed with the rest of its group below.
+        # If it does not end in time, it is killed with its group below.
         with suppress(subprocess.TimeoutExpired):
             self._child.wait(timeout=max(until - time.monotonic(), 0.1))
         self._signal(signal.SIGKILL)
@@ -110,13 +110,13 @@ class Process:
     def _signal(self, number: int) -> None:
         if self._child is None:
             return
-        # The whole group may be gone already.
+        # The group may have ended already.
         with suppress(ProcessLookupError):
             os.killpg(self._child.pid, number)
 
 
 class Processes:
-    """All processes of the demo; leaving the block ends them, whatever happened."""
+    """All processes of the demo; leaving the ``with`` block stops them."""
 
     def __init__(self, *, folder: Path, env: Mapping[str, str], web_port: int, sandbox_port: int) -> None:
         manage = [sys.executable, str(Path(sys.argv[0]).resolve())]
