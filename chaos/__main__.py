@@ -16,24 +16,11 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-from example_project.demo.processes import free_port
+from example_project.demo.processes import clean_environment, free_port
 
 from .fleet import ROOT, Fleet
 from .report import problems, table
 from .servers import Broker, Postgres, ProgramMissing
-
-# Settings of a site in the shell's environment, which a run must not inherit.
-PRIVATE = (
-    "FACEPRINT_",
-    "CHAOS_",
-    "DATABASE_URL",
-    "CACHE_URL",
-    "EMAIL_URL",
-    "CELERY_",
-    "DJANGO_",
-    "DEBUG",
-    "SECRET_KEY",
-)
 
 
 def main() -> int:
@@ -91,8 +78,7 @@ def _both(options: argparse.Namespace) -> int:
 def _run_in_process(order: str, people: int, options: argparse.Namespace) -> dict[str, Any] | None:
     """Make one run in a process with its own settings, servers and folders; ``None`` if it failed."""
     folder = Path(tempfile.mkdtemp(prefix=f"faceprint-chaos-{order}-"))
-    kept = {name: value for name, value in os.environ.items() if not name.startswith(PRIVATE)}
-    environment = kept | {
+    environment = clean_environment() | {
         "DJANGO_SETTINGS_MODULE": "chaos.settings",
         "PYTHONPATH": str(ROOT),
         "PYTHONUNBUFFERED": "1",

@@ -20,8 +20,20 @@ STOP_SECONDS = 6.0
 TAIL_LINES = 15
 
 
+# Settings of a site, by the beginnings of their names.
+SITE_SETTINGS = (
+    *("ALLOWED_HOSTS", "CACHE_URL", "CELERY_", "DATABASE_URL", "DEBUG", "DJANGO_", "EMAIL_URL"),
+    *("FACEPRINT_", "SECRET_KEY"),
+)
+
+
 class DemoFailed(Exception):
     """The demo cannot go on; the text says why and what to do."""
+
+
+def clean_environment() -> dict[str, str]:
+    """This process's environment without the settings of a site, for a process with its own."""
+    return {name: value for name, value in os.environ.items() if not name.startswith(SITE_SETTINGS)}
 
 
 def free_port() -> int:
@@ -38,14 +50,10 @@ def require_free_port(port: int, purpose: str, option: str) -> None:
         try:
             probe.bind(("127.0.0.1", port))
         except OSError:
-            taken = True
-        else:
-            taken = False
-    if taken:
-        raise DemoFailed(
-            f"Port {port} on 127.0.0.1, meant for the {purpose}, is in use.\n"
-            f'Stop what is using it, or choose another one: make demo ARGS="{option} {port + 10}"'
-        )
+            raise DemoFailed(
+                f"Port {port} on 127.0.0.1, meant for the {purpose}, is in use.\n"
+                f'Stop what is using it, or choose another one: make demo ARGS="{option} {port + 10}"'
+            ) from None
 
 
 class Process:

@@ -24,7 +24,7 @@ def test_a_database_with_tables_is_refused(tmp_path: Path) -> None:
     with sqlite3.connect(file) as rows:
         rows.execute("CREATE TABLE somebody (name text)")
     rows.close()
-    assert "holds tables already" in refusal(tmp_path / "demo", f"sqlite:///{file}")
+    assert "already has tables" in refusal(tmp_path / "demo", f"sqlite:///{file}")
 
 
 def test_a_missing_database_is_refused(tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""``manage.py faceprint_demo``: the whole life of twenty-five verifications on this machine."""
+"""``manage.py faceprint_demo``: twenty-five verifications on this machine, from start to archive."""
 
 from __future__ import annotations
 
@@ -26,13 +26,13 @@ from rest_framework.authtoken.models import Token
 
 from django_faceprint.base.lease import MAX_LEASE
 from django_faceprint.devtools.sandbox_plans import copy_sandbox_plans
-from django_faceprint.exceptions import FaceprintError
+from django_faceprint.exceptions import FaceprintError, replace_exceptions
 from django_faceprint.maintenance.retention import retain
 from django_faceprint.models import VerificationSession
 from django_faceprint.records.rollups import roll_up
 from example_project.demo.ledger import Findings, compare, read_ledger
 from example_project.demo.people import Browser, Host, Person, people
-from example_project.demo.processes import DemoFailed, Processes, require_free_port
+from example_project.demo.processes import DemoFailed, Processes, clean_environment, require_free_port
 
 #: Past the end of a verify_token and of the grace after it.
 PAST_THE_WINDOW = timedelta(hours=3, minutes=5)
@@ -43,56 +43,55 @@ BAR_WIDTH = 30
 class Command(BaseCommand):
     """Runs sandbox, web site, worker and beat, and sends twenty-five people through them."""
 
-    help = "Run the whole life of 25 face verifications on this machine, with no account and no network."
+    help = "Run 25 face verifications on this machine, from start to archive, without account or network."
     requires_system_checks: list[str] = []
 
     def add_arguments(self, parser: ArgumentParser) -> None:
-        parser.add_argument("--once", action="store_true", help="end by itself instead of staying up")
+        parser.add_argument("--once", action="store_true", help="end after the run instead of staying up")
         parser.add_argument("--web-port", type=int, default=8000, help="port of the web site (8000)")
         parser.add_argument("--sandbox-port", type=int, default=8400, help="port of the sandbox (8400)")
         parser.add_argument(
-            "--folder", type=Path, default=None, help="where to work (var/demo); emptied first"
+            "--folder", type=Path, default=None, help="working folder (var/demo); emptied first"
         )
         parser.add_argument(
             "--kill-worker",
             action="store_true",
-            help="kill -9 the worker in the middle of its downloads, and start it again",
+            help="kill -9 the worker during its downloads, and start it again",
         )
         parser.add_argument(
             "--database",
             default="",
             metavar="URL",
-            help="an empty database for the demo alone (postgres://…, mysql://…) instead of a file",
+            help="an empty database for the demo (postgres://…, mysql://…) instead of a file",
         )
         parser.add_argument(
             "--broker",
             default="",
             metavar="URL",
-            help="Celery's broker for the demo alone (redis://…) instead of a folder",
+            help="a Celery broker for the demo (redis://…) instead of a folder",
         )
-        # Set when the command starts itself again with the settings of the demo.
+        # For the second start, with the settings of the demo.
         parser.add_argument("--prepared", action="store_true", help=SUPPRESS)
 
     def handle(self, *args: Any, **options: Any) -> None:
         folder = (options["folder"] or Path(settings.BASE_DIR) / "var" / "demo").resolve()
         try:
             if not options["prepared"]:
-                self._start_anew(folder, options)
+                self._restart(folder, options)
             self._run(folder, options)
         except (DemoFailed, FaceprintError) as error:
             raise CommandError(str(error)) from None
         except KeyboardInterrupt:
             self.stdout.write("\nStopped.")
 
-    def _start_anew(self, folder: Path, options: dict[str, Any]) -> None:
-        """Replace this process by one whose settings point at a folder, ports and keys of the demo alone."""
+    def _restart(self, folder: Path, options: dict[str, Any]) -> None:
+        """Replace this process by one with the demo's own folder, ports and keys."""
         require_free_port(options["web_port"], "web site", "--web-port")
         require_free_port(options["sandbox_port"], "sandbox", "--sandbox-port")
         if options["database"]:
             _require_empty(options["database"])
         _empty(folder)
-        kept = {name: value for name, value in os.environ.items() if not name.startswith(_PRIVATE)}
-        environment = kept | {
+        environment = clean_environment() | {
             "DJANGO_SETTINGS_MODULE": "example_project.settings",
             "PYTHONUNBUFFERED": "1",
             "FACEPRINT_ENV_FILE": "",
@@ -184,9 +183,9 @@ class _Demo:
         self.problems: list[str] = []
 
     def run(self, *, kill_worker: bool) -> Findings:
-        """The whole story; returns what the sandbox's ledger says of it."""
+        """Send everybody through; return the comparison with the sandbox's ledger."""
         everybody = people()
-        bar = _Bar(self._command, len(everybody))
+        progress = _Progress(self._command)
         if kill_worker:
             self._slow_down_media()
         sessions: dict[str, Person] = {}
@@ -194,8 +193,9 @@ class _Demo:
             session = self._host.start(person)
             sessions[session["id"]] = person
             Browser().verify(person, session["h5_url"])
-            bar.show(
+            progress.show(
                 len(sessions),
+                len(everybody),
                 f"{person.reference}: {person.plan} {' → '.join(person.tries) or 'never opens'}",
             )
             self._processes.require_alive()
@@ -203,27 +203,27 @@ class _Demo:
         later = {key: person for key, person in sessions.items() if person.needs_clock}
         if kill_worker:
             self._kill_worker(soon)
-        self._settle(soon, bar, "archiving")
+        self._settle(soon, progress, "archiving")
         if never_returned := [key for key, person in soon.items() if not person.returns]:
             self._check_never_returned(never_returned)
-        bar.say(f"Moving all clocks {PAST_THE_WINDOW} ahead, past the end of every verify_token …")
+        progress.print(f"Moving all clocks {PAST_THE_WINDOW} ahead, past the end of every verify_token …")
         self._advance(PAST_THE_WINDOW)
-        self._settle(later, bar, "closing")
+        self._settle(later, progress, "closing")
         self._check(sessions)
-        # What a killed worker had written without committing is named by its intents and removed by them.
+        # Intents name the uploads that a killed worker did not commit; retain() deletes these.
         retain()
-        # The dashboard shows all of it at once, not after beat's next round.
+        # So that the dashboard shows everything before beat's next run.
         roll_up()
-        bar.say("Comparing storage with the sandbox's ledger …")
+        progress.print("Comparing storage with the sandbox's ledger …")
         return compare(read_ledger(self._processes.sandbox_url), Path(settings.VAR) / "archive")
 
-    def _settle(self, wanted: dict[str, Person], bar: _Bar, what: str) -> None:
-        """Wait until each session has its verdict and nothing is left to do for it."""
+    def _settle(self, wanted: dict[str, Person], progress: _Progress, what: str) -> None:
+        """Wait until the engine has nothing left to do for these sessions."""
         until = time.monotonic() + SETTLE_SECONDS
         while True:
             self._processes.require_alive()
             open_ones = VerificationSession.objects.filter(public_id__in=wanted).outstanding().count()
-            bar.show_part(len(wanted) - open_ones, len(wanted), what)
+            progress.show(len(wanted) - open_ones, len(wanted), what)
             if not open_ones:
                 return
             if time.monotonic() > until:
@@ -247,12 +247,12 @@ class _Demo:
             self.problems.append("a browser that should never return came back")
 
     def _kill_worker(self, wanted: dict[str, Person]) -> None:
-        """Kill the worker while some files are stored and others are not, then let its leases run out."""
+        """Kill the worker while some files are stored and others are not; then let its leases expire."""
         rows = VerificationSession.objects.filter(public_id__in=wanted)
         until = time.monotonic() + SETTLE_SECONDS
         while not _in_the_middle(rows):
             if time.monotonic() > until:
-                raise DemoFailed("The worker was never seen in the middle of a download.")
+                raise DemoFailed("The worker never had a session with some of its files stored.")
             time.sleep(0.05)
         self._processes.worker.kill()
         self._command.stdout.write("\nKilled the worker with SIGKILL in the middle of its downloads.")
@@ -266,29 +266,26 @@ class _Demo:
     def _advance(self, by: timedelta) -> None:
         self._control("POST", "clock", {"advance": by.total_seconds()})
 
-    def _control(self, method: str, what: str, body: Any = None) -> None:
-        url = f"{self._processes.sandbox_url}/_sandbox/{what}"
+    def _control(self, method: str, path: str, body: Any = None) -> None:
+        url = f"{self._processes.sandbox_url}/_sandbox/{path}"
         reply = requests.request(method, url, json=body, timeout=30)
         if not reply.ok:
-            raise DemoFailed(f"The sandbox's control API answered {what} with HTTP {reply.status_code}.")
+            raise DemoFailed(f"The sandbox's control API answered {path} with HTTP {reply.status_code}.")
 
 
-class _Bar:
-    """A progress bar on a terminal, a line per step elsewhere."""
+class _Progress:
+    """A progress bar on a terminal; elsewhere one line per step."""
 
-    def __init__(self, command: BaseCommand, total: int) -> None:
+    def __init__(self, command: BaseCommand) -> None:
         self._command = command
-        self._total = total
         self._tty = sys.stdout.isatty()
         self._last = ""
 
-    def show(self, done: int, text: str) -> None:
-        self._line(f"{_bar(done, self._total)} {done:2}/{self._total}  {text}")
+    def show(self, done: int, total: int, text: str) -> None:
+        full = BAR_WIDTH * done // max(total, 1)
+        self._line(f"[{'█' * full}{'·' * (BAR_WIDTH - full)}] {done:2}/{total}  {text}")
 
-    def show_part(self, done: int, total: int, what: str) -> None:
-        self._line(f"{_bar(done, total)} {done:2}/{total}  {what}")
-
-    def say(self, text: str) -> None:
+    def print(self, text: str) -> None:
         if self._tty and self._last:
             self._command.stdout.write("")
         self._last = ""
@@ -305,45 +302,30 @@ class _Bar:
             self._command.stdout.write(line)
 
 
-# What the demo must not inherit: settings of a site that the shell may be set up for.
-_PRIVATE = (
-    "FACEPRINT_",
-    "DATABASE_URL",
-    "CACHE_URL",
-    "EMAIL_URL",
-    "CELERY_",
-    "DEBUG",
-    "SECRET_KEY",
-    "ALLOWED_HOSTS",
-)
 _MARK = ".faceprint-demo"
 
 
-def _bar(done: int, total: int) -> str:
-    full = BAR_WIDTH * done // max(total, 1)
-    return "[" + "█" * full + "·" * (BAR_WIDTH - full) + "]"
-
-
 def _require_empty(url: str) -> None:
-    """Raise :class:`DemoFailed` unless there is a database without tables at *url*."""
-    problem = ""
-    try:
+    """Raise :class:`DemoFailed` unless *url* is a database without tables."""
+    with replace_exceptions(Exception, by=_unusable_database):
         database = ConnectionHandler({DEFAULT_DB_ALIAS: Env.db_url_config(url)})[DEFAULT_DB_ALIAS]
         try:
-            if database.introspection.table_names():
-                problem = "The database holds tables already: the demo needs an empty one of its own."
+            tables = database.introspection.table_names()
         finally:
             database.close()
-    except DatabaseError as error:
-        problem = f"The database cannot be reached: {str(error).strip()}"
-    except Exception as error:  # noqa: BLE001  (its text may quote the URL, which may hold a password)
-        problem = f"The database's URL is not understood ({type(error).__name__})."
-    if problem:
-        raise DemoFailed(problem)
+    if tables:
+        raise DemoFailed("The database already has tables: the demo needs an empty one.")
+
+
+def _unusable_database(error: Exception) -> DemoFailed:
+    if isinstance(error, DatabaseError):
+        return DemoFailed(f"The database cannot be reached: {str(error).strip()}")
+    # Other texts may quote the URL, which may hold a password.
+    return DemoFailed(f"The database's URL is not understood ({type(error).__name__}).")
 
 
 def _in_the_middle(rows: Any) -> bool:
-    """Some session is being worked on whose files are partly stored."""
+    """Whether the engine works on a session with some of its files stored."""
     for session in rows.filter(lease_until__isnull=False):
         states = Counter(session.assets.values_list("state", flat=True))
         if states["stored"] and states["wanted"]:
@@ -352,11 +334,11 @@ def _in_the_middle(rows: Any) -> bool:
 
 
 def _empty(folder: Path) -> None:
-    """Make *folder* empty; refuses one that is neither empty nor an earlier demo's."""
+    """Empty *folder*. Raises :class:`DemoFailed` unless it is empty or an earlier demo's."""
     mark = folder / _MARK
     try:
         if folder.exists() and any(folder.iterdir()) and not mark.exists():
-            raise DemoFailed(f"{folder} is not empty and not of an earlier demo; name another with --folder.")
+            raise DemoFailed(f"{folder} has other files than a demo's; choose another with --folder.")
         if folder.exists():
             shutil.rmtree(folder)
         folder.mkdir(parents=True, mode=0o700)
@@ -365,12 +347,12 @@ def _empty(folder: Path) -> None:
         problem = error.strerror or "it cannot be written"
         raise DemoFailed(
             f"The demo cannot work in {folder}: {problem}.\n"
-            'Choose a folder that you may write: make demo ARGS="--folder /path/to/folder"'
+            'Choose a writable folder: make demo ARGS="--folder /path/to/folder"'
         ) from None
 
 
 def _create_account(name: str, *, superuser: bool) -> str:
-    """Create a user; returns the password, which is made up here and printed once."""
+    """Create a user; return its random password (unused without *superuser*)."""
     password = secrets.token_urlsafe(9)
     users = get_user_model().objects
     if superuser:
