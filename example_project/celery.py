@@ -16,7 +16,7 @@ app.autodiscover_tasks()
 
 @app.on_after_finalize.connect
 def add_faceprint_schedule(sender: Celery, **_: Any) -> None:
-    """Let beat wake the engine. Late, because tasks may only be imported once Django is set up."""
+    """Schedule the engine's tasks. Late, because tasks can be imported only after Django's setup."""
     from django_faceprint.tasks import FACEPRINT_BEAT_SCHEDULE
 
     sender.conf.beat_schedule = {**FACEPRINT_BEAT_SCHEDULE, **sender.conf.beat_schedule}

@@ -1,4 +1,4 @@
-"""Keys that the laptop's site makes for itself, once."""
+"""Keys that the site generates on a laptop, once."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ KEY_BYTES = 32
 
 
 def private_folder(path: Path) -> Path:
-    """Have a folder that only its owner may enter.
+    """Make a folder with access for its owner alone, if it does not exist.
 
-    Raises ImproperlyConfigured, with the remedy, where it cannot be made.
+    Raises ImproperlyConfigured, with the remedy, when that fails.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -27,15 +27,15 @@ def private_folder(path: Path) -> Path:
 
 
 def key_from_file(path: Path) -> str:
-    """The key in this file, made of 32 random bytes (urlsafe base64) when there is none yet.
+    """The key in this file; generated from 32 random bytes (urlsafe base64) when there is no file.
 
     Web site, worker and beat may start at the same moment: the key is written aside and linked into
-    place, so the first one wins and nobody reads half a key. The file has mode 0600.
+    place, so the first one wins and no process reads half a key. The file has mode 0600.
     """
     private_folder(path.parent)
     try:
         if not path.exists():
-            _make(path)
+            _generate(path)
         key = path.read_text(encoding="ascii").strip()
     except (OSError, UnicodeDecodeError):
         raise ImproperlyConfigured(f"The key file {path} cannot be read or written.") from None
@@ -44,7 +44,7 @@ def key_from_file(path: Path) -> str:
     return key
 
 
-def _make(path: Path) -> None:
+def _generate(path: Path) -> None:
     aside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
     descriptor = os.open(aside, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
     try:
@@ -55,6 +55,6 @@ def _make(path: Path) -> None:
         try:
             os.link(aside, path)
         except FileExistsError:
-            return  # another process was first; its key counts
+            return  # another process was first
     finally:
         aside.unlink()

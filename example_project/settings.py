@@ -1,7 +1,7 @@
 """Settings of the example project: safe for a laptop as they are, for production by environment alone.
 
 Every variable is read here, through django-environ, and nowhere else; ``.env.example`` explains each.
-What the environment says wins over the ``.env`` file.
+The environment overrides the ``.env`` file.
 """
 
 from __future__ import annotations
@@ -26,38 +26,38 @@ env = environ.Env()
 if env_file := env.str("FACEPRINT_ENV_FILE", default=str(BASE_DIR / ".env")):
     env.read_env(env_file)
 
-# Everything that the laptop's site writes lies below this folder.
+# The folder for everything that the site writes on a laptop.
 VAR = Path(env.str("FACEPRINT_VAR", default="") or BASE_DIR / "var").resolve()
 
-# On by default, for the laptop: only then is there a sandbox, a movable clock and a key made by
-# itself. ALLOWED_HOSTS lets nobody but this machine in until it is set.
+# On by default, for the laptop: sandbox, movable clock and generated keys need it. Until ALLOWED_HOSTS is
+# set, only this machine has access.
 DEBUG = env.bool("DEBUG", default=True)
 
 
 def strings(variable: str, default: list[str]) -> list[str]:
-    """A comma-separated variable, without the blanks around the commas."""
+    """The items of a comma-separated variable, without surrounding blanks."""
     given = [item.strip() for item in env.str(variable, default="").split(",")]
     return [item for item in given if item] or default
 
 
 def required(variable: str, reason: str) -> str:
-    """A variable that must be set here."""
+    """The value of a variable that must be set."""
     value: str = env.str(variable, default="")
     if not value:
         raise ImproperlyConfigured(f"Set {variable}: {reason}.")
     return value
 
 
-def made_key(variable: str, file_name: str) -> str:
-    """A key that the laptop makes for itself; a server must be given it."""
+def generated_key(variable: str, file_name: str) -> str:
+    """A key that the laptop generates; on a server it must be set."""
     if not DEBUG:
-        required(variable, "with DEBUG off, no key is made by itself")
+        required(variable, "with DEBUG off, no key is generated")
     return key_from_file(private_folder(VAR) / "keys" / file_name)
 
 
 # --- Django -----------------------------------------------------------------------------------------
 
-SECRET_KEY = env.str("SECRET_KEY", default="") or made_key("SECRET_KEY", "django.key")
+SECRET_KEY = env.str("SECRET_KEY", default="") or generated_key("SECRET_KEY", "django.key")
 SECRET_KEY_FALLBACKS = strings("SECRET_KEY_FALLBACKS", [])
 ALLOWED_HOSTS = strings("ALLOWED_HOSTS", ["127.0.0.1", "localhost", "[::1]"])
 ROOT_URLCONF = "example_project.urls"
@@ -132,7 +132,7 @@ DATA_UPLOAD_MAX_MEMORY_SIZE = 15 * 1024 * 1024
 
 
 def database() -> dict[str, Any]:
-    """SQLite below ``VAR``, or what DATABASE_URL says, with the options that each engine needs."""
+    """SQLite below ``VAR``, or the database of DATABASE_URL, with the options that its engine needs."""
     url = env.str("DATABASE_URL", default="")
     if url:
         config: dict[str, Any] = env.db_url_config(url)
@@ -161,7 +161,7 @@ def database() -> dict[str, Any]:
 
 DATABASES = {"default": database()}
 
-# Shared by all processes, which the memory of one is not.
+# Not in memory: all processes share it.
 CACHES = {
     "default": env.cache_url("CACHE_URL")
     if env.str("CACHE_URL", default="")
@@ -177,14 +177,14 @@ STORAGES = {
         "OPTIONS": {"location": str(VAR / "media")},
     },
     "staticfiles": {"BACKEND": "django.contrib.staticfiles.storage.StaticFilesStorage"},
-    # Encrypted evidence. Private: no base URL, nothing here is ever served by a web server.
+    # Encrypted evidence. Private: no base URL, and no web server serves it.
     "faceprint": storage_from_url(env.str("FACEPRINT_STORAGE", default="") or (VAR / "archive").as_uri()),
 }
 
 # --- Mail -------------------------------------------------------------------------------------------
 
 
-# The old names, and what they are called among a mailer's options.
+# The old names of a mailer's options.
 SMTP_OPTIONS = {
     "EMAIL_HOST": "host",
     "EMAIL_PORT": "port",
@@ -250,7 +250,7 @@ CELERY_TASK_TIME_LIMIT = 300
 CELERY_WORKER_PREFETCH_MULTIPLIER = 1
 CELERY_WORKER_HIJACK_ROOT_LOGGER = False
 CELERY_TIMEZONE = TIME_ZONE
-# Beside the data, not in whatever folder the command was started from.
+# Next to the data, not in the current folder.
 CELERY_BEAT_SCHEDULE_FILENAME = str(VAR / "celerybeat-schedule")
 
 # --- REST API ---------------------------------------------------------------------------------------
@@ -286,7 +286,7 @@ if not PUBLIC_URL:
 
 
 def credential(variable: str, sandbox: str) -> str:
-    """One of the two credentials; the sandbox's own unless Baidu itself is asked."""
+    """One of the two credentials; by default the sandbox's, but required for Baidu."""
     if LIVE:
         return required(variable, "FACEPRINT_API_URL is Baidu's")
     return str(env.str(variable, default="") or sandbox)
@@ -308,8 +308,8 @@ FACEPRINT: dict[str, Any] = {
         ["brain.baidu.com", "*.bcebos.com"] if LIVE else [urlsplit(FACEPRINT_API_URL).netloc],
     ),
     "ENCRYPTION_KEYS": strings("FACEPRINT_ENCRYPTION_KEYS", [])
-    or [made_key("FACEPRINT_ENCRYPTION_KEYS", "encryption.key")],
-    "INDEX_KEYS": strings("FACEPRINT_INDEX_KEYS", []) or [made_key("FACEPRINT_INDEX_KEYS", "index.key")],
+    or [generated_key("FACEPRINT_ENCRYPTION_KEYS", "encryption.key")],
+    "INDEX_KEYS": strings("FACEPRINT_INDEX_KEYS", []) or [generated_key("FACEPRINT_INDEX_KEYS", "index.key")],
     "QPS": env.float("FACEPRINT_QPS", default=10.0),
     "CONCURRENCY": env.int("FACEPRINT_CONCURRENCY", default=8),
     "REQUIRE_CONSENT": env.bool("FACEPRINT_REQUIRE_CONSENT", default=True),
@@ -358,6 +358,6 @@ LOGGING = {
     "formatters": {"line": {"format": "%(asctime)s %(levelname)s %(name)s %(message)s"}},
     "handlers": {"stderr": {"class": "logging.StreamHandler", "formatter": "line"}},
     "root": {"handlers": ["stderr"], "level": env.str("LOG_LEVEL", default="INFO")},
-    # Below WARNING this library writes whole addresses, and Baidu's hold the access token.
+    # Below WARNING this library logs full URLs, and Baidu's contain the access token.
     "loggers": {"urllib3": {"level": "WARNING"}},
 }

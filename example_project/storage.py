@@ -1,4 +1,4 @@
-"""``FACEPRINT_STORAGE``: one address that says where encrypted files are kept."""
+"""``FACEPRINT_STORAGE``: the URL of the storage for encrypted files."""
 
 from __future__ import annotations
 
@@ -11,21 +11,21 @@ S3_OPTIONS = frozenset({"addressing_style", "endpoint_url", "region_name", "sign
 
 
 def storage_from_url(url: str) -> dict[str, Any]:
-    """Turn the address into an entry of ``STORAGES``.
+    """Turn the URL into an entry of ``STORAGES``.
 
     ``file:///absolute/folder``: files for the owner alone, without a URL.
     ``s3://[key:secret@]bucket[/prefix][?endpoint_url=...&region_name=...]``: any S3-compatible storage
     (extra ``s3``). Without key and secret, boto3's own configuration is used. ``addressing_style`` and
-    ``signature_version`` are understood too.
+    ``signature_version`` are possible too.
 
-    Raises ImproperlyConfigured without repeating the address, which may hold a secret.
+    Raises ImproperlyConfigured without the URL in its text, which may contain a secret.
     """
     try:
         parts = urlsplit(url)
         query = parse_qsl(parts.query, keep_blank_values=True, strict_parsing=bool(parts.query))
         host, user, password = parts.hostname or "", parts.username, parts.password
     except ValueError:
-        raise ImproperlyConfigured("FACEPRINT_STORAGE is no usable address.") from None
+        raise ImproperlyConfigured("FACEPRINT_STORAGE is not a valid URL.") from None
     path = unquote(parts.path)
     if parts.scheme == "file":
         if host or query or path.strip("/") == "":

@@ -89,7 +89,7 @@ def test_access_token_ends_after_thirty_days(caller: Caller) -> None:
     }
 
 
-def test_gateway_errors_of_the_access_token(caller: Caller) -> None:
+def test_missing_and_invalid_access_tokens_are_gateway_errors(caller: Caller) -> None:
     assert caller.call("result/detail", token="", verify_token="x") == {
         "error_code": 100,
         "error_msg": "Invalid parameter",
@@ -138,12 +138,12 @@ def test_generate_accepts_a_plan_id_as_number_and_as_text(caller: Caller, plan: 
         ({"plan_id": 25001, "redirect_config": {"success_url": 5}}, 216100),
     ],
 )
-def test_generate_refuses(caller: Caller, data: dict[str, Any], code: int) -> None:
+def test_generate_refuses_invalid_requests(caller: Caller, data: dict[str, Any], code: int) -> None:
     assert caller.error("verifyToken/generate", **data) == code
 
 
 @pytest.mark.parametrize("body", [b"", b"{", b"[]", b"plan_id=25001", b"[" * 100_000, b"\xff\xfe"])
-def test_a_body_that_is_no_json_object(caller: Caller, body: bytes) -> None:
+def test_a_body_that_is_not_a_json_object_is_refused(caller: Caller, body: bytes) -> None:
     url = f"{caller.url}/rpc/2.0/brain/solution/faceprint/verifyToken/generate"
     answer = caller.http.post(url, params={"access_token": caller.token}, data=body, timeout=10)
     payload = answer.json()
@@ -179,7 +179,9 @@ def test_submit_answers_one_and_the_last_submission_wins(caller: Caller) -> None
         (25006, {"id_name": NAME, "id_no": "C12345678", "certificate_type": True}, 216100),
     ],
 )
-def test_submit_refuses(caller: Caller, plan: int, data: dict[str, Any], code: int) -> None:
+def test_submit_refuses_invalid_identities(
+    caller: Caller, plan: int, data: dict[str, Any], code: int
+) -> None:
     assert caller.error("idcard/submit", verify_token=caller.generate(plan), **data) == code
 
 
@@ -239,7 +241,7 @@ def test_match_image_answers_null(caller: Caller, kind: str) -> None:
         ({"image": jpeg_base64(), "liveness_control": 1}, 222020),
     ],
 )
-def test_match_image_refuses(caller: Caller, data: dict[str, Any], code: int) -> None:
+def test_match_image_refuses_invalid_images(caller: Caller, data: dict[str, Any], code: int) -> None:
     assert caller.error("uploadMatchImage", verify_token=caller.generate(25004), **data) == code
 
 
@@ -260,7 +262,7 @@ def test_before_the_page_every_result_is_not_started(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("plan", PLANS)
-def test_the_results_of_a_pass_for_every_plan(caller: Caller, plan: str) -> None:
+def test_a_pass_has_all_results_of_its_plan(caller: Caller, plan: str) -> None:
     options = caller.server.sandbox.store.plans[plan]
     verify_token = caller.finished(plan)
 
@@ -336,7 +338,7 @@ def test_a_failure_that_closes_answers_its_code_and_stays_closed(caller: Caller)
     assert caller.ledger(verify_token)["state"] == "failed"
 
 
-def test_several_attempts_where_a_failure_leaves_the_page_open(caller: Caller) -> None:
+def test_a_failure_can_leave_the_page_open_for_more_attempts(caller: Caller) -> None:
     verify_token = caller.finished(25002, "fail", code="223120")
     assert caller.ledger(verify_token)["state"] == "failed_open"
     assert caller.error("result/detail", verify_token=verify_token) == 223120
@@ -419,7 +421,7 @@ def test_results_end_three_days_after_the_last_attempt(caller: Caller) -> None:
     assert caller.ledger(verify_token)["state"] == "purged"
 
 
-def test_an_unused_token_is_purged_as_well(caller: Caller) -> None:
+def test_an_unused_token_is_purged_too(caller: Caller) -> None:
     verify_token = caller.prepared(25001)
     caller.advance(days=3, hours=2)
     assert caller.error("result/detail", verify_token=verify_token) == 900001

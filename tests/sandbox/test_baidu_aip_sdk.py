@@ -11,7 +11,7 @@ import pytest
 from django_faceprint.sandbox.server import SandboxServer
 
 with warnings.catch_warnings():
-    # The SDK is old; what it warns about on import is not ours.
+    # The SDK is old and warns on import.
     warnings.simplefilter("ignore")
     aip_base = pytest.importorskip("aip.base", reason="baidu-aip is not installed")
 

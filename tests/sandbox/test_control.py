@@ -19,7 +19,7 @@ from django_faceprint.sandbox.server import SandboxServer
 from .conftest import START, Caller
 
 
-def test_health_and_clock(caller: Caller) -> None:
+def test_health_shows_the_clock_and_the_clock_moves(caller: Caller) -> None:
     health = caller.control("GET", "health")
     assert health == {
         "status": "ok",
@@ -36,7 +36,7 @@ def test_health_and_clock(caller: Caller) -> None:
 @pytest.mark.parametrize(
     "data", [{}, {"offset": "1"}, {"offset": True}, {"advance": 1e12}, {"x": 1}, [], "x"]
 )
-def test_wrong_clock_requests(caller: Caller, data: Any) -> None:
+def test_wrong_clock_requests_are_refused(caller: Caller, data: Any) -> None:
     answer = caller.http.post(f"{caller.url}/_sandbox/clock", json=data, timeout=10)
     assert answer.status_code == 400
     assert caller.control("GET", "clock")["offset"] == 0
@@ -57,7 +57,7 @@ def test_a_clock_file_is_shared(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("text", ["", "soon", "nan", "inf", "1e300", "\u5341"])
-def test_a_damaged_clock_file_is_an_error_not_a_time(tmp_path: Path, text: str) -> None:
+def test_a_damaged_clock_file_is_an_error(tmp_path: Path, text: str) -> None:
     file = tmp_path / "clock"
     file.write_text(text, encoding="utf-8")
     clock = SandboxClock(file)
@@ -73,7 +73,7 @@ def test_a_damaged_clock_file_is_an_error_not_a_time(tmp_path: Path, text: str) 
     assert clock.offset == 5
 
 
-def test_reset_forgets_all_but_the_clock(caller: Caller) -> None:
+def test_reset_forgets_everything_except_the_clock(caller: Caller) -> None:
     caller.advance(hours=1)
     caller.finished(25001)
     caller.control("PUT", "switches", {"error_envelope": "mixed"})
@@ -136,7 +136,7 @@ def test_wrong_options_are_refused(caller: Caller, path: str, data: Any) -> None
     assert answer.json()["error"]
 
 
-def test_finishing_in_one_step(caller: Caller) -> None:
+def test_the_page_can_be_finished_in_one_step(caller: Caller) -> None:
     config = {"success_url": "https://a.example/ok"}
     verify_token = caller.prepared(25003, redirect_config=config)
     done = caller.control("POST", "finish", {"verify_token": verify_token, "outcome": "pass"})
@@ -157,7 +157,7 @@ def test_finishing_in_one_step(caller: Caller) -> None:
     assert left == {"redirect": None, "passed": None, "order": None}
 
 
-def test_addresses_and_methods_of_the_control_api(caller: Caller) -> None:
+def test_the_control_api_refuses_unknown_requests(caller: Caller) -> None:
     assert caller.get(f"{caller.url}/_sandbox/nowhere").status_code == 404
     assert caller.http.delete(f"{caller.url}/_sandbox/ledger", timeout=10).status_code == 405
     assert caller.http.post(f"{caller.url}/_sandbox/reset", data=b"{", timeout=10).status_code == 400
@@ -167,11 +167,11 @@ def test_addresses_and_methods_of_the_control_api(caller: Caller) -> None:
 @pytest.mark.parametrize(
     ("peer", "status"), [("127.0.0.9", 200), ("::1", 200), ("::ffff:127.0.0.1", 200), ("10.0.0.1", 403)]
 )
-def test_only_loopback_peers_control(peer: str, status: int) -> None:
+def test_only_loopback_peers_reach_the_control_api(peer: str, status: int) -> None:
     assert ControlApi(Sandbox()).handle(Request("GET", "/_sandbox/health", peer=peer)).status == status
 
 
-def test_the_core_answers_without_a_socket() -> None:
+def test_the_sandbox_answers_without_a_socket() -> None:
     sandbox = Sandbox(clock=SandboxClock(base=lambda: datetime(2026, 1, 1, tzinfo=UTC)), image_size=0)
     query = "grant_type=client_credentials&client_id=sandbox-api-key&client_secret=sandbox-secret-key"
     token = json.loads(sandbox.handle(Request("GET", f"/oauth/2.0/token?{query}")).read())["access_token"]
@@ -202,7 +202,7 @@ def test_the_core_answers_without_a_socket() -> None:
 # -- QPS
 
 
-def test_the_limit_counts_per_account_and_interface(http: requests.Session) -> None:
+def test_the_qps_limit_counts_per_account_and_interface(http: requests.Session) -> None:
     now = [100.0]
     with SandboxServer(qps=3, monotonic=lambda: now[0]) as server:
         caller = Caller(server, http)

@@ -39,7 +39,7 @@ def test_a_probable_fault_is_repeatable(caller: Caller) -> None:
     assert statuses == [500 if chance.random() < 0.5 else 200 for _ in range(40)]
 
 
-def test_a_fault_for_one_token_application_or_plan(caller: Caller) -> None:
+def test_a_fault_can_match_a_token_an_application_or_a_plan(caller: Caller) -> None:
     first, second = caller.finished(25001), caller.finished(25002)
     fault(caller, endpoint="*", kind="service", code=283512, match={"verify_token": first})
     assert caller.error("result/detail", verify_token=first) == 283512
@@ -62,7 +62,7 @@ def test_a_fault_for_one_token_application_or_plan(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("code", [2, 4, 6, 17, 18, 19, 100, 110, 111])
-def test_gateway_errors(caller: Caller, code: int) -> None:
+def test_gateway_faults_have_their_code_and_message(caller: Caller, code: int) -> None:
     fault(caller, endpoint="result_simple", kind="gateway", code=code)
     payload = caller.call("result/simple", verify_token="x")
     assert set(payload) == {"error_code", "error_msg"}
@@ -76,12 +76,12 @@ def test_the_quota_error_of_an_unpaid_account_has_a_log_id(caller: Caller) -> No
 
 
 @pytest.mark.parametrize("code", [283400, 283435, 283450, 283512, 283513, 283520, 216100, 123456])
-def test_service_errors(caller: Caller, code: int) -> None:
+def test_service_faults_have_their_code(caller: Caller, code: int) -> None:
     fault(caller, endpoint="result_simple", kind="service", code=code)
     assert caller.error("result/simple", verify_token="x") == code
 
 
-def test_bodies_that_are_no_answer(caller: Caller) -> None:
+def test_bodies_can_be_broken(caller: Caller) -> None:
     expected = {
         "html": b"<!DOCTYPE html>",
         "malformed_json": b'{"success": true',
@@ -125,7 +125,7 @@ def test_hang_ends_without_an_answer(caller: Caller) -> None:
     assert caller.error("result/detail", verify_token="x") == 900001
 
 
-def test_delay_answers_in_the_end(caller: Caller) -> None:
+def test_delay_answers_late(caller: Caller) -> None:
     fault(caller, endpoint="result_detail", kind="delay", seconds=0.05, count=1)
     answer = caller.post("result/detail", {"verify_token": "x"})
     assert answer.elapsed.total_seconds() >= 0.05
@@ -140,7 +140,7 @@ def test_reset_and_truncation_break_the_connection(caller: Caller) -> None:
     assert caller.error("result/detail", verify_token="x") == 900001
 
 
-def test_a_reset_is_a_real_one(caller: Caller) -> None:
+def test_a_reset_is_a_tcp_reset(caller: Caller) -> None:
     fault(caller, endpoint="oauth_token", kind="reset")
     with socket.create_connection(("127.0.0.1", caller.server.port), timeout=10) as connection:
         connection.sendall(b"GET /oauth/2.0/token HTTP/1.1\r\nHost: x\r\n\r\n")
@@ -148,7 +148,7 @@ def test_a_reset_is_a_real_one(caller: Caller) -> None:
             connection.recv(1)
 
 
-def test_a_lost_answer_after_the_work_was_done(caller: Caller) -> None:
+def test_a_fault_can_strike_after_the_request_was_carried_out(caller: Caller) -> None:
     fault(caller, endpoint="verify_token_generate", kind="reset", after=True, count=1)
     with pytest.raises(requests.ConnectionError):
         caller.post("verifyToken/generate", {"plan_id": 25001})
@@ -161,7 +161,7 @@ def media_urls(caller: Caller, verify_token: str) -> dict[str, Any]:
     return result
 
 
-def test_a_download_that_stops_half_way_and_goes_on(caller: Caller) -> None:
+def test_an_interrupted_download_can_be_resumed(caller: Caller) -> None:
     verify_token = caller.finished(25001)
     url = media_urls(caller, verify_token)["processVideo"][0]
     whole = caller.get(url).content
@@ -195,7 +195,7 @@ def test_a_drip_arrives_in_small_pieces(caller: Caller) -> None:
     [("foreign_url", "https://media.example.net/"), ("internal_url", "http://169.254.169.254/")],
 )
 @pytest.mark.parametrize("path", ["result/simple", "result/media/query", "result/getall"])
-def test_media_urls_that_lead_astray(caller: Caller, kind: str, host: str, path: str) -> None:
+def test_media_urls_can_point_to_other_hosts(caller: Caller, kind: str, host: str, path: str) -> None:
     verify_token = caller.finished(25001)
     endpoint = path.replace("result/", "result_").replace("/", "_")
     fault(caller, endpoint=endpoint, kind=kind, count=1)
@@ -206,7 +206,7 @@ def test_media_urls_that_lead_astray(caller: Caller, kind: str, host: str, path:
     assert "http://10.0.0.1:81/" in caller.post(path, {"verify_token": verify_token}).text
 
 
-def test_pictures_that_are_none(caller: Caller) -> None:
+def test_pictures_can_be_damaged(caller: Caller) -> None:
     urls = media_urls(caller, caller.finished(25001))
     picture, video = urls["images"][0], urls["processVideo"][0]
     fault(caller, endpoint="media", kind="not_image", count=2)
@@ -228,7 +228,7 @@ def test_pictures_that_are_none(caller: Caller) -> None:
     assert answer.content.startswith(b"\xff\xd8")
 
 
-def test_ranges_that_are_wrong_or_ignored(caller: Caller) -> None:
+def test_ranges_can_be_wrong_or_ignored(caller: Caller) -> None:
     url = media_urls(caller, caller.finished(25001))["processVideo"][0]
     fault(caller, endpoint="media", kind="wrong_range", count=1)
     answer = caller.get(url, Range="bytes=100-199")
@@ -252,7 +252,7 @@ def test_an_answer_without_a_result_is_not_patched(caller: Caller) -> None:
     assert caller.error("result/detail", verify_token="x") == 900001
 
 
-def test_expired_redirected_and_endless_media(caller: Caller) -> None:
+def test_media_can_be_expired_redirected_or_huge(caller: Caller) -> None:
     verify_token = caller.finished(25001)
     urls = media_urls(caller, verify_token)
     url, simple = urls["images"][0], caller.result("result/simple", verify_token=verify_token)["image"]
@@ -301,7 +301,7 @@ def test_wrong_rules_are_refused(caller: Caller, rule: Any) -> None:
 # -- scripts
 
 
-def test_a_script_for_the_next_sessions_overrides_the_click(caller: Caller) -> None:
+def test_a_script_for_the_next_sessions_overrides_the_page(caller: Caller) -> None:
     caller.control("POST", "script", {"count": 2, "plan_id": "25001", "outcome": "fail", "code": "223131"})
     other = caller.finished(25002)
     first, second, third = caller.finished(25001), caller.finished(25001), caller.finished(25001)
@@ -311,7 +311,7 @@ def test_a_script_for_the_next_sessions_overrides_the_click(caller: Caller) -> N
     assert caller.result("result/detail", verify_token=third)
 
 
-def test_a_script_for_a_named_token_sets_every_detail(caller: Caller) -> None:
+def test_a_script_for_a_token_sets_every_detail(caller: Caller) -> None:
     verify_token = caller.prepared(25006)
     script = {
         "verify_token": verify_token,
@@ -338,7 +338,7 @@ def test_a_script_for_a_named_token_sets_every_detail(caller: Caller) -> None:
     assert kinds == {"face", "attempt_face"}
 
 
-def test_scripted_giving_up_and_card_images(caller: Caller) -> None:
+def test_a_script_can_give_up_and_change_card_images(caller: Caller) -> None:
     caller.control(
         "POST", "script", [{"outcome": "giveup"}, {"card_images": "not_image"}, {"card_images": "missing"}]
     )

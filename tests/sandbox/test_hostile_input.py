@@ -1,4 +1,4 @@
-"""Whatever comes over the wire, the core answers; it never raises."""
+"""The sandbox answers every request and never raises."""
 
 from __future__ import annotations
 
@@ -42,11 +42,11 @@ FIELDS = (
     "qps",
 )
 TOKEN = st.sampled_from(["ISSUED", "PASSED", "FAILED"])
-WORDS = st.one_of(
+TEXTS = st.one_of(
     TOKEN, st.text(max_size=20), st.sampled_from(["25001", "25004", "pass", "fail", "media", "html", "*"])
 )
 VALUES = st.recursive(
-    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), WORDS),
+    st.one_of(st.none(), st.booleans(), st.integers(), st.floats(), TEXTS),
     lambda inner: st.one_of(
         st.lists(inner, max_size=3), st.dictionaries(st.sampled_from(FIELDS), inner, max_size=3)
     ),
@@ -100,7 +100,7 @@ def answered(sandbox: Sandbox, request: Request) -> bytes:
 
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(path=st.sampled_from(sorted(RPC_ENDPOINTS)), data=DATA)
-def test_any_json_to_any_interface(path: str, data: dict[str, Any]) -> None:
+def test_any_json_gets_an_answer_from_any_interface(path: str, data: dict[str, Any]) -> None:
     sandbox, access, tokens = prepared()
     body = with_tokens(json.dumps(data), tokens).encode()
     answer = json.loads(answered(sandbox, Request("POST", f"{RPC}{path}?access_token={access}", body=body)))
@@ -109,7 +109,7 @@ def test_any_json_to_any_interface(path: str, data: dict[str, Any]) -> None:
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(path=st.sampled_from(CONTROL), method=st.sampled_from(["POST", "PUT"]), data=st.one_of(DATA, VALUES))
-def test_any_json_to_the_control_api(path: str, method: str, data: Any) -> None:
+def test_any_json_gets_an_answer_from_the_control_api(path: str, method: str, data: Any) -> None:
     sandbox, _, tokens = prepared()
     body = with_tokens(json.dumps(data), tokens).encode()
     json.loads(answered(sandbox, Request(method, f"/_sandbox/{path}", body=body)))
@@ -119,9 +119,9 @@ def test_any_json_to_the_control_api(path: str, method: str, data: Any) -> None:
 @settings(max_examples=300, deadline=None, derandomize=True)
 @given(
     step=st.sampled_from(["consent", "identity", "finish", "x", ""]),
-    fields=st.dictionaries(st.sampled_from(FORM_FIELDS), WORDS, max_size=6),
+    fields=st.dictionaries(st.sampled_from(FORM_FIELDS), TEXTS, max_size=6),
 )
-def test_any_form(step: str, fields: dict[str, str]) -> None:
+def test_any_form_gets_an_answer(step: str, fields: dict[str, str]) -> None:
     sandbox, _, tokens = prepared()
     form = urlencode({k: v.encode("utf-8", "replace") for k, v in fields.items()})
     headers = {"content-type": "application/x-www-form-urlencoded"}
@@ -141,6 +141,8 @@ def test_any_form(step: str, fields: dict[str, str]) -> None:
     ),
     body=st.binary(max_size=60),
 )
-def test_any_request(method: str, start: str, rest: str, headers: dict[str, str], body: bytes) -> None:
+def test_any_request_gets_an_answer(
+    method: str, start: str, rest: str, headers: dict[str, str], body: bytes
+) -> None:
     sandbox, _, _ = prepared()
     answered(sandbox, Request(method, start + rest, headers, body))

@@ -64,7 +64,7 @@ def test_a_jpeg_is_filled_to_the_byte(size: int) -> None:
         image.load()
 
 
-def test_filling_works_for_every_remainder() -> None:
+def test_every_size_above_the_minimum_is_exact() -> None:
     out = io.BytesIO()
     Image.new("RGB", (8, 8)).save(out, "JPEG")
     start = len(out.getvalue()) + 200
@@ -83,7 +83,7 @@ def test_sizes_have_limits() -> None:
 
 
 @pytest.mark.parametrize(("plan", "field"), [(25001, "processVideo"), (25004, "video")])
-def test_a_video_is_a_whole_mp4_unique_by_its_free_box(caller: Caller, plan: int, field: str) -> None:
+def test_a_video_is_a_complete_mp4_unique_by_its_free_box(caller: Caller, plan: int, field: str) -> None:
     contents = [caller.get(media_url(caller, plan, field)) for _ in range(2)]
     for answer in contents:
         assert answer.headers["Content-Type"] == "video/mp4"
@@ -98,7 +98,7 @@ def test_a_video_is_a_whole_mp4_unique_by_its_free_box(caller: Caller, plan: int
     assert contents[0].content != contents[1].content
 
 
-def test_a_video_is_made_while_it_is_read() -> None:
+def test_a_video_is_generated_while_it_is_read() -> None:
     video = Video("seed", 64 * 1024 * 1024)
     tracemalloc.start()
     try:
@@ -124,7 +124,7 @@ def test_a_video_is_made_while_it_is_read() -> None:
         ("bytes=36000-140000", 36_000, 140_001),
     ],
 )
-def test_a_range_is_a_part_of_the_whole(caller: Caller, header: str, start: int, stop: int) -> None:
+def test_a_range_is_a_part_of_the_file(caller: Caller, header: str, start: int, stop: int) -> None:
     url = media_url(caller)
     whole = caller.get(url)
     assert whole.headers["Accept-Ranges"] == "bytes"
@@ -137,7 +137,7 @@ def test_a_range_is_a_part_of_the_whole(caller: Caller, header: str, start: int,
 
 
 @pytest.mark.parametrize("header", ["bytes=300000-", "bytes=-0", "bytes=999999-1000000"])
-def test_a_range_beyond_the_end(caller: Caller, header: str) -> None:
+def test_a_range_beyond_the_end_is_unsatisfiable(caller: Caller, header: str) -> None:
     answer = caller.get(media_url(caller), Range=header)
     assert (answer.status_code, answer.content) == (416, b"")
     assert answer.headers["Content-Range"] == "bytes */300000"
@@ -146,12 +146,12 @@ def test_a_range_beyond_the_end(caller: Caller, header: str) -> None:
 @pytest.mark.parametrize(
     "header", ["bytes=5-1", "bytes=a-b", "items=0-1", "bytes=0-1,5-6", "bytes=-", "nonsense"]
 )
-def test_ranges_that_are_not_understood_are_ignored(caller: Caller, header: str) -> None:
+def test_invalid_ranges_are_ignored(caller: Caller, header: str) -> None:
     answer = caller.get(media_url(caller), Range=header)
     assert (answer.status_code, len(answer.content)) == (200, 300_000)
 
 
-def test_conditions_and_head(caller: Caller) -> None:
+def test_conditional_and_head_requests_follow_http(caller: Caller) -> None:
     url = media_url(caller)
     head = caller.http.head(url, timeout=10)
     assert (head.status_code, head.headers["Content-Length"], head.content) == (200, "300000", b"")
@@ -224,7 +224,7 @@ def test_the_picture_of_result_simple_ends_with_the_result(caller: Caller) -> No
     assert caller.get(f"{caller.url}/solution/faceprint/image/query").status_code == 404
 
 
-def test_the_ledger_knows_what_was_served(caller: Caller) -> None:
+def test_the_ledger_counts_deliveries(caller: Caller) -> None:
     verify_token = caller.generate(25003)
     match_token = caller.generate(25004)
     image = jpeg_base64()

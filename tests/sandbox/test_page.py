@@ -147,14 +147,14 @@ def test_redirect_config_wins_over_the_parameters_unless_switched(caller: Caller
         assert answer.headers["Location"].startswith(f"https://{host}/")
 
 
-def test_parameters_that_baidu_might_add(caller: Caller) -> None:
+def test_a_switch_adds_parameters_to_redirects(caller: Caller) -> None:
     caller.control("PUT", "switches", {"redirect_extra": "state=success"})
     verify_token = caller.prepared("25001")
     answer = caller.step("finish", verify_token, outcome="fail", failedUrl=NG_URL)
     assert answer.headers["Location"] == "http://app.example.com/kyc/ng?sid=42&state=success#/done"
 
 
-def test_without_an_address_the_result_is_a_page(caller: Caller) -> None:
+def test_without_a_url_the_result_is_a_page(caller: Caller) -> None:
     verify_token = caller.prepared("25002")
     document = liveness(caller, "25002", verify_token)
     failed = parsed(submit(caller, document, "未通过", code="223114"))
@@ -179,7 +179,7 @@ def test_giving_up_decides_nothing_and_never_redirects(caller: Caller) -> None:
 
 
 @pytest.mark.parametrize("path", ["/face/print", "/face/print/"])
-def test_both_spellings_of_the_address(caller: Caller, path: str) -> None:
+def test_the_page_answers_with_and_without_its_slash(caller: Caller, path: str) -> None:
     verify_token = caller.prepared("25001")
     assert "授权确认" in parsed(caller.get(f"{caller.url}{path}?token={verify_token}")).text
     assert GONE in parsed(caller.get(f"{caller.url}{path}")).text
@@ -212,7 +212,7 @@ def test_the_identity_is_required(caller: Caller, plan: str) -> None:
     assert caller.ledger(verify_token)["attempts"] == []
 
 
-def test_strange_codes_and_steps_are_refused(caller: Caller) -> None:
+def test_unknown_codes_and_steps_are_refused(caller: Caller) -> None:
     verify_token = caller.prepared("25001")
     assert caller.step("finish", verify_token, outcome="fail", code="-1").status_code == 400
     assert caller.step("finish", verify_token, outcome="fail", code="<b>").status_code == 400
@@ -260,7 +260,7 @@ def test_text_from_outside_is_escaped(caller: Caller) -> None:
         "https://a.example/" + "x" * 5000,
     ],
 )
-def test_only_full_http_addresses_are_redirected_to(caller: Caller, url: str) -> None:
+def test_redirects_go_to_full_http_urls_only(caller: Caller, url: str) -> None:
     assert safe_redirect(url) is None
     verify_token = caller.prepared("25001")
     answer = caller.step("finish", verify_token, outcome="pass", successUrl=url)
@@ -268,7 +268,7 @@ def test_only_full_http_addresses_are_redirected_to(caller: Caller, url: str) ->
     assert "Location" not in answer.headers
 
 
-def test_chinese_in_an_address_is_percent_encoded(caller: Caller) -> None:
+def test_chinese_in_a_url_is_percent_encoded(caller: Caller) -> None:
     verify_token = caller.prepared("25001")
     answer = caller.step(
         "finish", verify_token, outcome="pass", successUrl="https://a.example/完成?名=%E4%B8%AD"
@@ -276,7 +276,7 @@ def test_chinese_in_an_address_is_percent_encoded(caller: Caller) -> None:
     assert answer.headers["Location"] == "https://a.example/%E5%AE%8C%E6%88%90?%E5%90%8D=%E4%B8%AD"
 
 
-def test_a_second_click_finds_the_token_used(caller: Caller) -> None:
+def test_a_second_finish_finds_the_token_used(caller: Caller) -> None:
     verify_token = caller.prepared("25001")
     assert caller.step("finish", verify_token, outcome="pass", successUrl=OK_URL).status_code == 302
     assert GONE in caller.step("finish", verify_token, outcome="fail", failedUrl=NG_URL).text

@@ -46,13 +46,13 @@ def test_one_connection_serves_many_requests(server: SandboxServer) -> None:
         (b"Content-Length: 99999999999", b"413"),
     ],
 )
-def test_bodies_that_are_not_read(server: SandboxServer, head: bytes, status: bytes) -> None:
+def test_bodies_that_are_not_read_are_refused(server: SandboxServer, head: bytes, status: bytes) -> None:
     answer = talk(server, b"POST /oauth/2.0/token HTTP/1.1\r\nHost: x\r\n" + head + b"\r\n\r\n")
     assert answer.startswith(b"HTTP/1.1 " + status)
     assert b"Connection: close" in answer
 
 
-def test_broken_requests_leave_the_server_alive(server: SandboxServer, caller: Caller) -> None:
+def test_the_server_survives_broken_requests(server: SandboxServer, caller: Caller) -> None:
     assert b"400" in talk(server, b"nonsense\r\n\r\n")
     assert b"404" in talk(server, b"GET /\xff\xfe%ff%00 HTTP/1.1\r\nConnection: close\r\n\r\n")
     with socket.create_connection(("127.0.0.1", server.port), timeout=10) as connection:
@@ -60,7 +60,7 @@ def test_broken_requests_leave_the_server_alive(server: SandboxServer, caller: C
     assert caller.control("GET", "health")["status"] == "ok"
 
 
-def test_many_callers_at_once(server: SandboxServer) -> None:
+def test_many_callers_are_answered_at_once(server: SandboxServer) -> None:
     def session(number: int) -> str:
         with requests.Session() as http:
             http.trust_env = False
@@ -77,7 +77,7 @@ def test_many_callers_at_once(server: SandboxServer) -> None:
     assert ledger["calls"]["result_detail"] == {"ok": 28}
 
 
-def test_closing_breaks_off_what_hangs() -> None:
+def test_closing_ends_hanging_requests() -> None:
     server = SandboxServer()
     server.start()
     server.sandbox.add_faults({"endpoint": "oauth_token", "kind": "hang", "seconds": 3000})
@@ -103,7 +103,7 @@ def test_closing_breaks_off_what_hangs() -> None:
         socket.create_connection(("127.0.0.1", server.port), timeout=10).close()
 
 
-def test_the_log_holds_no_query_and_no_token(http: requests.Session) -> None:
+def test_the_log_has_no_query_and_no_token(http: requests.Session) -> None:
     lines: list[str] = []
     with SandboxServer(log=lines.append, qps=0) as server:
         caller = Caller(server, http)
@@ -118,7 +118,7 @@ def test_the_log_holds_no_query_and_no_token(http: requests.Session) -> None:
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "192.0.2.1", "sandbox.example", "::", ""])
-def test_only_loopback_unless_told(host: str) -> None:
+def test_other_hosts_than_loopback_need_allow_remote(host: str) -> None:
     assert not is_loopback(host)
     with pytest.raises(ValueError, match="loopback"):
         SandboxServer(host)
@@ -126,7 +126,7 @@ def test_only_loopback_unless_told(host: str) -> None:
         call_command("faceprint_sandbox", host=host)
 
 
-def test_loopback_hosts() -> None:
+def test_loopback_hosts_are_recognised() -> None:
     assert all(map(is_loopback, ("127.0.0.1", "127.9.9.9", "localhost", "::1")))
     with SandboxServer("0.0.0.0", allow_remote=True, public_url="http://sandbox.example/") as server:
         assert server.sandbox.base_url == "http://sandbox.example"
@@ -142,7 +142,7 @@ def test_a_port_in_use_names_the_remedy(server: SandboxServer) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_the_command_serves_until_it_is_told_to_stop(
+def test_the_command_serves_until_a_signal(
     tmp_path: Path, number: signal.Signals, http: requests.Session
 ) -> None:
     clock = tmp_path / "clock"

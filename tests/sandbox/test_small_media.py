@@ -12,7 +12,7 @@ from django_faceprint.sandbox.media import MediaGenerator, Video, digest
 
 
 @pytest.mark.parametrize("size", [0, 4_000, 12_000])
-def test_a_small_film_plays_and_keeps_to_its_size(size: int) -> None:
+def test_a_small_video_plays_and_keeps_its_size(size: int) -> None:
     video = Video("seed", size)
     assert size <= video.size <= max(size, 5_000)
     inspector = VideoInspector()
@@ -23,12 +23,12 @@ def test_a_small_film_plays_and_keeps_to_its_size(size: int) -> None:
     assert digest(video) != digest(Video("other", size))
 
 
-def test_the_usual_film_is_sent_as_soon_as_it_fits() -> None:
+def test_the_usual_clip_is_used_when_it_fits() -> None:
     sizes = {size: Video("seed", size).size for size in (30_000, 37_000, 38_000, 300_000)}
     assert sizes == {size: size for size in sizes}
 
 
-def test_no_film_ends_before_it_was_asked_to() -> None:
+def test_a_read_beyond_the_end_returns_the_whole_video() -> None:
     video = Video("seed", 0)
     assert b"".join(video.read(0, 10**6)) == b"".join(video.read(0, video.size))
 
