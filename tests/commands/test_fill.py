@@ -1,4 +1,4 @@
-"""``faceprint_fill``: as an operator calls it, and what the console then shows."""
+"""``faceprint_fill``: its options, its output, and the records in the console."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ COMMAND = "faceprint_fill"
 LIST = "/admin/faceprint/verificationsession/"
 
 
-def test_it_says_what_was_made_and_that_no_file_was(run: Run) -> None:
+def test_the_command_reports_its_records_and_that_no_file_was_stored(run: Run) -> None:
     done = run(COMMAND, "40", "--years", "0.5", "--seed", "3", "--batch", "15", "--files", "all")
     files = MediaAsset.objects.count()
     assert f"Made up: 40 records, {files} rows of files" in done.out
@@ -43,21 +43,21 @@ def test_it_says_what_was_made_and_that_no_file_was(run: Run) -> None:
         (("5", "--thumbnails", "-1"), "--thumbnails"),
     ],
 )
-def test_what_makes_no_sense_is_refused(run: Run, arguments: tuple[str, ...], problem: str) -> None:
+def test_invalid_options_are_refused(run: Run, arguments: tuple[str, ...], problem: str) -> None:
     with pytest.raises(CommandError, match=problem):
         run(COMMAND, *arguments)
     assert not VerificationSession.objects.exists()
 
 
 @pytest.mark.parametrize("arguments", [("5",), ("--remove",)])
-def test_it_works_in_a_sandbox_only(run: Run, settings: Any, arguments: tuple[str, ...]) -> None:
+def test_the_command_works_in_a_sandbox_only(run: Run, settings: Any, arguments: tuple[str, ...]) -> None:
     settings.DEBUG = False
     with pytest.raises(CommandError, match="DEBUG"):
         run(COMMAND, *arguments)
 
 
 def test_the_console_shows_every_kind_of_record(run: Run, admin_client: Client) -> None:
-    """List and page of one record of each kind, in which nothing fails to decrypt."""
+    """The list and the page of one record of each kind decrypt without errors."""
     run(COMMAND, "800", "--files", "all")
     admin_client.defaults["HTTP_ACCEPT_LANGUAGE"] = "en"
     listed = admin_client.get(LIST, {"created": "all"})

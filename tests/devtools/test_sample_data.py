@@ -1,4 +1,4 @@
-"""Made-up records: they are what the package itself would have written, and go without a trace."""
+"""Sample records: they equal records of the package itself, and can be removed completely."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ State = MediaAsset.State
 
 
 def contents() -> list[dict[str, Any]]:
-    """Everything that was made up, decrypted."""
+    """All sample records, decrypted."""
     return [
         {
             "reference": row.reference,
@@ -69,7 +69,7 @@ def many(clock: Any) -> None:
 
 
 @pytest.mark.usefixtures("many")
-def test_all_kinds_of_records_are_there_in_likely_shares() -> None:
+def test_every_kind_of_record_has_a_likely_share() -> None:
     rows = sample_data.sample_records()
     assert rows.count() == VerificationSession.objects.count() == 1_500
     assert set(rows.values_list("environment", flat=True)) == {"sandbox"}
@@ -111,7 +111,7 @@ def test_records_spread_over_the_years_and_over_the_day() -> None:
     )
 
 
-def test_a_few_of_the_last_day_are_still_to_be_worked_on() -> None:
+def test_a_few_records_of_the_last_day_are_unfinished() -> None:
     sample_data.fill(2_000, years=2 / 365, files="all")
     moment = now()
     day = sample_data.sample_records().filter(created_at__gte=moment - timedelta(days=1))
@@ -140,7 +140,7 @@ def test_a_few_of_the_last_day_are_still_to_be_worked_on() -> None:
 
 
 @pytest.mark.usefixtures("many")
-def test_times_of_a_record_are_in_order_and_none_is_to_come() -> None:
+def test_times_of_a_record_are_in_order_and_in_the_past() -> None:
     moment = now()
     for row in sample_data.sample_records().exclude(verified_at=None):
         times = [
@@ -159,7 +159,7 @@ def test_times_of_a_record_are_in_order_and_none_is_to_come() -> None:
 
 @pytest.mark.usefixtures("many")
 @pytest.mark.parametrize("model", MODELS, ids=lambda model: model.__name__)
-def test_every_column_holds_what_its_field_allows(model: type[Model]) -> None:
+def test_every_value_is_valid_for_its_field(model: type[Model]) -> None:
     rows = model._default_manager.all()[:400]
     assert rows
     for row in rows:
@@ -172,7 +172,7 @@ def test_every_column_holds_what_its_field_allows(model: type[Model]) -> None:
 
 
 @pytest.mark.usefixtures("many")
-def test_people_are_found_by_name_and_number_and_some_come_again() -> None:
+def test_people_are_found_by_name_and_number_and_some_come_repeatedly() -> None:
     rows = sample_data.sample_records().exclude(number_index="")
     assert rows.exists()
     for row in rows.order_by("pk")[:50]:
@@ -206,7 +206,7 @@ def test_files_have_keys_and_the_newest_records_a_thumbnail() -> None:
 
 
 @pytest.mark.usefixtures("many")
-def test_of_erased_records_nothing_personal_is_left() -> None:
+def test_erased_records_have_no_personal_data() -> None:
     erased = sample_data.sample_records().exclude(erased_at=None)
     assert erased.exists()
     for row in erased:
@@ -217,7 +217,7 @@ def test_of_erased_records_nothing_personal_is_left() -> None:
 
 
 @pytest.mark.usefixtures("many")
-def test_where_liveness_alone_is_checked_nobody_is_named() -> None:
+def test_records_of_liveness_plans_have_no_identity() -> None:
     rows = sample_data.sample_records().filter(plan__match_source=Plan.MatchSource.LIVENESS_ONLY)
     assert rows.exists()
     assert not rows.exclude(score=None, number_index="", identity_number__isnull=True).exists()
@@ -230,7 +230,7 @@ def test_where_liveness_alone_is_checked_nobody_is_named() -> None:
 # --- runs -----------------------------------------------------------------------------------------
 
 
-def test_a_seed_gives_the_same_records_again() -> None:
+def test_a_seed_gives_the_same_records() -> None:
     sample_data.fill(60, seed=7)
     before = contents()
     sample_data.remove()
@@ -241,7 +241,7 @@ def test_a_seed_gives_the_same_records_again() -> None:
     assert {row["public_id"] for row in contents()}.isdisjoint(row["public_id"] for row in before)
 
 
-def test_a_further_run_goes_on_with_the_same_plans() -> None:
+def test_a_further_run_continues_with_the_same_plans() -> None:
     sample_data.fill(30)
     sample_data.fill(20)
     assert [row["reference"][-8:] for row in contents()] == [f"{number:08d}" for number in range(1, 51)]
@@ -254,7 +254,7 @@ def test_a_further_run_goes_on_with_the_same_plans() -> None:
 
 
 @pytest.mark.parametrize(("files", "least", "most"), [("none", 0, 0), ("main", 1, 2), ("all", 3, 8)])
-def test_how_many_files_a_record_has_can_be_chosen(files: sample_data.Files, least: int, most: int) -> None:
+def test_the_number_of_files_can_be_chosen(files: sample_data.Files, least: int, most: int) -> None:
     done = sample_data.fill(300, files=files)
     assert done.sessions == 300
     assert done.files == MediaAsset.objects.count()
@@ -262,7 +262,7 @@ def test_how_many_files_a_record_has_can_be_chosen(files: sample_data.Files, lea
     assert done.attempts == VerificationAttempt.objects.count() > 250
 
 
-def test_it_stops_between_two_batches() -> None:
+def test_a_run_stops_between_two_batches() -> None:
     seen: list[int] = []
     sample_data.fill(
         100, batch=20, progress=lambda done: seen.append(done.sessions), stop=lambda: len(seen) == 2
@@ -271,7 +271,7 @@ def test_it_stops_between_two_batches() -> None:
     assert sample_data.sample_records().count() == 40
 
 
-def test_removing_takes_all_of_it_and_nothing_else() -> None:
+def test_removing_deletes_all_sample_records_and_nothing_else() -> None:
     own = factories.make_passed_session(reference="fill-1-00000001")
     asset = factories.make_stored_asset(own, "face")
     factories.make_call(own)
@@ -290,7 +290,7 @@ def test_removing_takes_all_of_it_and_nothing_else() -> None:
     assert set(Plan.objects.filter(plan_id__in=sample_data.PLANS)) == {other.plan}
 
 
-def test_files_that_were_archived_after_all_are_deleted() -> None:
+def test_removing_deletes_real_files_of_sample_records() -> None:
     from django_faceprint.evidence.files import storage
 
     sample_data.fill(5, files="none")
@@ -304,7 +304,7 @@ def test_files_that_were_archived_after_all_are_deleted() -> None:
 
 
 @pytest.mark.parametrize("action", [lambda: sample_data.fill(1), sample_data.remove], ids=["fill", "remove"])
-def test_nothing_is_made_up_or_removed_outside_of_a_sandbox(settings: Any, action: Any) -> None:
+def test_outside_of_a_sandbox_nothing_is_made_or_removed(settings: Any, action: Any) -> None:
     sandbox = settings.FACEPRINT
     settings.FACEPRINT = {**sandbox, "API_URL": "https://aip.baidubce.com"}
     with pytest.raises(FaceprintConfigurationError, match="sandbox"):
@@ -317,7 +317,7 @@ def test_nothing_is_made_up_or_removed_outside_of_a_sandbox(settings: Any, actio
     assert not Plan.objects.exists()
 
 
-def test_the_dashboard_counts_what_was_made_up_and_not_what_was_removed(clock: Any) -> None:
+def test_the_dashboard_counts_sample_records_until_they_are_removed(clock: Any) -> None:
     own = factories.make_passed_session()
     rollups.rebuild()
     before = counted()
