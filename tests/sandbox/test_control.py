@@ -1,4 +1,4 @@
-"""Clock, plans, switches, reset and one-step finishing; who may use them; and the QPS limit."""
+"""The control API: clock, plans, switches, reset, finish, its access rules; and the QPS limit."""
 
 from __future__ import annotations
 
