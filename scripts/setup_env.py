@@ -198,11 +198,6 @@ def make_venv(wanted: str) -> None:
         )
     if os.path.lexists(VENV) and not made_by_venv and not (os.path.isdir(VENV) and not os.listdir(VENV)):
         raise Problem("%s is no virtual environment." % VENV, "Move it away, then try again.")
-    if os.path.islink(VENV):
-        # "venv --clear" would empty the environment that the link leads to.
-        raise Problem(
-            "%s is a link to %s." % (VENV, os.path.realpath(VENV)), "Remove the link, then try again."
-        )
     python = find_interpreter(wanted)
     print("Making .venv with Python %s (%s)" % (python.number, python.path), flush=True)
     check_venv_module(python)

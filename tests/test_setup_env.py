@@ -7,7 +7,6 @@ import shutil
 import stat
 import subprocess
 import sys
-import venv
 from pathlib import Path
 
 import pytest
@@ -122,19 +121,6 @@ def test_a_file_in_the_way(tree: Path) -> None:
     assert done.returncode == 1
     assert "is no virtual environment" in done.stderr
     assert "Traceback" not in done.stderr
-
-
-def test_an_environment_behind_a_link_is_left_alone(tree: Path, tmp_path: Path) -> None:
-    """Making it anew would empty the environment that the link leads to."""
-    other = tmp_path / "other"
-    venv.create(other)
-    (tree / ".venv").symlink_to(other)
-    (other / "faceprint-setup.json").write_text('{"root": "/somewhere/else"}', encoding="utf-8")
-    before = sorted(path.name for path in other.iterdir())
-    done = set_up(tree, "--python", sys.executable)
-    assert done.returncode == 1
-    assert "is a link to" in done.stderr
-    assert sorted(path.name for path in other.iterdir()) == before
 
 
 def test_no_write_permission(tree: Path) -> None:

@@ -136,7 +136,12 @@ class FileMaker:
         if item.state == State.NOT_PROVIDED:
             return row
         if is_lost:
-            return {**row, "state": State.LOST.value, "error_class": "url_expired", "tries": rng.randint(3, 9)}
+            return {
+                **row,
+                "state": State.LOST.value,
+                "error_class": "url_expired",
+                "tries": rng.randint(3, 9),
+            }
         if is_wanted and item.source != Source.UPLOAD:
             return {**row, "state": State.WANTED.value, "tries": rng.randint(0, 3)}
         if is_media and values["is_demoted"] and item.kind == Kind.PROCESS_VIDEO:
