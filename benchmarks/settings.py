@@ -58,7 +58,7 @@ FACEPRINT: dict[str, Any] = {
     "PUBLIC_URL": "http://127.0.0.1",
     "MEDIA_HOSTS": [PROJECT.api_url.partition("://")[2]],
     # The engine is measured, not Baidu's limit.
-    "QPS": 10_000,
+    "QPS": None,
     "CONCURRENCY": PROJECT.concurrency,
     "ENCRYPTION_KEYS": [fixed_key(number) for number in PROJECT.encryption_keys],
     "INDEX_KEYS": [fixed_key(number) for number in PROJECT.index_keys],

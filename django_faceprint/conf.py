@@ -140,10 +140,12 @@ class Conf:
 
     @property
     def qps(self) -> float:
-        """Queries per second that one Baidu account may send to one interface (API reference 4.5)."""
+        """Requests per second of one Baidu account to one interface; 0: no limit (API reference 4.5)."""
         value = self._get("QPS", 10)
-        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 < value <= 10_000:
-            raise _wrong("QPS", "a number above 0 and at most 10000")
+        if value is None:
+            return 0.0
+        if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= 1000:
+            raise _wrong("QPS", "a number from 0 (no limit) to 1000, or None")
         return float(value)
 
     @property

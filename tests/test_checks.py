@@ -101,7 +101,7 @@ def test_unknown_keys_of_an_application(settings: Any) -> None:
         ("H5_URL", "https://top-secret@brain.baidu.com/"),
         ("PUBLIC_URL", 5),
         ("MEDIA_HOSTS", "*.bcebos.com"),
-        ("QPS", 0),
+        ("QPS", -1),
         ("QPS", "10"),
         ("CONCURRENCY", 0),
         ("CONCURRENCY", 8.0),
