@@ -30,6 +30,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
+from django_faceprint.base.claim import is_held
 from django_faceprint.base.lease import MAX_LEASE
 from django_faceprint.client import ENDPOINTS
 from django_faceprint.clock import now
@@ -166,9 +167,7 @@ def _is_being_sent(alert: Alert) -> bool:
     claim = _SINCE.match(alert.mail_error)
     if claim is None:
         return False
-    age = now() - datetime.fromisoformat(claim["moment"])
-    # A claim from the future was made under a clock that has since been put back.
-    return timedelta(0) <= age < CLAIM_LIFE
+    return is_held(datetime.fromisoformat(claim["moment"]) + CLAIM_LIFE, CLAIM_LIFE)
 
 
 def deliver(content: MailContent, addresses: Sequence[str], settled: int = 0) -> _Delivery:

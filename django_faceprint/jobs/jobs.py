@@ -15,11 +15,12 @@ from functools import partial
 from typing import Any
 
 from django.db import transaction
-from django.db.models import F
+from django.db.models import F, QuerySet
 from django.utils import timezone, translation
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.audit.access import Actor, Reason, add_entry
+from django_faceprint.base.claim import claim, is_free
 from django_faceprint.clock import now
 from django_faceprint.engine import refresh
 from django_faceprint.evidence import erasure, files, job_files
@@ -39,7 +40,7 @@ Kind, State = Job.Kind, Job.State
 #: How long a file can be downloaded; and how long what is left of a job is told.
 FILE_LIFE = timedelta(hours=24)
 JOB_KEPT = timedelta(days=90)
-#: Nobody else takes a job for so long after a step began; a step takes seconds.
+#: How long a worker holds a job from the beginning of a step; a step takes seconds.
 MAX_LEASE = timedelta(minutes=7)
 #: A job that fails is tried again after this long, so many times.
 AGAIN_AFTER = timedelta(minutes=1)
@@ -144,7 +145,7 @@ def work_on_jobs(*, budget: timedelta, monotonic: Callable[[], float]) -> int:
     ends = monotonic() + budget.total_seconds()
     steps = 0
     while monotonic() < ends:
-        job = Job.objects.filter(wake_at__lte=now()).order_by("wake_at", "pk").first()
+        job = _waiting().order_by("wake_at", "pk").first()
         if job is None:
             break
         steps += work_on(job, until=ends, monotonic=monotonic)
@@ -232,16 +233,20 @@ def _discard(intents: Iterable[UploadIntent]) -> None:
         erasure.discard(intent)
 
 
+def _waiting() -> QuerySet[Job]:
+    """Unfinished jobs that no worker holds."""
+    return Job.objects.filter(is_free("wake_at", MAX_LEASE), wake_at__isnull=False)
+
+
 def _claim(job: Job) -> _Held | None:
-    moment = now()
-    ours = Job.objects.filter(pk=job.pk, lease_epoch=job.lease_epoch, wake_at__lte=moment)
-    claimed = ours.update(state=State.RUNNING, lease_epoch=F("lease_epoch") + 1, wake_at=moment + MAX_LEASE)
+    ours = _waiting().filter(pk=job.pk, lease_epoch=job.lease_epoch)
+    is_ours = claim(ours, "wake_at", MAX_LEASE, state=State.RUNNING, lease_epoch=F("lease_epoch") + 1)
     job.refresh_from_db()
-    if not claimed:
+    if not is_ours:
         return None
     held = _Held(job, Selection.from_json(job.selection))
     if job.started_at is None:
-        held.write(started_at=moment)
+        held.write(started_at=now())
     return held
 
 

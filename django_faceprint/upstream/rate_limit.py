@@ -27,6 +27,7 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import BigIntegerField, F, Func
 
+from django_faceprint.base.claim import is_held
 from django_faceprint.base.db_thread import Database, in_this_thread
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
@@ -232,14 +233,9 @@ def _row(key: tuple[str, str]) -> Any:
 
 
 def _pause_left(row: RateLimitBucket) -> float:
-    """Seconds for which the interface still pauses; 0 or less: it does not.
-
-    A pause longer than any that we set was written under a clock ahead of ours: it does not count.
-    """
-    if row.paused_until is None:
-        return 0.0
-    left = (row.paused_until - now()).total_seconds()
-    return left if left <= (QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else MAX_PAUSE) else 0.0
+    """Seconds for which the interface still pauses; 0: it does not."""
+    longest = timedelta(seconds=QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else MAX_PAUSE)
+    return (row.paused_until - now()).total_seconds() if is_held(row.paused_until, longest) else 0.0
 
 
 def _pause(key: tuple[str, str], code: str) -> None:

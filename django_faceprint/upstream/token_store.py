@@ -11,8 +11,8 @@ from contextlib import contextmanager
 from datetime import timedelta
 
 from django.db import IntegrityError, transaction
-from django.db.models import Q
 
+from django_faceprint.base.claim import claim
 from django_faceprint.base.db_thread import Database, in_this_thread
 from django_faceprint.client import AccessToken as Token
 from django_faceprint.clock import now
@@ -22,8 +22,9 @@ from django_faceprint.privacy.keys import SealBroken
 
 logger = logging.getLogger(__name__)
 
-#: A token that another process has replaced serves here for so many seconds more, or until it is refused.
+#: Seconds for which a process goes on using a token that another one may have replaced.
 REMEMBERED_SECONDS = 30.0
+#: How long one worker may fetch a token before others do; and seconds between their tries.
 FETCH_LEASE = timedelta(seconds=30)
 WAIT_SECONDS = 0.1
 
@@ -32,12 +33,18 @@ class DatabaseTokenStore:
     """Keeps access_tokens encrypted in the table ``faceprint_accesstoken``.
 
     Works on every database and needs no cache server. A worker that dies while fetching blocks the
-    others for at most 30 seconds. Each process remembers a token that it has read for some seconds, so
-    that not every call asks the database.
+    others for at most 30 seconds. Each process remembers a token for 30 seconds, so that not every call reads
+    the database.
     """
 
-    def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        *,
+        monotonic: Callable[[], float] = time.monotonic,
+        sleep: Callable[[float], None] = time.sleep,
+    ) -> None:
         self._monotonic = monotonic
+        self._sleep = sleep
         self._remembered: dict[str, tuple[Token, float]] = {}
         self._database: Database = in_this_thread
 
@@ -93,28 +100,23 @@ class DatabaseTokenStore:
 
     @contextmanager
     def single_flight(self, key: str) -> Iterator[None]:
-        """Enter when no other worker is fetching; whoever waited should look into the store again."""
-        row = self._database(lambda: self._row(key))
+        """Enter when no other worker is fetching, or after 30 seconds; then read the store again."""
+        rows = AccessToken.objects.filter(pk=self._database(lambda: self._row(key)).pk)
         holder = secrets.token_hex(16)
-        give_up_at = time.monotonic() + FETCH_LEASE.total_seconds()
-        while not self._database(lambda: self._take(row.pk, holder)) and time.monotonic() < give_up_at:
-            time.sleep(WAIT_SECONDS)
-        # Whoever waited must see what the one before has brought.
+        give_up_at = self._monotonic() + FETCH_LEASE.total_seconds()
+
+        def is_claimed() -> bool:
+            return claim(rows, "lease_until", FETCH_LEASE, lease_holder=holder)
+
+        while not self._database(is_claimed) and self._monotonic() < give_up_at:
+            self._sleep(WAIT_SECONDS)
+        # Another worker may have brought a new token meanwhile.
         self._remembered.pop(key, None)
         try:
             yield
         finally:
-            held = AccessToken.objects.filter(pk=row.pk, lease_holder=holder)
-            self._database(lambda: held.update(lease_holder="", lease_until=None))
-
-    @staticmethod
-    def _take(pk: int, holder: str) -> bool:
-        moment = now()
-        free = Q(lease_until__isnull=True) | Q(lease_until__lte=moment)
-        # A lease that ends later than any we hand out was written under a clock that has since moved back.
-        free |= Q(lease_until__gt=moment + FETCH_LEASE)
-        rows = AccessToken.objects.filter(free, pk=pk)
-        return rows.update(lease_holder=holder, lease_until=moment + FETCH_LEASE) == 1
+            ours = rows.filter(lease_holder=holder)
+            self._database(lambda: ours.update(lease_holder="", lease_until=None))
 
     @staticmethod
     def _row(key: str) -> AccessToken:

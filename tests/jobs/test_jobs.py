@@ -480,3 +480,12 @@ def test_a_reason_lies_encrypted() -> None:
         (raw,) = cursor.fetchone()
     assert "张三丰" not in str(raw)
     assert Job.objects.get(pk=job.pk).reason == "张三丰 asked"
+
+
+def test_a_job_claimed_under_a_clock_that_has_moved_back_goes_on(clock: Any) -> None:
+    make_records(1)
+    job = export()
+    Job.objects.filter(pk=job.pk).update(state="running", wake_at=clock() + timedelta(days=3))
+    assert work() == 1
+    job.refresh_from_db()
+    assert job.state == "done"

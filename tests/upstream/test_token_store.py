@@ -16,7 +16,6 @@ from django.db import connection
 from django_faceprint.client import AccessToken as Token
 from django_faceprint.clock import now
 from django_faceprint.models import AccessToken
-from django_faceprint.upstream import token_store
 from django_faceprint.upstream.token_store import FETCH_LEASE, DatabaseTokenStore
 from tests.settings import fixed_key
 
@@ -119,6 +118,12 @@ class TestSingleFlight:
         fetched: list[str] = []
         inside, waiting = Event(), Event()
 
+        def wait(seconds: float) -> None:
+            waiting.set()
+            time.sleep(seconds)
+
+        impatient = DatabaseTokenStore(sleep=wait)
+
         def first() -> Token | None:
             try:
                 with store.single_flight(KEY):
@@ -133,10 +138,8 @@ class TestSingleFlight:
         def second() -> Token | None:
             try:
                 assert inside.wait(20)
-                assert not store._take(AccessToken.objects.get(key=KEY).pk, "second")
-                waiting.set()
-                with store.single_flight(KEY):
-                    kept = store.get(KEY)
+                with impatient.single_flight(KEY):
+                    kept = impatient.get(KEY)
                     if kept is None:
                         fetched.append("second")
                 return kept
@@ -148,19 +151,17 @@ class TestSingleFlight:
         assert fetched == ["first"]
         assert results == [token(), token()]
 
-    def test_many_workers_are_never_inside_together(
-        self, store: DatabaseTokenStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
-        monkeypatch.setattr(token_store, "WAIT_SECONDS", 0.005)
+    def test_many_workers_are_never_inside_together(self, store: DatabaseTokenStore) -> None:
+        eager = DatabaseTokenStore(sleep=lambda seconds: time.sleep(seconds / 20))
         inside: list[int] = []
         most: list[int] = []
 
         def work() -> None:
             try:
-                with store.single_flight(KEY):
+                with eager.single_flight(KEY):
                     inside.append(1)
                     most.append(len(inside))
-                    store.get(KEY)
+                    eager.get(KEY)
                     inside.pop()
             finally:
                 connection.close()
@@ -176,11 +177,14 @@ class TestSingleFlight:
 
     def test_the_lease_of_a_dead_worker_is_taken_over(self, store: DatabaseTokenStore, clock: Any) -> None:
         AccessToken.objects.create(key=KEY, lease_holder="dead", lease_until=now() + FETCH_LEASE)
-        pk = AccessToken.objects.get().pk
-        clock.advance(FETCH_LEASE - timedelta(seconds=1))
-        assert not store._take(pk, "heir")
-        clock.advance(seconds=1)
-        with store.single_flight(KEY):
+        waits: list[float] = []
+
+        def wait(seconds: float) -> None:
+            waits.append(seconds)
+            clock.advance(FETCH_LEASE / 2)
+
+        with DatabaseTokenStore(sleep=wait).single_flight(KEY):
+            assert len(waits) == 2
             row = AccessToken.objects.get()
             assert row.lease_holder not in ("", "dead")
             assert row.lease_until == now() + FETCH_LEASE
@@ -191,23 +195,23 @@ class TestSingleFlight:
     ) -> None:
         with store.single_flight(KEY):
             clock.advance(FETCH_LEASE)
-            assert store._take(AccessToken.objects.get().pk, "heir")
+            heir = DatabaseTokenStore().single_flight(KEY)
+            heir.__enter__()
+            held = AccessToken.objects.get()
         row = AccessToken.objects.get()
-        assert (row.lease_holder, row.lease_until) == ("heir", now() + FETCH_LEASE)
+        assert (row.lease_holder, row.lease_until) == (held.lease_holder, now() + FETCH_LEASE)
+        heir.__exit__(None, None, None)
 
     def test_a_lease_from_the_future_is_taken_over(self, store: DatabaseTokenStore) -> None:
         AccessToken.objects.create(key=KEY, lease_holder="ahead", lease_until=now() + timedelta(days=3))
         with store.single_flight(KEY):
             assert AccessToken.objects.get().lease_holder != "ahead"
 
-    def test_waiting_ends_although_the_clock_stands_still(
-        self, store: DatabaseTokenStore, monkeypatch: pytest.MonkeyPatch
-    ) -> None:
+    def test_waiting_ends_although_the_clock_stands_still(self, transactional_db: None, clock: Any) -> None:
         """Two tokens are harmless, waiting for ever is not."""
         AccessToken.objects.create(key=KEY, lease_holder="other", lease_until=now() + FETCH_LEASE)
         real_time = iter(range(0, 1000, 10))
-        monkeypatch.setattr(time, "monotonic", lambda: float(next(real_time)))
-        monkeypatch.setattr(token_store, "WAIT_SECONDS", 0)
+        store = DatabaseTokenStore(monotonic=lambda: float(next(real_time)), sleep=lambda seconds: None)
         with store.single_flight(KEY):
             assert AccessToken.objects.get().lease_holder == "other"
         assert AccessToken.objects.get().lease_holder == "other"
