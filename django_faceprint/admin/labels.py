@@ -13,10 +13,11 @@ from django_faceprint.conf import conf
 from django_faceprint.evidence.expected import REASONS
 from django_faceprint.exceptions import ErrorClass, InvalidInput
 from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSession
+from django_faceprint.records.at_risk import RISK_WINDOW, deadline_of
 from django_faceprint.upstream.errors import UNSAFE_MEDIA
 
 #: Less time than this to an archive deadline is shown in red.
-URGENT = timedelta(hours=6)
+URGENT = RISK_WINDOW
 
 #: Where there is nothing to show.
 EMPTY = "–"
@@ -209,27 +210,12 @@ def format_seconds(seconds: float) -> str:
 
 
 def time_left(session: VerificationSession, wanted: list[MediaAsset], moment: datetime) -> timedelta | None:
-    """How long evidence of *session* can safely be fetched still; negative when that is over, None when
-    nothing waits. *wanted* are its files that are to be archived."""
-    if session.archive_state in _SETTLED:
-        return None
-    if wanted:
-        deadline = min(filter(None, (asset.deadline for asset in wanted)), default=None)
-    elif session.verdict == VerificationSession.Verdict.PENDING:
-        deadline = session.media_deadline
-    else:
-        deadline = None
+    """Time until the deadline of *session*: negative when it is over, None when nothing is outstanding.
+
+    *wanted* are its files that are still to be archived.
+    """
+    deadline = deadline_of(session, wanted)
     return deadline - moment if deadline else None
-
-
-_SETTLED = frozenset(
-    {
-        VerificationSession.ArchiveState.COMPLETE,
-        VerificationSession.ArchiveState.PARTIAL,
-        VerificationSession.ArchiveState.LOST,
-        VerificationSession.ArchiveState.NOT_APPLICABLE,
-    }
-)
 
 
 def status_reason(session: VerificationSession) -> str:

@@ -636,7 +636,7 @@ class TimeLeft:
 
 
 def time_left(session: VerificationSession, assets: list[MediaAsset], moment: datetime) -> TimeLeft | None:
-    """The time left to the earliest archive deadline; None when nothing waits."""
+    """The time left to the deadline of *session*, with its unit; None when nothing is outstanding."""
     wanted = [asset for asset in assets if asset.state == MediaAsset.State.WANTED]
     left = labels.time_left(session, wanted, moment)
     if left is None:

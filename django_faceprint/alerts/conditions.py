@@ -11,6 +11,7 @@ from django.db.models import QuerySet
 
 from django_faceprint.models import Alert, AlertRule
 from django_faceprint.records import statistics
+from django_faceprint.records.at_risk import RISK_WINDOW
 from django_faceprint.records.statistics import Share
 from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
@@ -49,9 +50,9 @@ def unacknowledged_loss(moment: datetime) -> int:
 
 
 def risk_window() -> timedelta:
-    """How near a deadline counts as at risk: what the rule says."""
+    """How near a deadline counts as at risk: the window of the alert rule."""
     rule = AlertRule.objects.filter(condition=Condition.EVIDENCE_AT_RISK).first()
-    return timedelta(minutes=rule.window_minutes) if rule else timedelta(hours=6)
+    return timedelta(minutes=rule.window_minutes) if rule else RISK_WINDOW
 
 
 def _evidence_at_risk(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:

@@ -17,6 +17,7 @@ from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import AccessLog, Alert, AlertRule, Heartbeat, VerificationSession
 from django_faceprint.records import statistics
+from django_faceprint.records.at_risk import RISK_WINDOW
 
 from .mail import MailContent, deliver, local_time, one_line, site_language
 
@@ -25,8 +26,6 @@ SENT_AT = time(8, 0)
 #: The row that says when it last went out.
 NAME = "daily_mail"
 DAY = timedelta(days=1)
-#: Evidence with less time than this counts as at risk.
-AT_RISK = timedelta(hours=6)
 
 
 def send_daily_mail() -> bool:
@@ -89,7 +88,7 @@ def _content(until: datetime) -> MailContent:
             if verdict in verdicts
         ),
         (gettext("Not archived in time"), str(statistics.lost_since(since, until=until))),
-        (gettext("At risk within six hours"), str(statistics.at_risk(AT_RISK))),
+        (gettext("At risk within six hours"), str(statistics.at_risk(RISK_WINDOW))),
         (gettext("Open alerts"), str(Alert.objects.filter(resolved_at__isnull=True).count())),
         *(
             (gettext("Access log: %(action)s") % {"action": action.label}, str(looks[action]))

@@ -26,6 +26,8 @@ from django_faceprint.models.certificates import CERTIFICATE_TYPES
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.upstream.errors import UNSAFE_MEDIA
 
+from .at_risk import is_undecided_until
+
 #: What ``created`` may be, besides ``today`` and ``all``; and what it is when nothing is said.
 SPANS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 DEFAULT_SPAN = "7d"
@@ -149,13 +151,12 @@ def _error_class(text: str, moment: datetime) -> Q:
 
 
 def _left(text: str, moment: datetime) -> Q:
-    """As ``statistics.at_risk``: of an undecided session, all that it may yield counts as waiting."""
+    """The same records that ``statistics.at_risk`` counts."""
     horizon = moment + HOURS_LEFT[text]
     # No evidence waits longer than this. The bound keeps the question small, also where all time is asked.
     waits = TOKEN_LIFE + conf.latest_grace + RESULTS_LIFE
     wanted = MediaAsset.objects.wanted().filter(deadline__lte=horizon).values("session_id")
-    pending = Q(verdict=VerificationSession.Verdict.PENDING, media_deadline__lte=horizon)
-    return Q(created_at__gte=moment - waits) & (pending | Q(pk__in=wanted))
+    return Q(created_at__gte=moment - waits) & (is_undecided_until(horizon) | Q(pk__in=wanted))
 
 
 def _retention(text: str, moment: datetime) -> Q:

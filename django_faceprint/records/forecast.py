@@ -7,7 +7,7 @@ from datetime import datetime, timedelta
 from uuid import UUID
 
 from django.db import connections
-from django.db.models import Case, Count, DateTimeField, F, When
+from django.db.models import Count
 from django.db.models.functions import TruncMinute
 
 from django_faceprint.base.deadlines import MEDIA_LIFE
@@ -15,9 +15,9 @@ from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.models import MediaAsset, VerificationSession
 
-Verdict = VerificationSession.Verdict
+from .at_risk import undecided, wanted_files
 
-#: Sessions that are looked at, those with the earliest deadlines: what comes later is not the first loss.
+#: Sessions that are read, those with the earliest deadlines: what comes later is not the first loss.
 HORIZON = 100_000
 #: Sessions at risk that are named.
 NAMED = 50
@@ -60,7 +60,6 @@ def forecast(window: timedelta) -> Forecast:
     """Look ahead; sessions with a deadline nearer than *window* count as at risk."""
     moment = now()
     sessions = VerificationSession.objects.filter(environment=conf.environment)
-    wanted = MediaAsset.objects.wanted().filter(session__environment=conf.environment)
     per_minute = _best_minute(moment)
     deadlines = _deadlines()
     spare = MEDIA_LIFE
@@ -74,7 +73,7 @@ def forecast(window: timedelta) -> Forecast:
     return Forecast(
         due=sessions.due(moment).count(),
         asleep=sessions.filter(wake_at__gt=moment).count(),
-        files=wanted.count(),
+        files=wanted_files().count(),
         per_minute=per_minute,
         tolerable_outage=max(spare, timedelta(0)),
         at_risk=_named(risky[:NAMED]),
@@ -83,25 +82,17 @@ def forecast(window: timedelta) -> Forecast:
 
 
 def _deadlines() -> list[tuple[datetime, int]]:
-    """The first safe deadline of each session with evidence that is not archived, known or possible."""
+    """The deadline of each session that has one, and the session's key; the earliest come first."""
+    files = wanted_files().filter(deadline__isnull=False).order_by("deadline")
+    # By the deadline of the engine's next visit: that has an index.
+    possible = undecided().filter(next_deadline__isnull=False).order_by("next_deadline")
     first: dict[int, datetime] = {}
-    files = MediaAsset.objects.wanted().filter(session__environment=conf.environment, deadline__isnull=False)
-    for pk, deadline in files.order_by("deadline").values_list("session_id", "deadline")[:HORIZON]:
+    for pk, deadline in (
+        *files.values_list("session_id", "deadline")[:HORIZON],
+        *possible.values_list("pk", "deadline")[:HORIZON],
+    ):
         if deadline is not None:
-            first.setdefault(pk, deadline)
-    # A person who was sent to the page may have finished without our knowing.
-    undecided = VerificationSession.objects.filter(
-        environment=conf.environment, verdict=Verdict.PENDING, next_deadline__isnull=False
-    ).annotate(
-        possible=Case(
-            When(plan__records_video=True, then=F("media_deadline")),
-            default=F("results_deadline"),
-            output_field=DateTimeField(),
-        )
-    )
-    for pk, deadline in undecided.order_by("next_deadline").values_list("pk", "possible")[:HORIZON]:
-        if deadline is not None:
-            first.setdefault(pk, deadline)
+            first[pk] = min(deadline, first.get(pk, deadline))
     return sorted((deadline, pk) for pk, deadline in first.items())
 
 

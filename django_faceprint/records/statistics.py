@@ -18,8 +18,9 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
-from django_faceprint.models.asset import MediaAssetQuerySet
 from django_faceprint.models.session import VerificationSessionQuerySet
+
+from .at_risk import is_undecided_until, undecided, wanted_files
 
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
@@ -78,26 +79,17 @@ def summary() -> Summary:
 
 
 def at_risk(within: timedelta) -> int:
-    """Sessions with evidence that is not archived and whose safe deadline is less than *within* away.
-
-    A person who is sent to the page may have finished without us knowing, so sessions without a
-    verdict count as well.
-    """
+    """Sessions whose deadline is at most *within* away; see :mod:`.at_risk`."""
     horizon = now() + within
-    # Two questions with an index each; joined by OR, a database reads the whole table every minute.
-    decided = _wanted().filter(deadline__lte=horizon).exclude(session__verdict=Verdict.PENDING)
-    return (
-        decided.values("session_id").distinct().count()
-        + _undecided().filter(media_deadline__lte=horizon).count()
-    )
+    # Two queries with an index each; joined by OR, a database reads the whole table every minute.
+    wanted = wanted_files().filter(deadline__lte=horizon).values("session_id")
+    undecided = _sessions().filter(is_undecided_until(horizon)).exclude(pk__in=wanted)
+    return wanted.distinct().count() + undecided.count()
 
 
 def earliest_deadline() -> datetime | None:
-    """The first safe deadline of all evidence that is not archived, known or merely possible; None: none."""
-    dates = (
-        _wanted().aggregate(first=Min("deadline"))["first"],
-        _undecided().aggregate(first=Min("media_deadline"))["first"],
-    )
+    """The first deadline of all sessions; None: nothing is outstanding."""
+    dates = (rows.aggregate(first=Min("deadline"))["first"] for rows in (wanted_files(), undecided()))
     return min(filter(None, dates), default=None)
 
 
@@ -214,14 +206,6 @@ def most_repeated(
     rows = shown.in_bulk([newest for _, _, newest in most])
     repeated = [Repeated(rows[newest], found) for _, found, newest in most if newest in rows]
     return repeated, not beyond
-
-
-def _wanted() -> MediaAssetQuerySet:
-    return MediaAsset.objects.wanted().filter(session__environment=conf.environment)
-
-
-def _undecided() -> VerificationSessionQuerySet:
-    return _sessions().filter(verdict=Verdict.PENDING)
 
 
 def _sessions() -> VerificationSessionQuerySet:

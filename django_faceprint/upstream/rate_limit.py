@@ -235,7 +235,9 @@ def _row(key: tuple[str, str]) -> Any:
 def _pause_left(row: RateLimitBucket) -> float:
     """Seconds for which the interface still pauses; 0: it does not."""
     longest = timedelta(seconds=QUOTA_PAUSE if row.throttled_code in QUOTA_CODES else MAX_PAUSE)
-    return (row.paused_until - now()).total_seconds() if is_held(row.paused_until, longest) else 0.0
+    if row.paused_until is None or not is_held(row.paused_until, longest):
+        return 0.0
+    return (row.paused_until - now()).total_seconds()
 
 
 def _pause(key: tuple[str, str], code: str) -> None:
