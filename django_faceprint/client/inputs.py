@@ -16,7 +16,7 @@ from typing import Any, Final, Literal, Self, cast
 
 from PIL import Image, ImageOps, UnidentifiedImageError
 
-from ..exceptions import InvalidInput
+from ..exceptions import InvalidInput, replace_exceptions
 from .codes import gettext_noop
 
 MAX_NAME = 50
@@ -252,14 +252,9 @@ class MatchImage:
         name = picture.format or ""
         if _is_small_enough(picture.width, picture.height) and _fits(content):
             return cls(content, _FORMATS[name], picture.width, picture.height, quality, liveness)
-        scaled: tuple[bytes, str, tuple[int, int]] | None = None
-        try:
-            scaled = _scaled(picture, as_png=name == "PNG")
-        except Exception:  # noqa: BLE001 - broken EXIF blocks and profiles fail in as many ways as files
-            scaled = None
-        if scaled is None:
-            raise invalid("image", "image_damaged")
-        content, written, size = scaled
+        # Broken EXIF blocks and profiles fail in as many ways as files.
+        with replace_exceptions(Exception, by=_refusal):
+            content, written, size = _scaled(picture, as_png=name == "PNG")
         return cls(content, written, *size, quality, liveness)
 
 
@@ -283,34 +278,36 @@ def _fits(content: bytes) -> bool:
 
 
 def _decode(content: bytes, *, scale_down: bool) -> Image.Image:
-    """The decoded picture; every byte of it has been looked at."""
-    picture: Image.Image | None = None
-    refusal = "image_damaged"
-    try:
-        with Image.open(io.BytesIO(content), formats=_OPENERS) as whole:
+    """The picture, decoded whole. Raises :class:`InvalidInput` for ``image``."""
+    # Pillow's plugins raise nearly anything for broken files.
+    with replace_exceptions(Exception, by=_refusal):
+        with Image.open(io.BytesIO(content), formats=_OPENERS) as header:
             # Only the header has been read so far: the size is known before memory is spent on it.
-            too_large = whole.width * whole.height > MAX_SOURCE_PIXELS
-            if whole.format not in _FORMATS:
-                refusal = "image_format"
-            elif too_large or not (scale_down or _is_small_enough(whole.width, whole.height)):
-                refusal = "image_pixels"
-            else:
-                whole.verify()
-                refusal = ""
-        if not refusal:
-            # verify() leaves the picture unusable and does not decode it: a second look does.
-            picture = Image.open(io.BytesIO(content), formats=_OPENERS)
-            picture.load()
-    except UnidentifiedImageError:
-        refusal = "image_format"
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        refusal = "image_pixels"
-    except Exception:  # noqa: BLE001 - Pillow's plugins raise nearly anything for broken files
-        refusal = "image_damaged"
-    if refusal or picture is None:
-        limits = {"long": LONG_SIDE, "short": SHORT_SIDE} if refusal == "image_pixels" else {}
-        raise invalid("image", refusal, **limits)
-    return picture
+            if header.format not in _FORMATS:
+                raise invalid("image", "image_format")
+            too_large = header.width * header.height > MAX_SOURCE_PIXELS
+            if too_large or not (scale_down or _is_small_enough(header.width, header.height)):
+                raise _too_many_pixels()
+            header.verify()
+        # verify() does not decode the picture and leaves it unusable, so it is opened again.
+        picture = Image.open(io.BytesIO(content), formats=_OPENERS)
+        picture.load()
+        return picture
+
+
+def _refusal(error: Exception) -> InvalidInput | None:
+    """The refusal of a picture that *error* was raised for; None: *error* is one."""
+    if isinstance(error, InvalidInput):
+        return None
+    if isinstance(error, UnidentifiedImageError):
+        return invalid("image", "image_format")
+    if isinstance(error, Image.DecompressionBombError | Image.DecompressionBombWarning):
+        return _too_many_pixels()
+    return invalid("image", "image_damaged")
+
+
+def _too_many_pixels() -> InvalidInput:
+    return invalid("image", "image_pixels", long=LONG_SIDE, short=SHORT_SIDE)
 
 
 def _scaled(picture: Image.Image, *, as_png: bool) -> tuple[bytes, str, tuple[int, int]]:

@@ -32,6 +32,7 @@ from ..exceptions import (
     Throttled,
     Unreachable,
     UpstreamError,
+    replace_exceptions,
 )
 from .breaker import Breakers
 from .codes import NO_CODE, OAUTH_TOKEN, classify, clean_code, clean_log_id, clean_message
@@ -370,30 +371,28 @@ def _bounded_int(digits: str) -> int:
 def parse_json(raw: bytes) -> Any:
     """Strict JSON: UTF-8 (a BOM is tolerated), no NaN or Infinity, no endless integers or nesting.
 
-    Nor an object that says something twice at the top: of two verdicts none would be worth believing.
-    Raises :class:`ValueError` without particulars.
+    Nor a key that stands twice in the outermost object: of two verdicts neither could be believed.
+    Raises :class:`ValueError` without particulars of the text.
     """
-    says_twice = False
+    has_duplicates = False
 
     def take(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
         # Called for the outermost object last.
-        nonlocal says_twice
+        nonlocal has_duplicates
         document = dict(pairs)
-        says_twice = len(document) != len(pairs)
+        has_duplicates = len(document) != len(pairs)
         return document
 
-    try:
+    with replace_exceptions(ValueError, RecursionError, by=lambda error: ValueError("not JSON")):
         document = json.loads(
             raw.decode("utf-8-sig"),
             parse_constant=_refuse_constant,
             parse_int=_bounded_int,
             object_pairs_hook=take,
         )
-        if not says_twice:
-            return document
-    except (ValueError, RecursionError):
-        pass
-    raise ValueError("not JSON")
+        if has_duplicates:
+            raise _Unreadable("a key stands twice at the top")
+        return document
 
 
 def _read(endpoint: str, status: int, raw: bytes) -> tuple[Envelope, UpstreamError | None]:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import io
 import pickle
 import traceback
 from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
+from PIL import Image
 
 from django_faceprint.client import Downloader, FaceprintClient, Identity, MatchImage
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, InvalidInput, UnsafeMedia
@@ -183,10 +185,25 @@ def test_refused_inputs_are_not_repeated(arguments: tuple[Any, ...]) -> None:
     assert NUMBER not in str(caught.value.params)
 
 
-def test_refused_pictures_are_silent() -> None:
-    with pytest.raises(InvalidInput) as caught:
-        MatchImage.checked(b"\xff\xd8\xff\xe0" + NUMBER.encode() * 10)
+def _cut_picture() -> bytes:
+    file = io.BytesIO()
+    Image.effect_noise((2000, 1000), 50).save(file, "JPEG", comment=NUMBER)
+    return file.getvalue()[:-5000]
 
+
+@pytest.mark.parametrize(
+    ("data", "code"),
+    [
+        (b"\xff\xd8\xff\xe0" + NUMBER.encode() * 10, "image_damaged"),
+        (NUMBER.encode(), "image_format"),
+        (_cut_picture(), "image_damaged"),
+    ],
+)
+def test_refused_pictures_are_silent(data: bytes, code: str) -> None:
+    with pytest.raises(InvalidInput) as caught:
+        MatchImage.checked(data, scale_down=True)
+
+    assert caught.value.code == code
     assert_silent(caught.value)
 
 

@@ -381,12 +381,20 @@ def test_api_url_must_be_one(url: str) -> None:
         b'{"success": true, "result": {"a": {}}, "result": {"a": 1}}',
     ],
 )
-def test_an_answer_that_says_something_twice_is_not_believed(body: bytes) -> None:
+def test_an_answer_with_a_key_twice_at_the_top_is_refused(body: bytes) -> None:
     with pytest.raises(ValueError, match="not JSON"):
         parse_json(body)
 
 
-def test_what_is_said_twice_inside_is_what_was_said_last() -> None:
+@pytest.mark.parametrize("body", [b'{"name": "person', b"[" * 100_000, b'{"a": NaN}', b"\xff"])
+def test_the_refusal_of_a_text_does_not_hold_the_text(body: bytes) -> None:
+    with pytest.raises(ValueError, match="not JSON") as caught:
+        parse_json(body)
+    # json's own exception has the whole document as an attribute.
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+
+
+def test_of_a_key_twice_inside_the_last_one_counts() -> None:
     assert parse_json(b'{"success": true, "result": {"a": 1, "a": 2}}')["result"] == {"a": 2}
 
 
