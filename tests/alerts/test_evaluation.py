@@ -12,7 +12,6 @@ from django.core import mail
 from django.db import connection
 
 from django_faceprint import signals
-from django_faceprint.alerts import evaluation
 from django_faceprint.alerts.conditions import unacknowledged_loss
 from django_faceprint.alerts.evaluation import EvaluationReport, evaluate
 from django_faceprint.clock import now
@@ -242,26 +241,25 @@ class TestCommitted:
         assert received == [("opened", alert), ("resolved", alert)]
         assert received[1][1].resolved_at == now()
 
-    def test_two_workers_open_one_incident_and_send_one_mail(
-        self, errors: AlertRule, monkeypatch: pytest.MonkeyPatch, settings: Any
-    ) -> None:
+    def test_two_workers_open_one_incident_and_send_one_mail(self, errors: AlertRule) -> None:
         """Both have found that nothing is open before either opens."""
         calls(10, 0)
         barrier = Barrier(2, timeout=20)
-        really_open = evaluation._open
         reports: list[EvaluationReport] = []
 
-        def open_together(*args: Any) -> None:
-            barrier.wait()
-            really_open(*args)
+        def wait_for_the_other(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+            found = execute(sql, params, many, context)
+            if sql.startswith("SELECT") and errors.condition in (params or ()):
+                barrier.wait()
+            return found
 
         def work() -> None:
             try:
-                reports.append(evaluate())
+                with connection.execute_wrapper(wait_for_the_other):
+                    reports.append(evaluate())
             finally:
                 connection.close()
 
-        monkeypatch.setattr(evaluation, "_open", open_together)
         workers = [Thread(target=work) for _ in range(2)]
         for worker in workers:
             worker.start()

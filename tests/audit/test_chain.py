@@ -151,11 +151,19 @@ def test_a_front_that_was_cut_off_cannot_be_passed_off_as_old(tamper: Any, clock
     assert "forged" in kinds(heads=[noted])
 
 
-def test_a_catching_up_that_was_broken_off_is_no_finding(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_that_was_broken_off_is_no_finding(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(chain, "BATCH", 2)
     for _ in range(6):
         look(at=now() - 3 * DAY)
-    chain._seal_batch(now())
+    batches = iter([True])
+
+    def die_in_the_second_batch(execute: Any, sql: str, *arguments: Any) -> Any:
+        if sql.startswith("INSERT") and not next(batches, False):
+            raise KeyboardInterrupt
+        return execute(sql, *arguments)
+
+    with pytest.raises(KeyboardInterrupt), connection.execute_wrapper(die_in_the_second_batch):
+        seal()
     clock.advance(minutes=1)
     assert seal() == 4
     assert kinds() == {}
