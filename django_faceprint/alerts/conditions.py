@@ -22,11 +22,11 @@ HYSTERESIS = 0.9
 
 
 class Outcome(StrEnum):
-    """What a look at the numbers says about a condition."""
+    """The state of a condition."""
 
     FIRING = "firing"
     CLEAR = "clear"
-    #: Neither: an open incident stays open, and none is opened. No data is not recovery.
+    #: Neither: an open incident stays open, and none is opened. Missing data is no recovery.
     UNDECIDED = "undecided"
 
 
@@ -39,7 +39,7 @@ class Finding:
 
 
 def examine(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
-    """Look at the condition of *rule* at *moment*; *incident* is its open incident, if there is one."""
+    """Check the condition of *rule* at *moment*; *incident* is its open incident, or None."""
     return _EXAMINERS[Condition(rule.condition)](rule, incident, moment)
 
 
@@ -65,13 +65,13 @@ def _evidence_at_risk(rule: AlertRule, incident: Alert | None, moment: datetime)
 
 
 def _evidence_lost(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
-    """Each loss belongs to one incident: the first one whose ``last_seen_at`` is not before the loss."""
+    """Each loss belongs to one incident: the first whose ``last_seen_at`` is not before the loss."""
     if incident is not None and incident.acknowledged_at is not None:
         return Finding(Outcome.CLEAR, dict(incident.facts))
     earlier = _losses().exclude(pk=incident.pk) if incident else _losses()
     last = earlier.order_by("-last_seen_at").first()
     sessions = statistics.lost_since(last.last_seen_at if last else None, until=moment)
-    # What an operator managed to archive after all still has to be acknowledged.
+    # Evidence that was archived after all still has to be acknowledged.
     return Finding(Outcome.FIRING if sessions else Outcome.UNDECIDED, {"sessions": sessions})
 
 
@@ -80,7 +80,7 @@ def _upstream_errors(rule: AlertRule, incident: Alert | None, moment: datetime) 
 
 
 def _quota(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
-    """Each interface with the code that it answers, and for how long that has gone on."""
+    """Each interface with the code that it answers, and since when, in minutes."""
     problems = persistent_quota_problems()
     if not problems:
         return Finding(Outcome.CLEAR, {"interfaces": 0})
@@ -107,7 +107,7 @@ def _judge(rule: AlertRule, share: Share) -> Finding:
     if enough and share.count and share.percent >= rule.share_percent:
         return Finding(Outcome.FIRING, facts)
     if share.total and not share.count:
-        # A whole window in which nothing failed; with no events at all it would say nothing.
+        # Nothing failed in a whole window with events. Without events nothing is known.
         return Finding(Outcome.CLEAR, facts)
     if enough and share.percent < rule.share_percent * HYSTERESIS:
         return Finding(Outcome.CLEAR, facts)

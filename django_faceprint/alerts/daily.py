@@ -1,6 +1,6 @@
-"""The daily mail: what was seen and done since yesterday, and the head of the access log's chain.
+"""The daily mail: the events of the last day, and the head of the access log's chain.
 
-A head that lies in a mailbox shows, months later, that the end of the chain was not cut off.
+The head in a mailbox proves, months later, whether the end of the chain was cut off.
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from .mail import MailContent, deliver, local_time, one_line, site_language
 
 #: When the mail goes out, in the site's time zone.
 SENT_AT = time(8, 0)
-#: The row that says when it last went out.
+#: The heartbeat of the last mail.
 NAME = "daily_mail"
 DAY = timedelta(days=1)
 
 
 def send_daily_mail() -> bool:
-    """Send the mail of today if it is time and nobody has; whether it was sent now.
+    """Send today's mail if it is due; returns whether it was sent now.
 
-    At most one worker sends it. When no recipient could be reached, it is tried again at the next call. Goes
-    to the recipients of all rules that are on. Call it outside of transactions.
+    At most one worker sends it, to the recipients of all enabled rules. When no recipient can be reached, the
+    next call tries again. Call it outside of transactions.
     """
     moment = now()
     due = _last_due(moment)
@@ -53,7 +53,7 @@ def send_daily_mail() -> bool:
 
 
 def _last_due(moment: datetime) -> datetime:
-    """The last time at which a mail was to go out."""
+    """The last time at which a mail was due."""
     zone = timezone.get_default_timezone()
     local = moment.astimezone(zone)
     today = datetime.combine(local.date(), SENT_AT, tzinfo=zone)
@@ -67,7 +67,7 @@ def _recipients() -> list[str]:
 
 def _content(until: datetime) -> MailContent:
     since = until - DAY
-    looks = dict(
+    entries = dict(
         AccessLog.objects.filter(at__gte=since, at__lt=until)
         .order_by()
         .values_list("action")
@@ -91,9 +91,9 @@ def _content(until: datetime) -> MailContent:
         (gettext("At risk within six hours"), str(statistics.at_risk(RISK_WINDOW))),
         (gettext("Open alerts"), str(Alert.objects.filter(resolved_at__isnull=True).count())),
         *(
-            (gettext("Access log: %(action)s") % {"action": action.label}, str(looks[action]))
+            (gettext("Access log: %(action)s") % {"action": action.label}, str(entries[action]))
             for action in AccessLog.Action
-            if action in looks
+            if action in entries
         ),
         (gettext("Head of the access log"), chain.head() or "–"),
         (gettext("Environment"), conf.environment),

@@ -18,7 +18,7 @@ from .mail import send_due_mails
 
 @dataclass
 class EvaluationReport:
-    """What one evaluation did. ``open`` counts the incidents that are open afterwards."""
+    """Counts of one evaluation. ``open`` are the incidents that are open afterwards."""
 
     opened: int = 0
     resolved: int = 0
@@ -28,10 +28,10 @@ class EvaluationReport:
 
 
 def evaluate() -> EvaluationReport:
-    """Look at every rule, open and resolve incidents, then send the mails that are due.
+    """Check every rule, open and resolve incidents, then send the mails that are due.
 
-    Call it outside of transactions: mails go out after the incident has been committed. What a rule
-    that was switched off had open is closed without a mail.
+    Call it outside of transactions: mails go out after the incident has been committed. The incident of a
+    rule that was switched off is resolved without a mail.
     """
     report = EvaluationReport()
     moment = now()
@@ -74,13 +74,13 @@ def _open(rule: AlertRule, finding: Finding, moment: datetime, report: Evaluatio
             )
             events.alert_opened(alert)
     except IntegrityError:
-        # Another worker was quicker: open_key is unique.
+        # Another worker has just opened it: open_key is unique.
         return
     report.opened += 1
 
 
 def _touch(incident: Alert, finding: Finding, moment: datetime) -> None:
-    # A slower worker must not put the incident back to what it saw earlier.
+    # A slower worker must not overwrite newer facts with older ones.
     Alert.objects.filter(pk=incident.pk, resolved_at__isnull=True, last_seen_at__lte=moment).update(
         last_seen_at=moment, facts=finding.facts
     )

@@ -1,12 +1,12 @@
 """Mails about incidents: numbers and advice in the site's language, no personal data, one mail per recipient.
 
-Every recipient gets a message of their own, so that none sees the others and a refused address keeps
-nobody from being told.
+Every recipient gets a message of their own: none sees the others, and a refused address does not keep the
+mail from the rest.
 
-Delivery is *at least once*: a worker claims a mail on the incident's row before it sends and notes
-afterwards whom it reached. If it dies in between, the claim runs out and whoever was not yet noted gets
-the mail, perhaps a second time. ``Alert.mailed_at`` is when the last mail about the incident had reached
-everybody; ``Alert.mail_error`` says why it has not, with the state of the delivery in brackets.
+Delivery is *at least once*: a worker claims a mail on the incident's row before it sends it, and notes
+afterwards which addresses it has reached. If it dies in between, the claim expires and the other addresses
+get the mail, perhaps a second time. ``Alert.mailed_at`` is when the last mail about the incident had reached
+all recipients; ``Alert.mail_error`` is why it has not, with the state of the delivery in brackets.
 """
 
 from __future__ import annotations
@@ -41,9 +41,9 @@ logger = logging.getLogger(__name__)
 
 Condition = AlertRule.Condition
 
-#: A claim this old belongs to a worker that is certainly dead: longer than any task may run.
+#: How long a worker may send one mail; longer than any task may run.
 CLAIM_LIFE = MAX_LEASE
-#: An incident that has been over for this long is news to nobody.
+#: No mail is sent about an incident that ended longer ago.
 RECOVERY_NEWS = timedelta(hours=24)
 
 _SENDING = "sending since "
@@ -69,8 +69,10 @@ class MailContent:
 
 @dataclass(frozen=True)
 class _Delivery:
-    """What became of one mail: a bit for each address that needs no other try, how many were reached now,
-    and what failed last.
+    """The outcome of one mail.
+
+    ``settled`` has a bit for each address that needs no other try, ``reached`` counts the addresses that were
+    reached now, ``problem`` is the last failure.
     """
 
     settled: int
@@ -79,9 +81,9 @@ class _Delivery:
 
 
 def send_due_mails() -> tuple[int, int]:
-    """Send what incidents have to tell; returns (mails that reached everybody, mails to be tried again).
+    """Send the mails that are due; returns (mails that reached all recipients, mails to be tried again).
 
-    Call it outside of transactions: mail servers are slow, and what is mailed must have been committed.
+    Call it outside of transactions: mail servers are slow, and the incident must have been committed.
     """
     sent = failed = 0
     for alert in _due().select_related("rule"):
@@ -92,9 +94,9 @@ def send_due_mails() -> tuple[int, int]:
 
 
 def send_test_mail(rule: AlertRule, user: Any) -> int:
-    """Send a test mail to the recipients of *rule* at once; returns how many they are.
+    """Send a test mail to the recipients of *rule* now; returns how many they are.
 
-    *user* is who asked for it, for the log. Raises :class:`AlertMailFailed` when there is no recipient
+    *user* requested it; for the log. Raises :class:`AlertMailFailed` when there is no recipient
     or when not all of them could be reached.
     """
     addresses = rule.addresses
@@ -116,19 +118,19 @@ def send_test_mail(rule: AlertRule, user: Any) -> int:
 
 
 def _due() -> QuerySet[Alert]:
-    """Incidents with a mail to send: about their beginning, or about their end if the beginning was told.
+    """Incidents with a mail to send: about their beginning, then about their end.
 
-    One that ended before its mail could be sent is still told of, once, if sending had been tried.
+    For one that ended before its mail could be sent, one mail is still sent if that had been tried.
     """
-    told = Q(resolved_at__isnull=True) | ~Q(mail_error="")
-    beginning = Q(told, mailed_at__isnull=True)
+    is_tried = Q(resolved_at__isnull=True) | ~Q(mail_error="")
+    beginning = Q(is_tried, mailed_at__isnull=True)
     end = Q(mailed_at__lte=F("resolved_at"))
     recent = Q(resolved_at__isnull=True) | Q(resolved_at__gt=now() - RECOVERY_NEWS)
     return Alert.objects.filter(beginning | end, recent, rule__enabled=True).order_by("pk")
 
 
 def _send_claimed(alert: Alert) -> bool | None:
-    """True: everybody was told. False: not yet. None: nothing to do here."""
+    """True: the mail has reached all recipients. False: not yet. None: nothing to do."""
     addresses = alert.rule.addresses
     if not addresses or _is_being_sent(alert):
         return None
@@ -152,13 +154,13 @@ def _send_claimed(alert: Alert) -> bool | None:
 
 
 def _state(listed: str, settled: int) -> str:
-    """Whom the mail needs no longer be sent to, as it is noted; beyond some 400 recipients nobody is."""
+    """The state of a delivery for ``mail_error``; from some 400 recipients on, without addresses."""
     digits = f"{settled:x}"
     return f"[{listed}:{digits if len(digits) <= 100 else 0}]"
 
 
 def _after(resolved_at: datetime | None) -> datetime:
-    """The present moment; later than the end of the incident in any case, to say that the end was told."""
+    """Now, or just after the end of the incident if that is later: then the mail was about the end."""
     moment = now()
     return moment if resolved_at is None else max(moment, resolved_at + timedelta(microseconds=1))
 
@@ -196,7 +198,7 @@ def deliver(content: MailContent, addresses: Sequence[str], settled: int = 0) ->
             refused |= 1 << number
     if reached or settled:
         settled |= refused
-    # Else nobody at all was told, which is rather the fault of our own server than of every address.
+    # If no address was reached, our own mail server is more likely at fault than every address.
     return _Delivery(settled, reached, problem)
 
 
@@ -230,7 +232,7 @@ def _render(content: MailContent) -> tuple[str, str]:
 
 @contextmanager
 def site_language() -> Iterator[None]:
-    """Nobody in particular reads these mails, so the language of whoever caused them does not count."""
+    """Use the site's language, whatever the language of the request or task that sends the mail."""
     with translation.override(conf.language):
         yield
 
@@ -311,7 +313,7 @@ def _headline(condition: str, facts: dict[str, Any]) -> str:
 
 
 def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
-    """Value, threshold, window and sample size, in words."""
+    """Value, threshold, window and sample size, with labels."""
     window = gettext("%(minutes)s minutes") % {"minutes": _number(facts.get("window_minutes", 0))}
     if condition == Condition.EVIDENCE_LOST:
         return [(gettext("Verification sessions"), _number(facts.get("sessions", 0)))]
@@ -348,7 +350,7 @@ def _numbers(condition: str, facts: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _causes(condition: str) -> list[str]:
-    """What it most often is, and what to do first."""
+    """The most frequent causes, and the first thing to do."""
     if condition == Condition.EVIDENCE_AT_RISK:
         return [
             gettext("No worker is running, or beat does not reach it: run faceprint_doctor."),

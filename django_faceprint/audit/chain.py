@@ -1,4 +1,4 @@
-"""The chain over the access log: what shows that an entry was changed, taken out or put in between.
+"""The chain over the access log: it shows whether an entry was changed, removed or inserted.
 
 Entries are chained a moment after they were committed, in the order in which they are found: a transaction
 may commit after one that began later. Each link holds SHA-256 over the link before it and the entry, and a
@@ -30,13 +30,13 @@ from django_faceprint.privacy.keys import SealBroken, UnknownKey, encryption_rin
 from .access import reason_digest
 
 BATCH = 1_000
-#: For so long after it was begun an entry may still be committed; what comes later, verification finds.
+#: How long after its time an entry may still be committed; a later one is a finding.
 LATE = timedelta(hours=1)
 #: An entry that is older than this and has no link was not reached by ``faceprint.seal``.
 UNSEALED_AFTER = timedelta(minutes=5)
 #: By how much clocks of web servers, workers and the database may differ.
 CLOCK_MARGIN = timedelta(hours=1)
-#: Findings that are told one by one.
+#: Findings that are listed; beyond them only their number is known.
 NAMED = 1_000
 PURPOSE = "access log"
 VERSION = 1
@@ -52,8 +52,10 @@ _COLUMNS = {
 
 @dataclass(frozen=True)
 class Finding:
-    """Something that is wrong with the log: what (``edited missing gap backdated unsealed
-    truncated forged unknown_key reason``), and the link or entry that it was found at."""
+    """Something wrong with the log, and the link or entry at which it was found.
+
+    ``kind`` is one of ``edited missing gap backdated unsealed truncated forged unknown_key reason``.
+    """
 
     kind: str
     sequence: int | None = None
@@ -62,7 +64,7 @@ class Finding:
 
 @dataclass
 class Verification:
-    """What a look at the whole log found. ``head`` is the last link as ``sequence:digest``.
+    """The result of verifying the whole log. ``head`` is the last link as ``sequence:digest``.
 
     ``counts`` has all findings by kind, ``findings`` the first :data:`NAMED` of them.
     """
@@ -74,7 +76,7 @@ class Verification:
     findings: list[Finding] = field(default_factory=list)
 
     def add(self, kind: str, sequence: int | None = None, log_id: int | None = None) -> None:
-        """One more finding."""
+        """Count one more finding."""
         self.counts[kind] += 1
         if len(self.findings) < NAMED:
             self.findings.append(Finding(kind, sequence, log_id))
@@ -84,8 +86,10 @@ class Verification:
 
 
 def seal() -> int:
-    """Chain what has been committed to the log; how many entries. Safe to run twice at once: one of the two
-    then makes the links."""
+    """Chain the entries that have been committed to the log; returns how many.
+
+    Safe to run twice at once: one of the two makes the links.
+    """
     moment = now()
     made = 0
     count = BATCH
@@ -94,7 +98,7 @@ def seal() -> int:
             with transaction.atomic():
                 count = _seal_batch(moment)
         except IntegrityError:
-            # Another run was quicker with this sequence.
+            # Another run has just made the link with this sequence.
             return made
         made += count
     return made
@@ -107,7 +111,7 @@ def head() -> str:
 
 
 def prune() -> int:
-    """Delete one batch of entries past ``LOG_RETENTION``, with their reasons and links; how many entries.
+    """Delete one batch of entries past ``LOG_RETENTION``, with their reasons and links; returns how many.
 
     The newest of the links that are old enough stays as the anchor of the chain.
     """
@@ -198,9 +202,9 @@ def _mac(sequence: int, digest: str, sealed_at: datetime, key_id: str | None = N
 
 def entries_of(session_id: UUID) -> Iterator[dict[str, Any]]:
     """The entries about a session, oldest first, in flat memory: each as the chain hashes it, with its link
-    and the digest of the link before (None where it was deleted for age). Without the words of reasons.
+    and the digest of the link before (None where it was deleted for age). Without the texts of reasons.
 
-    Whoever has them can compute the links anew and needs no database for it.
+    With them the links can be computed anew without a database.
     """
     entries = AccessLog.objects.filter(session_id=session_id).order_by("pk")
     last = 0
@@ -259,12 +263,12 @@ def verify(
     progress: Callable[[int, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> Verification:
-    """Look at every link and every entry, in flat memory.
+    """Check every link and every entry, in constant memory.
 
-    *heads* were noted elsewhere, each ``sequence:`` and at least 8 digits of the digest. *progress* is told
-    how many links were looked at, of how many; *stop* is asked between batches.
+    *heads* were noted elsewhere, each ``sequence:`` and at least 8 digits of the digest. *progress* receives
+    the number of links checked and of all links; *stop* is called between batches, and true ends the check.
 
-    Raises ``ValueError`` for what is no head.
+    Raises ``ValueError`` for a text that is no head.
     """
     wanted = dict(_read_head(text) for text in heads)
     result = Verification()
@@ -317,7 +321,7 @@ def _verify_link(
     if not authentic:
         result.add("forged", link.sequence, link.log_id)
     if before is None and link.sequence != 1:
-        # The anchor: what was before it has been deleted, which only age allows.
+        # The anchor: the links before it have been deleted, which only their age allows.
         if link.sealed_at > now() - KEPT_AT_LEAST:
             result.add("gap", link.sequence, link.log_id)
         return
@@ -334,7 +338,7 @@ def _verify_link(
 
 
 def _verify_reasons(entries: dict[int, AccessLog], result: Verification) -> None:
-    """Words that are still there are those that the entry was written with; erased ones are no finding."""
+    """Compare the reasons that still exist with the digests in their entries; erased ones are no finding."""
     noted = {entry.public_id: entry for entry in entries.values() if entry.reason_digest}
     for reason in AccessReason.objects.filter(public_id__in=list(noted)):
         entry = noted[reason.public_id]

@@ -1,8 +1,8 @@
 """Jobs: an action on a frozen selection of records, worked through by key, in steps that survive a crash.
 
-A step writes its result and moves the cursor in one transaction that counts only for whoever holds the job.
-So a worker that dies costs one step, and one that wakes after an hour writes nothing. The same function works
-on jobs in a request, in a Celery task and in ``faceprint_run``.
+A step writes its result and moves the cursor in one transaction, which only the worker that holds the job can
+commit. So a worker that dies costs one step, and one that wakes after an hour writes nothing. The same
+function works on jobs in a request, in a Celery task and in ``faceprint_run``.
 """
 
 from __future__ import annotations
@@ -37,12 +37,12 @@ logger = logging.getLogger(__name__)
 
 Kind, State = Job.Kind, Job.State
 
-#: How long a file can be downloaded; and how long what is left of a job is told.
+#: How long a file can be downloaded, and how long the job itself is kept.
 FILE_LIFE = timedelta(hours=24)
 JOB_KEPT = timedelta(days=90)
 #: How long a worker holds a job from the beginning of a step; a step takes seconds.
 MAX_LEASE = timedelta(minutes=7)
-#: A job that fails is tried again after this long, so many times.
+#: Time until a failed job is tried again, and the failures after which it is given up.
 AGAIN_AFTER = timedelta(minutes=1)
 MAX_FAILURES = 5
 #: Records of one step, and of one certificate of an erasure.
@@ -55,7 +55,7 @@ assert ROWS_OF_SHEET % ROWS_OF_PART == 0  # noqa: S101  (no part lies across two
 
 
 class JobTaken(Exception):
-    """Another worker holds the job, or it was cancelled: stop, nothing more may be written."""
+    """Another worker holds the job, or it was cancelled: stop, and write nothing more."""
 
 
 class ErasedMeanwhile(Exception):
@@ -78,7 +78,7 @@ class _Held:
             setattr(self.job, name, value)
 
     def next_rows(self, count: int) -> VerificationSessionQuerySet:
-        """The records that follow, at most so many."""
+        """The records that follow, at most *count*."""
         return self.selection.queryset().filter(pk__gt=self.job.cursor).order_by("pk")[:count]
 
     @property
@@ -97,11 +97,11 @@ def start(
     unmasked: bool = False,
     with_log: bool = False,
 ) -> Job:
-    """Note down that *actor* wants *kind* done to *selection*, frozen as of now. Nothing is done yet.
+    """Create the job of *actor*: *kind* for *selection*, frozen as of now. Nothing is done yet.
 
     An export and a bundle are written to the access log here. Language and time zone are those that are
     active. *with_log*: a bundle holds the access log of its record. The caller has checked permissions, and
-    the reason of what is shown *unmasked*.
+    the reason where *unmasked*.
 
     Raises :class:`InvalidInput` for ``selection`` (``unknown``, a filter that is not understood; ``empty``;
     ``too_large``).
@@ -141,7 +141,7 @@ def start(
 
 
 def work_on_jobs(*, budget: timedelta, monotonic: Callable[[], float]) -> int:
-    """Work on waiting jobs, the oldest first, until none is left or *budget* is used up; how many steps."""
+    """Work on waiting jobs, the oldest first, until none is left or *budget* is over; returns the steps."""
     ends = monotonic() + budget.total_seconds()
     steps = 0
     while monotonic() < ends:
@@ -153,7 +153,7 @@ def work_on_jobs(*, budget: timedelta, monotonic: Callable[[], float]) -> int:
 
 
 def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
-    """Work on *job* until it is finished or the monotonic clock says *until*; one step at least.
+    """Work on *job* until it is finished or the monotonic clock reaches *until*; at least one step.
 
     Returns the number of steps; 0 when another worker has it. The row of *job* is read anew at the end.
     Raises ``RuntimeError`` inside a transaction: files are written.
@@ -175,7 +175,7 @@ def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
                     break
                 held.write(wake_at=now() + MAX_LEASE)
     except JobTaken:
-        # Whoever has it now goes on; what we wrote last was not committed.
+        # Another worker goes on with it; our last step was not committed.
         pass
     except Exception as error:  # noqa: BLE001  (storages and databases raise what they like)
         problem = type(error).__name__
@@ -187,7 +187,7 @@ def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
 
 
 def cancel(job: Job) -> bool:
-    """Stop *job*; what it has written is deleted. False when it is finished already."""
+    """Stop *job* and delete its files. False when it is finished already."""
     with transaction.atomic():
         stopped = Job.objects.filter(pk=job.pk, state__in=Job.UNFINISHED).update(wake_at=None)
         intents = job_files.destroy([job], state=State.CANCELLED) if stopped else []
@@ -215,7 +215,7 @@ def open_file(job: Job) -> tuple[str, str, Iterator[bytes]]:
 
 
 def expire() -> int:
-    """Delete files whose time is over, and jobs that are long finished; how many files."""
+    """Delete expired files, and jobs that are older than 90 days; returns how many files."""
     moment = now()
     over = list(Job.objects.filter(expires_at__lte=moment, state=State.DONE)[:BATCH])
     with transaction.atomic():
@@ -228,7 +228,7 @@ def expire() -> int:
 
 
 def _discard(intents: Iterable[UploadIntent]) -> None:
-    """Delete the files now; what storage refuses is tried again by retention."""
+    """Delete the files now; retention tries again where storage refuses."""
     for intent in intents:
         erasure.discard(intent)
 
@@ -251,7 +251,7 @@ def _claim(job: Job) -> _Held | None:
 
 
 def _step(held: _Held) -> bool:
-    """One step; whether it was the last one."""
+    """One step; returns whether it was the last one."""
     kind = held.job.kind
     if kind in exports.FORMATS:
         finished = _export(held)
@@ -380,7 +380,7 @@ def _act(held: _Held) -> bool:
 
 
 def _note_failure(held: _Held, problem: str) -> None:
-    """Try again in a while, or give up and take away what was written."""
+    """Plan the next try, or give up and delete the job's files."""
     job = held.job
     failures = job.failures + 1
     gives_up = failures >= MAX_FAILURES

@@ -1,7 +1,7 @@
-"""Which records are meant: the filters of the record console as plain words, for lists, jobs and links.
+"""The filters of the record console, for lists, jobs and links.
 
-A selection is what an address or a stored job says (``verdict=failed&created=7d``), checked. It names no
-person: names and ID numbers are looked up by ``records.lookup``, and never come into an address.
+A selection is the checked query of an address or a stored job (``verdict=failed&created=7d``). It names no
+person: ``records.lookup`` finds names and ID numbers, which never come into an address.
 """
 
 from __future__ import annotations
@@ -28,14 +28,14 @@ from django_faceprint.upstream.errors import UNSAFE_MEDIA
 
 from .at_risk import is_undecided_until
 
-#: What ``created`` may be, besides ``today`` and ``all``; and what it is when nothing is said.
+#: Values of ``created`` besides ``today`` and ``all``; and its default.
 SPANS = {"24h": timedelta(hours=24), "7d": timedelta(days=7), "30d": timedelta(days=30)}
 DEFAULT_SPAN = "7d"
-#: Less time than this to the deadline of evidence that is not archived.
+#: Values of ``left``: less time than this to the deadline of evidence that is not archived.
 HOURS_LEFT = {"6h": timedelta(hours=6), "24h": timedelta(hours=24), "over": timedelta(0)}
 DAYS_LEFT = {"7d": timedelta(days=7), "30d": timedelta(days=30), "over": timedelta(0)}
 ERROR_CLASSES = (*(kind.value for kind in ErrorClass), UNSAFE_MEDIA)
-#: At least so many attempts under one token.
+#: The largest value of ``attempts``: at least this many under one token.
 MAX_ATTEMPTS = 5
 MAX_TEXT_LENGTH = 100
 MAX_ROWS = 500
@@ -44,17 +44,17 @@ _FIRST, _LAST = date(2000, 1, 1), date(2100, 1, 1)
 
 @dataclass(frozen=True)
 class Filter:
-    """One thing to filter by: how its text is checked and what it asks of a record.
+    """One filter.
 
-    ``condition`` takes the text and the moment at which it is asked, and raises ``ValueError`` for a text
-    that means nothing.
+    ``condition`` takes the text and the moment that relative times count from, and returns a condition on
+    records. It raises ``ValueError`` for a text that it does not understand.
     """
 
     condition: Callable[[str, datetime], Q]
 
 
 def _choices(column: str, allowed: Callable[[], Iterable[str]]) -> Filter:
-    """One of, or several joined by commas."""
+    """One of the allowed values, or several joined by commas."""
 
     def condition(text: str, moment: datetime) -> Q:
         values = text.split(",")
@@ -102,7 +102,7 @@ def _start_of_day(moment: datetime) -> datetime:
 
 
 def _instant(text: str, *, end_of_day: bool) -> datetime:
-    """A date in the reader's time zone, or a moment with a zone of its own."""
+    """A date in the user's time zone, or a moment with a zone of its own."""
     try:
         day = parse_date(text)
         moment = None if day else parse_datetime(text)
@@ -153,7 +153,7 @@ def _error_class(text: str, moment: datetime) -> Q:
 def _left(text: str, moment: datetime) -> Q:
     """The same records that ``statistics.at_risk`` counts."""
     horizon = moment + HOURS_LEFT[text]
-    # No evidence waits longer than this. The bound keeps the question small, also where all time is asked.
+    # No evidence waits longer than this. The bound keeps the query small, also for all time.
     waits = TOKEN_LIFE + conf.latest_grace + RESULTS_LIFE
     wanted = MediaAsset.objects.wanted().filter(deadline__lte=horizon).values("session_id")
     return Q(created_at__gte=moment - waits) & (is_undecided_until(horizon) | Q(pk__in=wanted))
@@ -166,7 +166,7 @@ def _retention(text: str, moment: datetime) -> Q:
 
 
 def _attempts(text: str, moment: datetime) -> Q:
-    """At least so many."""
+    """At least this many attempts."""
     least = int(text)
     if not 1 <= least <= MAX_ATTEMPTS:
         raise ValueError(text)
@@ -210,24 +210,24 @@ FILTERS: dict[str, Filter] = {
     "is_demoted": _yes_no(Q(is_demoted=True), Q(is_demoted=False)),
     "retention": Filter(_retention),
     "erased": _yes_no(Q(erased_at__isnull=False), Q(erased_at__isnull=True)),
-    # What some orders of a list leave out.
+    # Records that some orders of a list leave out.
     "has": Filter(lambda text, moment: _HAS[text]),
     "rows": Filter(_rows),
 }
-#: Filters that say by themselves how far back to look.
+#: Filters that replace the default time range.
 _OF_ALL_TIME = ("created", "since", "until", "reference", "rows")
 
 
 class Selection:
     """Checked filters over records.
 
-    :param parameters: texts by the name of their filter; empty ones say nothing.
-    :param moment: when it is asked, which "the last seven days" depends on; now by default.
-    :param up_to: the last record that counts, by its key; those made later do not.
+    :param parameters: texts by the name of their filter; empty ones are ignored.
+    :param moment: the moment that relative times count from; now by default.
+    :param up_to: the key of the last record that counts; later ones do not.
 
-    ``parameters`` are those that were understood, in the order of :data:`FILTERS`; ``problems`` the names of
-    those that were not. A selection with problems selects nothing: to leave a filter out would show, export
-    or erase more than what was asked for.
+    ``parameters`` are those that were understood, in the order of :data:`FILTERS`; ``problems`` are the names
+    of the others. A selection with problems selects nothing: without a filter it would show, export or erase
+    more than was requested.
     """
 
     def __init__(
@@ -253,22 +253,22 @@ class Selection:
 
     @property
     def span(self) -> str:
-        """The time range by its name; "" where dates, references or rows say which."""
+        """The name of the time range; "" where dates, references or rows replace it."""
         if "created" in self.parameters:
             return self.parameters["created"]
         return "" if any(name in self.parameters for name in _OF_ALL_TIME) else DEFAULT_SPAN
 
     @property
     def is_sparse(self) -> bool:
-        """Whether the records lie together by another index than that of time, and far apart by time.
+        """Whether the records lie far apart by creation time, so that another index finds them faster.
 
-        What is due to be deleted is the oldest there is: whoever looks for it from the newest on reads all.
+        Records due to be deleted are the oldest: a search from the newest on would read all.
         """
         return self.span == "all" and self.parameters.get("retention") in DAYS_LEFT
 
     @property
     def condition(self) -> Q:
-        """What it asks of a record."""
+        """The condition on records."""
         if self.problems:
             return Q(pk__in=[])
         return self._condition if self.up_to is None else self._condition & Q(pk__lte=self.up_to)
@@ -281,7 +281,7 @@ class Selection:
         """The same for later: relative times count from this moment, and records made later do not count."""
         parameters = dict(self.parameters)
         if parameters.get("created") == "today":
-            # A day begins where its reader is: a worker may be elsewhere.
+            # The day is that of the user: a worker may be in another time zone.
             del parameters["created"]
             start = _start_of_day(self.moment)
             since = _instant(parameters["since"], end_of_day=False) if "since" in parameters else start

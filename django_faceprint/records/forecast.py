@@ -1,4 +1,4 @@
-"""How long workers may be down before the first loss, from what is outstanding and how fast we are."""
+"""How long workers may be down before the first loss, by the outstanding work and our speed."""
 
 from __future__ import annotations
 
@@ -19,10 +19,10 @@ from .at_risk import undecided, wanted_files
 
 #: Sessions that are read, those with the earliest deadlines: what comes later is not the first loss.
 HORIZON = 100_000
-#: Sessions at risk that are named.
+#: Sessions at risk that the forecast lists.
 NAMED = 50
 MEASURED_OVER = timedelta(hours=1)
-#: Sessions that were started longer ago have come to their end.
+#: No session that was started longer ago has work left.
 MAX_LIFE = timedelta(days=5)
 
 
@@ -39,12 +39,12 @@ class AtRisk:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What is outstanding in the present environment, and what that means for an outage.
+    """The outstanding work of the present environment, and the outage that it tolerates.
 
-    ``per_minute`` is the best minute of the last hour, in sessions; None when none was finished, and then
-    the backlog is taken to cost no time. ``tolerable_outage`` is how long workers may stay away so that,
-    working earliest deadline first at that speed afterwards, all is archived by its safe deadline; zero when
-    even now some is not. Sessions that start meanwhile have a day of their own.
+    ``per_minute`` is the best minute of the last hour, in sessions; None when none was finished: then the
+    backlog is taken to need no time. ``tolerable_outage`` is how long workers may be down and still archive
+    everything by its deadline afterwards, at that speed and earliest deadline first; zero when some of it
+    would be late even now. Sessions that start meanwhile have a day of their own.
     """
 
     due: int
@@ -57,7 +57,7 @@ class Forecast:
 
 
 def forecast(window: timedelta) -> Forecast:
-    """Look ahead; sessions with a deadline nearer than *window* count as at risk."""
+    """The forecast; sessions with a deadline nearer than *window* count as at risk."""
     moment = now()
     sessions = VerificationSession.objects.filter(environment=conf.environment)
     per_minute = _best_minute(moment)

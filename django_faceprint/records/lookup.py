@@ -1,4 +1,4 @@
-"""Finding records by what an operator has at hand, exactly and without personal data in a URL."""
+"""Finding records by reference, ID, name or number, exactly and without personal data in a URL."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_faceprint.models import UpstreamAnswer, UpstreamCall, VerificationSe
 from django_faceprint.privacy.blind_index import Kind, blind_index_candidates
 from django_faceprint.privacy.keys import SealBroken
 
-#: Texts that one lookup takes, and records of one text that it finds: the newest.
+#: Texts of one lookup, and records found for one text (the newest).
 MAX_TEXTS = 100
 MAX_HITS = 50
 MAX_TEXT_LENGTH = 100
@@ -28,10 +28,10 @@ _LINES = re.compile(r"[\r\n\t,;，；、]+")
 
 @dataclass(frozen=True)
 class Found:
-    """What a lookup found. ``missing`` are the places, from 1, of the texts that matched nothing.
+    """The records that a lookup found. ``missing`` are the places, from 1, of the texts that matched nothing.
 
-    ``may_be_personal`` tells that some text was compared with names and numbers; ``is_truncated`` that a
-    text has more records than are listed; ``left_out`` how many texts were too many.
+    ``may_be_personal``: a text was compared with names and numbers. ``is_truncated``: a text has more records
+    than are listed. ``left_out``: texts beyond the limit.
     """
 
     keys: frozenset[int]
@@ -48,7 +48,7 @@ def look_up(text: str) -> Found:
 
     *text* may be several, one on a line or separated by commas, or by spaces where the whole is none. Each is
     first taken for a reference, session ID or log_id, and only then for a person or a token, through the
-    blind indexes, however it is written. What someone has masked (``370***``) matches nothing.
+    blind indexes, however it is written. A masked number (``370***``) matches nothing.
     """
     texts = [part.strip() for part in _LINES.split(text) if part.strip()]
     found = _look_up(texts)

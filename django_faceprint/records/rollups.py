@@ -1,6 +1,6 @@
 """Counting by the hour, so that no chart reads the tables of sessions and calls.
 
-A session counts in the hour in which it was created. What becomes of it later changes that hour's counts: an
+A session counts in the hour in which it was created. Its later changes change that hour's counts: an
 hour is counted as a whole each time, so that nothing counts twice and counting again changes nothing. Hours
 in which the engine still has work are counted again, young ones in every run, older ones the less often the
 older they are; an hour without work is settled. Nothing else can change it, save :func:`recount`.
@@ -49,6 +49,7 @@ from django_faceprint.models import (
 from django_faceprint.models.session import HAS_WORK, IS_PREPARED
 
 from . import statistics
+from .at_risk import RISK_WINDOW
 from .forecast import forecast
 
 Verdict = VerificationSession.Verdict
@@ -62,9 +63,9 @@ STALE_AFTER = 3 * PERIOD
 YOUNG = timedelta(hours=4)
 #: An older hour with work left is counted again after this part of its age.
 AGE_PART = 24
-#: After its end a call of an hour may still be written for so long.
+#: How long after its end calls of an hour may still be written.
 CALLS_LATE = timedelta(minutes=15)
-#: For how long a worker holds the hour that it counts.
+#: How long a worker holds the hour that it counts.
 CLAIM = timedelta(minutes=5)
 #: Hours older than this are forgotten.
 KEPT = timedelta(days=400)
@@ -122,7 +123,7 @@ Figures = dict[Key, tuple[int, float]]
 
 @dataclass
 class RollupReport:
-    """What one run did: hours counted and blocks of files summed; ``left`` hours were not reached."""
+    """Counts of one run: hours counted and blocks of files summed; ``left`` hours were not reached."""
 
     hours: int = 0
     blocks: int = 0
@@ -130,10 +131,10 @@ class RollupReport:
 
 
 def roll_up(*, budget: timedelta = BUDGET, monotonic: Callable[[], float] = time.monotonic) -> RollupReport:
-    """Count what is due. Safe to run at any time, twice, and at once with another run.
+    """Count the hours that are due. Safe to run at any time, twice, and at once with another run.
 
-    After a standstill several runs may be needed: what one does not reach in its *budget* stays due. The
-    heartbeat ``rollup`` says when all was last up to date.
+    After a standstill several runs may be needed: hours that a run does not reach in its *budget* stay due.
+    The heartbeat ``rollup`` is the last time at which everything was up to date.
     """
     moment = now()
     report = RollupReport()
@@ -150,8 +151,8 @@ def roll_up(*, budget: timedelta = BUDGET, monotonic: Callable[[], float] = time
 def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
     """Count all hours there are anew, one at a time; returns how many. Can be broken off and run again.
 
-    For rows that were written past the services, as by an import. Calls that are no longer kept stay as they
-    were counted. *progress* is told how many hours of how many are done.
+    For rows that were written past the services, as by an import. The counts of calls that are no longer kept
+    stay. *progress* receives the hours done and all hours.
     """
     recount_all()
     moment = now()
@@ -166,8 +167,10 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
 
 
 def recount_all() -> None:
-    """Rows came or went past the services: let the runs of :func:`roll_up` count all hours anew, the newest
-    first. :func:`rebuild` does it at once."""
+    """Let the next runs of :func:`roll_up` count all hours anew, the newest first.
+
+    For rows that came or went past the services. :func:`rebuild` does it at once.
+    """
     moment = now()
     _make_hours(_first_hour(moment), moment)
     # Also those before the first row that is there now.
@@ -176,7 +179,7 @@ def recount_all() -> None:
 
 
 def recount(session: VerificationSession) -> None:
-    """Something about *session* changes after all was settled: count its hour again."""
+    """*session* has changed after its hour was settled: count that hour again."""
     RollupHour.objects.filter(hour=floor_hour(session.created_at)).update(due_at=now())
 
 
@@ -232,7 +235,7 @@ def _next_time(row: RollupHour, moment: datetime, outstanding: int) -> datetime 
 
 
 def _count(row: RollupHour, moment: datetime) -> bool:
-    """Count one hour, if nobody else does."""
+    """Count one hour, unless another worker does; returns whether it was counted."""
     claimed = moment + CLAIM
     ours = RollupHour.objects.filter(pk=row.pk)
     if not ours.filter(due_at=row.due_at).update(due_at=claimed):
@@ -254,7 +257,7 @@ def _count(row: RollupHour, moment: datetime) -> bool:
 
 
 def _write(hour: datetime, metrics: Iterable[str], figures: Figures) -> None:
-    """Make the rows of *hour* and *metrics* say *figures*; most of them say it already."""
+    """Write *figures* to the rows of *hour* and *metrics*; most of them hold them already."""
     stored = Rollup.objects.filter(
         environment__in=VerificationSession.Environment.values, hour=hour, metric__in=metrics
     )
@@ -302,7 +305,7 @@ def _if(condition: Q) -> Case:
     return Case(When(condition, then=Value(1)), default=Value(0), output_field=IntegerField())
 
 
-#: The person was on the page. A browser that comes back long after the verdict tells nothing.
+#: The person was on the page. A browser that comes back long after the verdict proves nothing.
 _ATTEMPTED = (
     Q(verdict__in=(Verdict.PASSED, Verdict.FAILED))
     | Q(returned_at__isnull=False, decided_at__isnull=True)
@@ -352,7 +355,7 @@ def _count_failures(sessions: Any, counts: Counter[Key]) -> None:
 
 
 def _stages(stat: object, code: str, *, below: bool) -> set[str]:
-    """In which stages a session failed: as Baidu's statistics say, else as its error code does."""
+    """The stages in which a session failed: by Baidu's statistics, else by its error code."""
     found = set()
     for name, entries in stat.items() if isinstance(stat, dict) else ():
         codes = {str(entry.get("error_code", "")) for entry in entries if isinstance(entry, dict)}
@@ -421,8 +424,7 @@ def _calls_of(hour: datetime) -> Figures:
 
 
 def _sum_storage(moment: datetime) -> int:
-    """Sum the newest blocks of files and those that were summed the longest ago; how many that were not yet
-    summed at *moment*."""
+    """Sum the newest blocks of files and those summed the longest ago; returns how many are new."""
     ends = MediaAsset.objects.aggregate(oldest=Min("pk"), newest=Max("pk"))
     if ends["newest"] is None:
         StorageBlock.objects.all().delete()
@@ -445,9 +447,9 @@ def _sum_storage(moment: datetime) -> int:
 
 
 def _take_stock(moment: datetime) -> None:
-    """What stands now, as this hour's figures: the last run of an hour is the one that stays."""
+    """Write the present state as this hour's figures; those of the last run of an hour stay."""
     environment = conf.environment
-    seen = forecast(HOUR)
+    seen = forecast(RISK_WINDOW)
     sessions = VerificationSession.objects.all()
     due = sessions.filter(retain_until__gte=moment, retain_until__lt=moment + DUE_WITHIN)
     overdue = sessions.filter(retain_until__lt=moment - HOUR)
@@ -475,7 +477,7 @@ def _take_stock(moment: datetime) -> None:
 
 @dataclass(frozen=True)
 class Span:
-    """So many hours back, drawn in steps of so many hours."""
+    """A time range of ``hours``, drawn in steps of ``step`` hours."""
 
     hours: int
     step: int
@@ -494,7 +496,7 @@ class Counts:
     totals: dict[str, dict[str, float]]
     #: By hour and verdict.
     verdicts: dict[datetime, dict[str, int]]
-    #: What stood at the last run, by metric and key, and in which hour that was; empty before the first.
+    #: The state at the last run, by metric and key, and the hour of that run; empty before the first.
     stock: dict[str, dict[str, int]]
     stock_hour: datetime | None
 
@@ -508,7 +510,7 @@ class Counts:
 
 
 def read(span: Span, plan: int | None = None) -> Counts:
-    """What the dashboard shows, in three queries that read roll-ups only. Calls belong to no plan."""
+    """The figures of the dashboard, in three queries that read roll-ups only. Calls belong to no plan."""
     since = floor_hour(now()) - (span.hours - 1) * HOUR
     rows = Rollup.objects.filter(environment=conf.environment, hour__gte=since).order_by()
     taken = rows.exclude(metric__in=(OUTLOOK, RETENTION))

@@ -1,4 +1,4 @@
-"""Counts over many sessions: what alerts compare and summaries print. ``live`` and ``sandbox`` never mix."""
+"""Counts over many sessions, for alerts and summaries. ``live`` and ``sandbox`` never mix."""
 
 from __future__ import annotations
 
@@ -25,10 +25,10 @@ from .at_risk import is_undecided_until, undecided, wanted_files
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
 
-# What tells an attack from a bad day: faces that are not alive, not the person, or made up. A face that
-# was compared and scored below the threshold counts as well: its code is not published (API reference 4.3).
+# Signs of an attack: faces that are not alive, not the person's, or synthetic. A face that was compared and
+# scored below the threshold counts as well: its code is not published (API reference 4.3).
 ATTACK_CODES = frozenset({"223120", "223131", "222351", "222354", "222360"})
-# Failures that Baidu or the network answers for, not the caller's input.
+# Failures of Baidu, the network or the configuration, not of the caller's input.
 UPSTREAM_FAILURES = frozenset(
     {
         UpstreamCall.TRANSPORT,
@@ -39,13 +39,13 @@ UPSTREAM_FAILURES = frozenset(
         ErrorClass.UNKNOWN.value,
     }
 )
-#: Records among which repeated ID numbers are looked for, the newest ones.
+#: The newest records, among which repeated ID numbers are counted.
 MAX_COMPARED = 10_000
 
 
 @dataclass(frozen=True)
 class Share:
-    """So many of so many."""
+    """A part of a total."""
 
     count: int
     total: int
@@ -96,8 +96,8 @@ def earliest_deadline() -> datetime | None:
 def lost_since(moment: datetime | None, *, until: datetime | None = None) -> int:
     """Sessions with evidence that was lost after *moment* (None: ever) and no later than *until* (now).
 
-    Evidence counts as lost from its latest deadline on, also where no worker has come to look yet: that
-    moment never changes, so that asking for adjoining periods counts each loss exactly once.
+    Evidence counts as lost from ``give_up_at`` on, also where no worker has noted it yet: that moment never
+    changes, so adjoining periods count each loss exactly once.
     """
     period: dict[str, datetime] = {"lte": until or now()}
     if moment is not None:
@@ -107,7 +107,7 @@ def lost_since(moment: datetime | None, *, until: datetime | None = None) -> int
         state__in=(MediaAsset.State.LOST, MediaAsset.State.WANTED),
         **{f"give_up_at__{lookup}": value for lookup, value in period.items()},
     )
-    # Sessions of which we only know that there was an attempt: whatever it left is gone unseen.
+    # Sessions with an attempt and without an answer: their evidence is lost unseen.
     attempted = Q(returned_at__isnull=False) | Q(attempted_at__isnull=False)
     unseen = (
         _sessions()
@@ -135,9 +135,9 @@ def upstream_failures(window: timedelta) -> Share:
 def suspicious_failures(window: timedelta) -> Share:
     """Attempts that failed for liveness, spoofing or mismatch, of all attempts learnt of within *window*.
 
-    What counts is when we learnt of an attempt: upstream tells its time late, or not at all, and in its own
-    clock. A session whose attempts upstream did not list counts as one attempt, and so does one that
-    failed and may still try again.
+    The time at which we learnt of an attempt counts: Baidu gives its own time late or not at all, and by its
+    own clock. A session whose attempts Baidu did not list counts as one attempt, and so does one that failed
+    and may still try again.
     """
     since = now() - window
     # decided_at has no index, created_at has: no verdict comes later than this after the start.
@@ -180,7 +180,7 @@ def heartbeats() -> dict[str, datetime]:
 
 @dataclass(frozen=True)
 class Repeated:
-    """One ID number that several records have: so many of them, and the newest."""
+    """One ID number that ``count`` records share; ``session`` is the newest of them."""
 
     session: VerificationSession
     count: int

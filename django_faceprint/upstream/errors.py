@@ -1,4 +1,4 @@
-"""Upstream problems in the columns of a session, in words that an operator understands."""
+"""Upstream problems as columns of a session, for operators to read."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ NO_ERROR = {"error_class": "", "error_code": "", "error_message": "", "error_log
 
 
 def error_columns(problem: FaceprintError | FaceprintConfigurationError) -> dict[str, str]:
-    """The columns that tell an operator what went wrong. Upstream's text, no personal data of ours."""
+    """The columns of *problem*. They hold Baidu's text, and no personal data of ours."""
     error: UpstreamError | None = getattr(problem, "error", None)
     if error is not None and not isinstance(problem, FaceprintConfigurationError):
         return columns_of(error)
@@ -41,7 +41,7 @@ def error_columns(problem: FaceprintError | FaceprintConfigurationError) -> dict
 
 
 def columns_of(error: UpstreamError) -> dict[str, str]:
-    """The same for an error that is a result: not started, or the person failed."""
+    """The columns of an error that is a result: not started, or the person failed."""
     return {
         "error_class": error.error_class.value,
         "error_code": error.code[:40],
@@ -51,9 +51,9 @@ def columns_of(error: UpstreamError) -> dict[str, str]:
 
 
 def is_evidence(problem: FaceprintError | FaceprintConfigurationError) -> bool:
-    """Whether the answer behind *problem* is one that nobody understood, and so is to be kept.
+    """Whether to keep the answer behind *problem*, because its meaning is unknown.
 
-    What a gateway says while it is down is none.
+    What a gateway answers while it is down is not kept.
     """
     if isinstance(problem, Unreachable):
         return problem.error is not None and problem.error.code == "not_json"

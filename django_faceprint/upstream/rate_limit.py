@@ -7,7 +7,7 @@ slots are spaced evenly, so that no second holds more of them than the rate.
 Urgent work books up to five seconds ahead. Other work takes a slot only when it is free now: urgent work
 finds at most one slot of others ahead of it, and may use the whole rate.
 
-A rate-limit answer pauses the interface for all workers, longer each time. An unbroken run of them says that
+A rate-limit answer pauses the interface for all workers, longer each time. A long run of them means that
 a quota is used up or that a backend interface is not billed (API reference 8.1, 19).
 
 A rate of 0 books no slots; pauses count all the same.
@@ -42,7 +42,7 @@ MAX_WAIT = 10.0
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
-#: The longest pause after a code that says that a daily or total quota is used up.
+#: The longest pause after the code of a daily or total quota that is used up.
 QUOTA_PAUSE = 300.0
 QUOTA_CODES = frozenset({"17", "19"})
 #: An unbroken run of rate-limit answers persists when it lasts this long and has at least this many answers:
@@ -189,7 +189,7 @@ class RateLimit:
             moment = self._database_time() if self._database_time else row.moment
             start = max(row.free_at, moment)
             if start - moment > (BOOK_AHEAD + spacing + 1) * _MICRO:
-                # Nobody books so far ahead: the database's clock was set back, or the rate was lower.
+                # No slot is booked this far ahead: the database's clock was set back, or the rate was lower.
                 start = moment
             wait = (start - moment) / _MICRO
             book_ahead = BOOK_AHEAD if urgent else spacing
@@ -244,7 +244,7 @@ def _pause(key: tuple[str, str], code: str) -> None:
     for _ in range(_TRIES):
         row = _row(key)
         if _pause_left(row) > 0:
-            # Many requests are under way at once: a burst of such answers counts once.
+            # Many requests are under way at once: a burst of rate-limit answers counts once.
             return
         # A single answer may be Baidu's mistake, and a deadline may be near: only a run pauses for long.
         longest = QUOTA_PAUSE if code in QUOTA_CODES else MAX_PAUSE
