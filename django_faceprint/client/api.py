@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 
 class VerifyToken(str):
-    """A verify_token: a ``str`` that does not show itself in ``repr``. Whoever holds it can use it."""
+    """A verify_token: a ``str`` that ``repr`` does not show. It is all that is needed to use it."""
 
     __slots__ = ()
 
@@ -39,7 +39,7 @@ class VerifyToken(str):
 
 @dataclass(frozen=True)
 class Answer(Generic[T]):
-    """What an interface answered.
+    """The answer of an interface.
 
     ``error`` is set, and ``result`` None, when the class is NOT_STARTED or VERIFICATION_FAILED: those are
     results of a verification. Every other failure is raised. ``raw`` is the body as received,
@@ -66,7 +66,7 @@ class FaceprintClient(ClosedOnLeaving):
     ``timeout`` is (connect, read) and ``total_timeout`` bounds each exchange, in seconds; ``max_body``
     bounds each answer in bytes. ``token_store`` shares the access token with other workers (default:
     this object's memory). ``before_call(endpoint)`` may raise to hold a request back,
-    ``on_call(record)`` sees each finished one, token requests included. ``clock`` tells the time (aware
+    ``on_call(record)`` receives each finished one, token requests included. ``clock`` gives the time (aware
     UTC) for the life of access tokens. ``ca_bundle`` replaces certifi's list of authorities.
     ``authentication`` replaces the access token by another scheme. ``breakers`` shares with other clients
     and downloaders which hosts are down; without it every request is sent.
@@ -159,7 +159,7 @@ class FaceprintClient(ClosedOnLeaving):
         The URLs, absolute http(s) of at most 2000 characters, are where Baidu sends the browser
         afterwards. Not idempotent: every call makes a new token.
         """
-        # The documents say string, their samples send a number, and both are accepted (API reference 8.1).
+        # A string by the documents, a number in their samples; both are accepted (API reference 8.1).
         payload: dict[str, Any] = {"plan_id": _plan_id_on_the_wire(checked_plan_id(plan_id))}
         redirects = _return_urls(success_url, failed_url)
         if redirects:
@@ -172,7 +172,7 @@ class FaceprintClient(ClosedOnLeaving):
         )
 
     def submit_identity(self, verify_token: str, identity: Identity) -> Answer[None]:
-        """Say who must appear, before the page is opened (指定用户身份核验, API reference 3.2)."""
+        """Name the person to verify, before the page is opened (指定用户身份核验, API reference 3.2)."""
         # The shape is checked again: an Identity can also be made without ``checked``.
         checked = Identity.checked(identity.name, identity.number, identity.certificate_type, strict=False)
         payload = {

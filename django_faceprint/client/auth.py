@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from .transport import Transport
 
 OAUTH_PATH = "/oauth/2.0/token"
-#: Documented lifetime, and the longest that is believed.
+#: The documented lifetime; a longer one is cut to it.
 MAX_LIFETIME = timedelta(days=30)
 #: Assumed when Baidu names no lifetime: too short costs one request, too long costs a refused call.
 ASSUMED_LIFETIME = timedelta(days=1)
@@ -42,7 +42,7 @@ _VALUE = re.compile(r"[\x21-\x7e]{1,1024}")
 class AccessToken:
     """An access_token (kept out of ``repr``) and its times, aware UTC.
 
-    ``renew_at`` is when to look for a new one, well before ``expires_at``. A store keeps all three.
+    ``renew_at`` is when to fetch a new one, well before ``expires_at``. A store keeps all three.
     """
 
     value: str = field(repr=False)
@@ -51,7 +51,7 @@ class AccessToken:
 
 
 class TokenStore(Protocol):
-    """Where access tokens are kept, shared by everybody who uses the same application.
+    """Where access tokens are kept, shared by all users of an application.
 
     Keys are opaque digests; values are secrets, to be encrypted at rest.
     """
@@ -107,7 +107,7 @@ class MemoryTokenStore:
 
 @dataclass(frozen=True)
 class Authorization:
-    """What to add to one request: query parameters and headers, both secret."""
+    """Query parameters and headers for one request, both secret."""
 
     query: Mapping[str, str] = field(default_factory=dict, repr=False)
     headers: Mapping[str, str] = field(default_factory=dict, repr=False)
@@ -117,10 +117,10 @@ class Authentication(Protocol):
     """The replaceable object: today an access_token in the query, one day a signature in a header."""
 
     def authorize(self, method: str, path: str) -> Authorization:
-        """What to add to this request."""
+        """The authorization of this request."""
 
     def refused(self, authorization: Authorization) -> bool:
-        """Baidu refused it (codes 100, 110, 111). Whether a further try with a new one makes sense."""
+        """Baidu refused it (codes 100, 110, 111). Returns whether to try again with a new one."""
 
     def check(self) -> None:
         """Prove the credentials against Baidu now."""
@@ -155,7 +155,7 @@ class AccessTokenAuth:
         self._store: TokenStore = token_store if token_store is not None else MemoryTokenStore()
         self._clock = clock if clock is not None else _system_clock
         self._renewal = _Renewal()
-        #: Where the token lies in the store: tells applications and hosts apart, reveals neither.
+        #: The key in the store: differs by application and host, reveals neither.
         self.key = hashlib.sha256(f"{transport.api_url}\n{api_key}".encode()).hexdigest()
 
     def __repr__(self) -> str:
@@ -201,7 +201,7 @@ class AccessTokenAuth:
 
     def _token_in_flight(self) -> AccessToken:
         now = self._clock()
-        # Whoever waited finds the token of the one who did not.
+        # Another worker may have stored a token while this one waited.
         kept = self._store.get(self.key)
         valid = kept is not None and now < kept.expires_at
         if kept is not None and valid and (now < kept.renew_at or self._renewal_paused(now)):
@@ -233,13 +233,13 @@ class AccessTokenAuth:
             },
         )
         error = reply.envelope.error
-        if error is not None and error.code in OAUTH_WORDS:
+        if error is not None and error.code in OAUTH_EXPLANATIONS:
             raise AuthenticationFailed(_describe(error), error=error, raw=reply.raw)
         if error is not None:
             reply.raise_error()
         value = reply.envelope.document.get("access_token")
         if not isinstance(value, str) or not _VALUE.fullmatch(value):
-            # Without ``raw``: such a body may hold other secrets of the application.
+            # Without ``raw``: the body may hold other secrets of the application.
             unreadable = UpstreamError(
                 endpoint=OAUTH_TOKEN,
                 code="unreadable_result",
@@ -254,7 +254,7 @@ class AccessTokenAuth:
         return AccessToken(value, expires_at, expires_at - min(RENEWAL_MARGIN, lifetime / 10))
 
 
-OAUTH_WORDS: Mapping[str, str] = {
+OAUTH_EXPLANATIONS: Mapping[str, str] = {
     "invalid_client": "Baidu refuses the API key or the Secret Key.",
     "invalid_request": "The API key or the Secret Key is empty or malformed.",
     "unauthorized_client": "Baidu does not let this application fetch an access token.",
@@ -263,16 +263,16 @@ OAUTH_WORDS: Mapping[str, str] = {
 
 def _describe(error: UpstreamError) -> str:
     if error.code == "invalid_client":
-        said = error.message.casefold()
-        if "unknown client id" in said:
+        text = error.message.casefold()
+        if "unknown client id" in text:
             return "The API key is wrong: Baidu does not know it."
-        if "client authentication failed" in said:
+        if "client authentication failed" in text:
             return "The Secret Key is wrong: it does not belong to the API key."
-    return OAUTH_WORDS[error.code]
+    return OAUTH_EXPLANATIONS[error.code]
 
 
 def _lifetime(value: Any) -> timedelta:
-    """``expires_in`` (seconds, number or numeric string) as believed by us."""
+    """The lifetime from ``expires_in`` (seconds, number or numeric string), at most 30 days."""
     if isinstance(value, str) and re.fullmatch(r"[0-9]{1,12}", value):
         value = int(value)
     if isinstance(value, bool) or not isinstance(value, int | float) or not value > 0:

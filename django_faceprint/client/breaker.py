@@ -1,7 +1,7 @@
-"""A host that is down is left alone: after some failures in a row only a probe is sent now and then.
+"""Circuit breakers: after some failures in a row, a host receives only a probe now and then.
 
-Without that, each of many threads waits out a time-out for each of many sessions, and the host that comes
-back is met by all of them at once.
+Without them, each of many threads waits for a time-out for each of many sessions, and a host that comes back
+receives all their requests at once.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 #: Failures in a row, over all threads, after which a host counts as down.
 FAILURES_IN_A_ROW = 5
-#: Seconds until the first probe after that, doubled each time. The longest is short enough for an outage to
+#: Seconds until the first probe after that, doubled each time. The maximum is short enough for an outage to
 #: show in the number of failed calls: one worker alone makes more than 20 in five minutes.
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 10.0
@@ -35,9 +35,9 @@ _random = random.Random()  # noqa: S311
 
 @dataclass
 class Attempt:
-    """One request; whoever makes it says what became of it, or nothing if it says nothing of the host."""
+    """One request; its caller reports the outcome, unless it says nothing about the host."""
 
-    #: How often the host had gone down when the request began, and whether it is a probe.
+    #: The number of outages when the request began, and whether it is a probe.
     outage: int
     is_probe: bool
     up: bool | None = None
@@ -77,18 +77,18 @@ class Breaker:
     def retry_after(self) -> float | None:
         """None while the host is up; else seconds until a probe may be sent, 0 if that is now."""
         with self._guard:
-            return self._rests()
+            return self._seconds_to_probe()
 
     @contextmanager
     def attempt(self) -> Iterator[Attempt]:
-        """Make one request within the block. Raises :class:`HostDown` when none is to be made now."""
+        """Make one request within the block. Raises :class:`HostDown` while the host is down."""
         attempt = self._begin()
         try:
             yield attempt
         finally:
             self._end(attempt)
 
-    def _rests(self) -> float | None:
+    def _seconds_to_probe(self) -> float | None:
         if self._next_probe is None:
             return None
         left = max(self._next_probe - self._monotonic(), 0.0)
@@ -96,7 +96,7 @@ class Breaker:
 
     def _begin(self) -> Attempt:
         with self._guard:
-            retry_after = self._rests()
+            retry_after = self._seconds_to_probe()
             if retry_after:
                 raise HostDown("The host does not answer; it is tried again soon.", retry_after=retry_after)
             self._probing = retry_after is not None
@@ -118,7 +118,7 @@ class Breaker:
 
     def _has_failed(self, attempt: Attempt) -> None:
         if attempt.outage != self._outages:
-            # Sent before the host was known to be down: says nothing new.
+            # Sent before the host was known to be down: no new information.
             return
         if self._next_probe is None:
             self._failures += 1
@@ -132,7 +132,7 @@ class Breaker:
 
 
 class Breakers:
-    """The breakers of all hosts that a process talks to, by host and port."""
+    """The breakers of all hosts, by host and port."""
 
     def __init__(self, *, monotonic: Callable[[], float] = time.monotonic) -> None:
         self._monotonic = monotonic
@@ -145,7 +145,7 @@ class Breakers:
             breaker = self._breakers.get((host, port))
             if breaker is None:
                 if len(self._breakers) >= _MAX_HOSTS:
-                    # Those that are in use live on; what is forgotten is learnt again.
+                    # Those in use live on; the others learn the state of their hosts again.
                     self._breakers.clear()
                 breaker = self._breakers[host, port] = Breaker(host, monotonic=self._monotonic)
             return breaker
@@ -156,6 +156,6 @@ class Breakers:
         return self.of(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80))
 
     def forget(self) -> None:
-        """Take every host to be up again."""
+        """Treat every host as up again."""
         with self._guard:
             self._breakers.clear()

@@ -1,4 +1,4 @@
-"""Baidu's error codes and what each of them means for us (API reference 4).
+"""Baidu's error codes and the reaction to each of them (API reference 4).
 
 The table is closed: a code that is not listed for the kind of call that answered it is ``UNKNOWN``,
 which is neither retried nor taken for a verdict.
@@ -50,20 +50,20 @@ MAX_MESSAGE = 200
 
 
 def gettext_noop(message: str) -> str:
-    """Mark a text for the translation catalogue; whoever shows it translates it."""
+    """Mark a text for the translation catalogue; it is translated where it is shown."""
     return message
 
 
 @dataclass(frozen=True)
 class ErrorRow:
-    """One row of the table: a code, its class per kind of interface, why, and words for people."""
+    """One row of the table: a code, its class per kind of interface, the reason, and an explanation."""
 
     code: str
     #: Class on interfaces that report a result, on those that submit data, and on all others.
     on_result: ErrorClass
     on_submit: ErrorClass
     elsewhere: ErrorClass
-    #: Why it stands where it stands, with the tag of its source.
+    #: The reason for the class, with the tag of its source.
     reason: str
     #: English text for operators; translate with gettext.
     explanation: str
@@ -79,7 +79,7 @@ def _with_token(code: str, error_class: ErrorClass, reason: str, explanation: st
 
 
 def _verdict(code: str, reason: str, explanation: str) -> ErrorRow:
-    """A verdict about the person; the same code on a submitting interface blames what was handed in."""
+    """A verdict about the person; from a submitting interface the same code is the caller's mistake."""
     return ErrorRow(
         code,
         ErrorClass.VERIFICATION_FAILED,
@@ -370,9 +370,9 @@ def is_gone_message(message: str) -> bool:
 
 
 def explain(code: str, error_class: ErrorClass | str = ErrorClass.UNKNOWN) -> str:
-    """Words for people about a code, in English: a msgid of the translation catalogue.
+    """An explanation of a code for operators, in English: a msgid of the translation catalogue.
 
-    Give the error's class too where it is known: GONE has no code of its own.
+    Pass the error's class where it is known: GONE has no code of its own.
     """
     row = TABLE.get(code)
     if row is not None:

@@ -70,7 +70,7 @@ class ClosedOnLeaving(ABC):
 
     @abstractmethod
     def close(self) -> None:
-        """Give back what is held. May be called twice."""
+        """Close it. May be called twice."""
 
     def __enter__(self) -> Self:
         return self
@@ -110,10 +110,10 @@ for _name in ("connection", "connectionpool", "poolmanager", "response", "util.r
 
 
 class DeadlineReader(io.RawIOBase):
-    """Reads a socket, each time with no more patience than the deadline leaves.
+    """Reads a socket; each read times out at the deadline at the latest.
 
-    With ``keep_partial`` a failure looks like the end of the stream and stays in ``failure``: what a
-    buffered read had received until then is handed out instead of being lost with the exception.
+    With ``keep_partial`` a failure looks like the end of the stream and stays in ``failure``: a buffered read
+    then returns the bytes that had arrived, instead of losing them with the exception.
     """
 
     def __init__(self, sock: Any, limits: Limits) -> None:
@@ -134,8 +134,8 @@ class DeadlineReader(io.RawIOBase):
             return 0
         try:
             left = self._limits.remaining()
-            patience = self._sock.gettimeout()
-            if patience is None or left < patience:
+            timeout = self._sock.gettimeout()
+            if timeout is None or left < timeout:
                 self._sock.settimeout(left)
             count: int = self._receive(buffer)
         except OSError as error:
@@ -152,7 +152,7 @@ class DeadlineReader(io.RawIOBase):
 
 
 class _Opened:
-    """What ``http.client`` asks a socket for: a file to read, here with a deadline."""
+    """Stands in for a socket in ``http.client``: gives a file to read, here with a deadline."""
 
     def __init__(self, reader: DeadlineReader) -> None:
         self._reader = reader
@@ -169,7 +169,7 @@ class BoundedResponse(http.client.HTTPResponse):
     def __init__(self, sock: Any, *args: Any, **kwargs: Any) -> None:
         self.reader = DeadlineReader(sock, _limits())
         super().__init__(_Opened(self.reader), *args, **kwargs)  # type: ignore[arg-type]
-        assert _current.exchange is not None  # noqa: S101  (_limits() has looked)
+        assert _current.exchange is not None  # noqa: S101  (_limits() has checked it)
         _current.exchange.response = self
 
 
@@ -205,18 +205,18 @@ def _connect(connection: Any, limits: Limits) -> socket.socket:
         raise NameResolutionError(connection.host, connection, socket.gaierror("name resolution failed"))
     if limits.check_address is not None and not all(limits.check_address(str(info[4][0])) for info in infos):
         raise UnsafeMedia("address")
-    patience = connection.timeout if isinstance(connection.timeout, int | float) else None
+    timeout = connection.timeout if isinstance(connection.timeout, int | float) else None
     for family, kind, protocol, _name, address in infos:
         try:
             sock = socket.socket(family, kind, protocol)
         except OSError:
-            # No such family here, most often IPv6.
+            # This system lacks the family, most often IPv6.
             continue
         try:
             for option in connection.socket_options or ():
                 sock.setsockopt(*option)
             left = limits.remaining()
-            sock.settimeout(left if patience is None else min(left, patience))
+            sock.settimeout(left if timeout is None else min(left, timeout))
             sock.connect(address)
         except OSError:
             sock.close()

@@ -2,7 +2,7 @@
 
 A URL in an answer is hostile until checked: host against a list, every address it resolves to, every
 redirect, length and time. No access token, cookie or environment variable takes part, and no URL
-(they are signed: whoever has one can fetch the face) reaches an exception or a log.
+(they are signed: with one, anybody can fetch the face) reaches an exception or a log.
 """
 
 from __future__ import annotations
@@ -44,10 +44,10 @@ from .transport import FAILURES, POOL_SIZE, USER_AGENT, classify_failure
 
 CHUNK = 256 * 1024
 MAX_REDIRECTS = 3
-#: How often one download goes on after an accident, and how often it asks for a fresh URL.
+#: How often one download resumes after a failure, and how often it requests a fresh URL.
 MAX_RESUMES = 8
 MAX_RENEWALS = 2
-#: Seconds to wait after an accident, by how many came in a row without a byte between them.
+#: Seconds to wait after a failure, by how many came in a row without a byte between them.
 RESUME_PAUSES = (0.0, 0.5, 1.0, 2.0)
 MAX_URL = 4096
 #: How long a host is believed to offer no https, in seconds.
@@ -55,10 +55,10 @@ NO_HTTPS_MEMORY = 3600.0
 #: Hosts whose connections are kept; more are forgotten all at once.
 _MAX_ORIGINS = 64
 _PORTS: Mapping[str, int] = {"http": 80, "https": 443}
-#: Failures that say that a host offers no https; others are accidents.
+#: Failures that mean that a host offers no https; others may pass.
 _NO_HTTPS = frozenset({"connection failed", "TLS failure", "time-out"})
 _REDIRECTS = frozenset({301, 302, 303, 307, 308})
-# 403 is what storage answers to an expired signature; Baidu's also knows RequestExpired as 400.
+# Storage answers 403 to an expired signature; Baidu's also answers 400 (RequestExpired).
 _EXPIRED = frozenset({400, 401, 403, 404, 410})
 
 
@@ -88,7 +88,7 @@ class _Target:
 
 @dataclass(frozen=True, repr=False)
 class _Answer:
-    """An answer whose body has not been read: urllib3's, and what it reads from."""
+    """An answer whose body has not been read: urllib3's, and the response that it reads from."""
 
     response: BaseHTTPResponse
     raw: BoundedResponse
@@ -98,7 +98,7 @@ class _Answer:
 
 @dataclass(frozen=True)
 class _Identity:
-    """What an answer says about the file as a whole; None where it says nothing."""
+    """The headers of an answer that identify the whole file; None where they are missing."""
 
     length: int | None
     etag: str | None
@@ -143,7 +143,7 @@ class MediaBody(ClosedOnLeaving):
         self._whole = False
         #: Media type without parameters in lower case, "" when missing or malformed. A claim, not a proof.
         self.content_type = _media_type(headers.get("Content-Type", ""))
-        #: Bytes that :meth:`chunks` will yield; None when the server does not say.
+        #: Bytes that :meth:`chunks` will yield; None when unknown.
         self.content_length = _length(response)
         #: Whether the bytes begin at ``resume_from`` instead of 0.
         self.resumed = offset > 0
@@ -161,7 +161,7 @@ class MediaBody(ClosedOnLeaving):
 
     @property
     def identity(self) -> _Identity:
-        """What the answer says about the whole file."""
+        """The headers that identify the whole file."""
         return self._identity
 
     def close(self) -> None:
@@ -176,8 +176,8 @@ class MediaBody(ClosedOnLeaving):
         """The body in pieces of up to 256 KiB, empty ones excepted. Can be read once.
 
         Raises :class:`Unreachable` when the body ends early, stalls or takes longer than the total
-        time-out, and :class:`UnsafeMedia` (``too_large``) beyond the limit. What had arrived before an
-        accident is yielded first.
+        time-out, and :class:`UnsafeMedia` (``too_large``) beyond the limit. Bytes that had arrived
+        before the failure are yielded first.
         """
         if self._started:
             raise RuntimeError("A download can be read once.")
@@ -215,8 +215,8 @@ class MediaBody(ClosedOnLeaving):
 
 
 @dataclass(frozen=True)
-class _Patience:
-    """The time that one download has, and what waits within it; all in seconds."""
+class _TimeLimit:
+    """The time that one download has; all in seconds."""
 
     deadline: float
     monotonic: Callable[[], float]
@@ -232,11 +232,11 @@ class _Patience:
 
 
 class Download(ClosedOnLeaving):
-    """A file that is fetched whole, over as many answers as it takes; a context manager.
+    """A file that is fetched whole, over as many answers as needed; a context manager.
 
-    After an accident in mid-body the rest is asked for by Range where the server names the file well
-    enough to recognise it (a strong ETag, or its length and date), else the whole is read again and its
-    beginning compared. What was yielded is final: no byte is skipped or comes twice.
+    After a failure in mid-body the rest is requested by Range where the server identifies the file (by a
+    strong ETag, or its length and date); else the whole is read again and its beginning compared. No byte is
+    skipped or yielded twice.
     """
 
     def __init__(
@@ -244,21 +244,21 @@ class Download(ClosedOnLeaving):
         begin: Callable[[str, int, str | None], MediaBody],
         url: str,
         renew: Callable[[], str | None] | None,
-        patience: _Patience,
+        time_limit: _TimeLimit,
     ) -> None:
         self._begin = begin
         self._url = url
         self._renew = renew
         self._renewals = 0
-        self._patience = patience
+        self._time_limit = time_limit
         self._started = False
         self._received = 0
         self._resumes = 0
-        self._fruitless = 0
+        self._failures_in_a_row = 0
         self._rest: Iterator[bytes] = iter(())
         self._body = self._open(0, None)
         self._identity = self._body.identity
-        # What a strong ETag proves need not be compared.
+        # With a strong ETag nothing needs to be compared.
         self._digest = hashlib.sha256() if self._identity.strong_etag is None else None
         #: As of :class:`MediaBody`; the bytes and the length are those of the whole file.
         self.content_type = self._body.content_type
@@ -275,8 +275,8 @@ class Download(ClosedOnLeaving):
     def chunks(self) -> Iterator[bytes]:
         """The file in pieces of up to 256 KiB. Can be read once.
 
-        Raises :class:`Unreachable` when accidents outlast :data:`MAX_RESUMES`, the total time-out or the
-        file (which "changed" when the server has another now), :class:`UrlExpired` when there is no
+        Raises :class:`Unreachable` when failures outlast :data:`MAX_RESUMES` or the total time-out, or when
+        the file has changed on the server, :class:`UrlExpired` when there is no
         fresh URL, :class:`UnsafeMedia`, and whatever ``renew`` raises.
         """
         if self._started:
@@ -288,7 +288,7 @@ class Download(ClosedOnLeaving):
             try:
                 for chunk in self._rest:
                     self._received += len(chunk)
-                    self._fruitless = 0
+                    self._failures_in_a_row = 0
                     if self._digest is not None:
                         self._digest.update(chunk)
                     yield chunk
@@ -299,21 +299,21 @@ class Download(ClosedOnLeaving):
             self._resume(failure)
 
     def _resume(self, failure: Unreachable) -> None:
-        """Make ``_rest`` the bytes that are missing; raises the last failure when it is no use."""
+        """Make ``_rest`` the bytes that are missing; raises the last failure without tries or time left."""
         while True:
             self._body.close()
-            pause = RESUME_PAUSES[min(self._fruitless, len(RESUME_PAUSES) - 1)]
-            if self._resumes >= MAX_RESUMES or not self._patience.wait(pause):
+            pause = RESUME_PAUSES[min(self._failures_in_a_row, len(RESUME_PAUSES) - 1)]
+            if self._resumes >= MAX_RESUMES or not self._time_limit.wait(pause):
                 raise failure
             self._resumes += 1
-            self._fruitless += 1
+            self._failures_in_a_row += 1
             problem = self._reopen()
             if problem is None:
                 return
             failure = problem
 
     def _reopen(self) -> Unreachable | None:
-        """Go on from the next byte; returns the accident that prevented it."""
+        """Go on from the next byte; returns the failure that prevented it."""
         identity = self._identity
         by_range = self._received > 0 and (
             identity.strong_etag is not None
@@ -332,7 +332,7 @@ class Download(ClosedOnLeaving):
         if self._received and identity.differs(body.identity):
             raise Unreachable("Media download: the file has changed.")
         if body.plain_http and not self.plain_http:
-            # The caller was told that it came over TLS.
+            # ``plain_http`` has said that the file came over TLS.
             return Unreachable("Media download: https is not offered any more.")
         chunks = body.chunks()
         if body.resumed or not self._received:
@@ -341,7 +341,7 @@ class Download(ClosedOnLeaving):
         return self._pass_over(chunks)
 
     def _pass_over(self, chunks: Iterator[bytes]) -> Unreachable | None:
-        """Read what was yielded already once more and compare it."""
+        """Read the yielded bytes once more and compare them."""
         left = self._received
         digest = None if self._digest is None else hashlib.sha256()
         problem: Unreachable | None = None
@@ -394,7 +394,7 @@ class Downloader(ClosedOnLeaving):
     A plain http URL is tried over https first, except with a port of its own or at a loopback address.
 
     ``breakers`` knows which hosts are down; without it every request is sent. ``monotonic`` and ``sleep``
-    are the clock of the time-outs and what waits between two attempts.
+    are the clock of the time-outs and the pause between two tries.
     """
 
     def __init__(
@@ -447,24 +447,24 @@ class Downloader(ClosedOnLeaving):
         self._checked(url)
 
     def download(self, url: str, *, renew: Callable[[], str | None] | None = None) -> Download:
-        """Begin a download that goes on after accidents; use the answer as a context manager.
+        """Begin a download that resumes after failures; use the answer as a context manager.
 
-        ``renew`` is asked for a fresh URL of the same file, at most twice, when this one is no longer
-        served, at the start or later; None says that there is none. The total time-out and the limit of
+        ``renew`` returns a fresh URL of the same file, or None. It is called when the URL is no longer
+        served, at the start or later, at most twice. The total time-out and the limit of
         bytes hold for all attempts together.
 
-        Raises as :meth:`fetch`, and whatever ``renew`` raises. An accident before the first byte is not
-        tried again here.
+        Raises as :meth:`fetch`, and whatever ``renew`` raises. After a failure before the first byte it does
+        not try again.
         """
         deadline = self._monotonic() + self._total_timeout
-        wait = _Patience(deadline, self._monotonic, self._sleep)
-        return Download(partial(self._begin, deadline), url, renew, wait)
+        time_limit = _TimeLimit(deadline, self._monotonic, self._sleep)
+        return Download(partial(self._begin, deadline), url, renew, time_limit)
 
     def fetch(self, url: str, *, resume_from: int = 0) -> MediaBody:
         """Begin a download of a single answer; use it as a context manager.
 
-        ``resume_from`` asks for the bytes from there on; whether they begin there says ``body.resumed``,
-        since a server may ignore the wish.
+        ``resume_from`` requests the bytes from there on. A server may ignore it: ``body.resumed`` says
+        whether they begin there.
 
         Raises :class:`UrlExpired` (ask Baidu for a new URL), :class:`Unreachable` (try again) and
         :class:`UnsafeMedia` (never fetch this).
@@ -520,12 +520,12 @@ class Downloader(ClosedOnLeaving):
                 attempt.failed()
                 raise
             if answer.response.status != 500:
-                # A file that storage cannot read says nothing of the others.
+                # Storage that cannot read one file may serve the others.
                 attempt.answered(answer.response.status)
             return answer
 
     def _open(self, target: _Target, resume_from: int, etag: str | None, deadline: float) -> _Answer:
-        """Send the request, over https first if there is hope, and read the headers of the answer."""
+        """Send the request, over https first if the host may offer it, and read the headers of the answer."""
         headers = {"User-Agent": USER_AGENT, "Accept-Encoding": "identity"}
         if resume_from:
             headers["Range"] = f"bytes={resume_from}-"
@@ -555,7 +555,7 @@ class Downloader(ClosedOnLeaving):
     def _send(
         self, target: _Target, headers: Mapping[str, str], deadline: float
     ) -> tuple[_Answer | None, str]:
-        """One request and the headers of its answer, or None and what failed in fixed words."""
+        """One request: its answer with the headers read, or None and the kind of failure in fixed words."""
         proxied = target.scheme in self._proxies
         limits = Limits(
             deadline=deadline,
@@ -566,7 +566,7 @@ class Downloader(ClosedOnLeaving):
         with exchange(limits) as current:
             try:
                 limits.remaining()
-                # A proxy is told the whole URL. Without one, urllib3 need not take it apart again.
+                # A proxy receives the whole URL. Without one, urllib3 need not split it again.
                 opened = self._proxy_manager(target.scheme) if proxied else self._pool(target)
                 response = opened.urlopen(
                     "GET",
@@ -633,7 +633,7 @@ class Downloader(ClosedOnLeaving):
 
     def _checked(self, url: str) -> _Target:
         """The URL as a target, if it may be fetched. Raises :class:`UnsafeMedia`."""
-        target = _taken_apart(url)
+        target = _split_target(url)
         if not self._is_permitted(target.host, target.port):
             raise UnsafeMedia("host")
         return target
@@ -682,8 +682,8 @@ _MEDIA_TYPE = re.compile(r"[a-z0-9][a-z0-9.+\-]{0,63}/[a-z0-9][a-z0-9.+\-]{0,63}
 _STRONG_ETAG = re.compile(r'"[\x21\x23-\x7e]{1,256}"')
 
 
-def _taken_apart(url: str) -> _Target:
-    """The URL as a target, whoever's it is. Raises :class:`UnsafeMedia`."""
+def _split_target(url: str) -> _Target:
+    """Any URL as a target. Raises :class:`UnsafeMedia`."""
     parts = _split(url)
     if parts is None:
         raise UnsafeMedia("url")
@@ -738,7 +738,7 @@ def _is_loopback(host: str) -> bool:
 
 
 def _problem(response: BaseHTTPResponse, resume_from: int) -> Unreachable | UnsafeMedia | None:
-    """Why this answer is not the file, if so."""
+    """The exception for an answer that is not the file; None: it is."""
     status = response.status
     if status in _EXPIRED:
         return UrlExpired(f"Media download: HTTP status {status}.")
@@ -748,7 +748,7 @@ def _problem(response: BaseHTTPResponse, resume_from: int) -> Unreachable | Unsa
     if response.headers.get("Content-Encoding", "identity").strip().lower() not in ("identity", ""):
         return UnsafeMedia("encoding")
     if status == 206 and not _is_rest(response, resume_from):
-        return Unreachable("Media download: not the range that was asked for.")
+        return Unreachable("Media download: not the requested range.")
     return None
 
 

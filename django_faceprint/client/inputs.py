@@ -1,7 +1,7 @@
-"""Checks of everything that a caller hands in, before anything is sent (API reference 3.1–3.3).
+"""Checks of all inputs of callers, before anything is sent (API reference 3.1–3.3).
 
 A refusal is an :class:`~django_faceprint.exceptions.InvalidInput` that names the field and the rule and
-never repeats the value. :data:`MESSAGES` holds the words, to be translated by whoever shows them.
+never repeats the value. :data:`MESSAGES` holds the texts, to be translated where they are shown.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ from .codes import gettext_noop
 MAX_NAME = 50
 #: Of the base64 text (API reference 3.3); "10 MB", read the stricter way.
 MAX_IMAGE_BASE64 = 10_000_000
-#: Of the bytes that are looked at when scaling down is allowed.
+#: Of the file when scaling down is allowed.
 MAX_SOURCE_BYTES = 32 * 1024 * 1024
 MAX_SOURCE_PIXELS = 50_000_000
 #: Resolution must be *below* 1920×1080, in either orientation (API reference 3.3).
@@ -258,7 +258,7 @@ class MatchImage:
         return cls(content, written, *size, quality, liveness)
 
 
-#: What Pillow calls a format → what we call it. Many phones write a JPEG with a second picture (MPO).
+#: Pillow's name of a format → ours. Many phones write a JPEG with a second picture (MPO).
 _FORMATS: Final[Mapping[str, str]] = {"JPEG": "JPEG", "MPO": "JPEG", "PNG": "PNG", "BMP": "BMP"}
 _OPENERS: Final = ("JPEG", "PNG", "BMP")
 

@@ -1,7 +1,7 @@
 """Typed answers, read tolerantly (API reference 3.5–3.8 and 8.1).
 
 Documents and reality differ: numbers come as strings, objects are documented as arrays, fields are
-missing, ``null`` or nested elsewhere. What can be read is read; an optional field of a wrong type
+missing, ``null`` or nested elsewhere. All readable fields are read; an optional field of a wrong type
 becomes None and its path is listed in ``oddities`` (paths only, never values). All floats are finite.
 Personal data and URLs stay out of every ``repr``.
 """
@@ -41,7 +41,7 @@ class SimpleResult:
 
 @dataclass(frozen=True)
 class OcrResult:
-    """What OCR read from the identity card. Dates are text: ``yyyyMMdd`` or 「长期」."""
+    """The identity card as read by OCR. Dates are text: ``yyyyMMdd`` or 「长期」."""
 
     name: str | None = field(default=None, repr=False)
     gender: str | None = field(default=None, repr=False)
@@ -138,7 +138,7 @@ class Attempt:
 
 @dataclass(frozen=True)
 class AllResult:
-    """Every attempt under one token, failed ones included, and what was billed (API reference 3.8)."""
+    """Every attempt under one token, failed ones included, and the billed counts (API reference 3.8)."""
 
     verify_count: int | None = None
     ocr_charge_count: int | None = None

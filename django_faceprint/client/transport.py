@@ -77,7 +77,7 @@ class Envelope:
 
 @dataclass(frozen=True)
 class Reply:
-    """What one request brought: an envelope, the raw bytes and the time it took in seconds."""
+    """The answer to one request: an envelope, the raw bytes and the latency in seconds."""
 
     endpoint: str
     http_status: int
@@ -176,8 +176,8 @@ class Transport:
         """Send one request and read its answer; no retries.
 
         An error that Baidu answered is in the reply's envelope. Raises :class:`Unreachable` when there is
-        no readable answer (``raw`` holds the bytes, if any came whole), as :class:`HostDown` when none was
-        asked for.
+        no readable answer (``raw`` holds the bytes, if any came whole), as :class:`HostDown` when nothing
+        was sent.
         """
         body = b"" if payload is None else json.dumps(payload, allow_nan=False).encode("ascii")
         url = f"{self.api_url}{path}?{urlencode(query)}"
@@ -291,7 +291,7 @@ class _Connections:
 
 @dataclass(frozen=True)
 class _Received:
-    """HTTP status and body, or why there is none (words for people, without particulars).
+    """HTTP status and body, or why there is none (in fixed words, without particulars).
 
     ``broken``: the exchange itself failed.
     """
@@ -330,7 +330,7 @@ def _new_session() -> requests.Session:
 
 
 def classify_failure(error: BaseException) -> str:
-    """Which kind of failure it was, in fixed words. Walks the causes, reads no text of theirs."""
+    """The kind of failure, in fixed words. Follows the causes, reads no text of theirs."""
     seen: set[int] = set()
     pending: list[object] = [error]
     while pending:
@@ -410,11 +410,11 @@ def _read(endpoint: str, status: int, raw: bytes) -> tuple[Envelope, UpstreamErr
     )
     if status < 500 and readable:
         return envelope, None
-    said = envelope.error
+    error = envelope.error
     problem = UpstreamError(
         endpoint=endpoint,
         code="http_error" if status >= 500 else "not_json",
-        message=said.message if said is not None else "",
+        message=error.message if error is not None else "",
         log_id=envelope.log_id,
         error_class=ErrorClass.RETRY,
         http_status=status,
