@@ -272,24 +272,17 @@ def verify(
     """
     wanted = dict(_read_head(text) for text in heads)
     result = Verification()
+    times = _EntryTimes()
     total = AccessSeal.objects.count()
     before: AccessSeal | None = None
-    # How far earlier runs had come, and how far the present one has: links of one run share their time.
-    reached: datetime | None = None
-    present: datetime | None = None
     for links in _batches():
         entries = AccessLog.objects.in_bulk([link.log_id for link in links])
         result.entries += len(entries)
         for link in links:
-            if before is not None and before.sealed_at != link.sealed_at:
-                reached = max(filter(None, (reached, present)), default=None)
-                present = None
             entry = entries.get(link.log_id)
             _verify_link(link, before, entry, result)
-            if entry is not None:
-                if reached is not None and entry.at < reached - LATE:
-                    result.add("backdated", link.sequence, link.log_id)
-                present = max(filter(None, (present, min(entry.at, link.sealed_at))))
+            if times.is_backdated(link, entry):
+                result.add("backdated", link.sequence, link.log_id)
             if link.sequence in wanted and not link.digest.startswith(wanted.pop(link.sequence)):
                 result.add("forged", link.sequence, link.log_id)
             before = link
@@ -308,6 +301,29 @@ def verify(
     for log_id in unsealed().filter(at__lt=now() - UNSEALED_AFTER).values_list("pk", flat=True)[:BATCH]:
         result.add("unsealed", None, log_id)
     return result
+
+
+@dataclass
+class _EntryTimes:
+    """Finds entries that are older than they can be.
+
+    Links of one run share their time. No entry is much older than the newest entry of earlier runs.
+    """
+
+    sealed_at: datetime | None = None
+    #: The newest entries of earlier runs, and of the present one.
+    earlier: datetime | None = None
+    present: datetime | None = None
+
+    def is_backdated(self, link: AccessSeal, entry: AccessLog | None) -> bool:
+        """Whether *entry* is too old for its place; call it for each link in order."""
+        if self.sealed_at != link.sealed_at:
+            self.earlier = max(filter(None, (self.earlier, self.present)), default=None)
+            self.sealed_at, self.present = link.sealed_at, None
+        if entry is None:
+            return False
+        self.present = max(filter(None, (self.present, min(entry.at, link.sealed_at))))
+        return self.earlier is not None and entry.at < self.earlier - LATE
 
 
 def _verify_link(
