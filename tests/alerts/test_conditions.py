@@ -79,7 +79,7 @@ class TestLost:
         assert statistics.lost_since(middle - timedelta(hours=1), until=middle) == 1
         assert statistics.lost_since(middle, until=middle + timedelta(hours=1)) == 0
 
-    def test_what_no_worker_has_come_to_look_at_is_lost_too(self, plan: Plan) -> None:
+    def test_a_loss_counts_before_a_worker_has_noted_it(self, plan: Plan) -> None:
         overdue = make_passed_session(plan=plan, age=timedelta(hours=28))
         make_asset(overdue, Kind.VIDEO)
         assert statistics.lost_since(None) == 1
@@ -102,7 +102,7 @@ class TestLost:
 
 
 class TestUpstreamFailures:
-    def test_counts_what_baidu_network_and_configuration_answer_for(self, clock: Any) -> None:
+    def test_counts_failures_of_baidu_network_and_configuration(self, clock: Any) -> None:
         for outcome in ("transport", "retry", "slow_down", "reauthenticate", "configuration", "unknown"):
             make_call(outcome=outcome)
         for outcome in ("ok", "not_started", "gone", "caller", "verification_failed"):
@@ -136,7 +136,7 @@ class TestSuspiciousFailures:
         attempts(low, "0", score=70.0, threshold=80.0)
         assert statistics.suspicious_failures(HALF_HOUR) == Share(0, 1)
 
-    def test_what_counts_is_when_we_learnt_of_it(self, plan: Plan, clock: Any) -> None:
+    def test_the_time_at_which_we_learnt_of_it_counts(self, plan: Plan, clock: Any) -> None:
         """Upstream may tell an attempt hours later, without its time, or in another clock."""
         session = decided("failed", plan=plan, age=timedelta(hours=2))
         attempts(session, "223120", "223120", verified_at=now() - timedelta(hours=2))
@@ -153,7 +153,7 @@ class TestSuspiciousFailures:
         decided("expired", plan=plan)
         assert statistics.suspicious_failures(HALF_HOUR) == Share(2, 4)
 
-    def test_those_who_may_still_try_again_count(self, plan: Plan) -> None:
+    def test_failed_sessions_that_may_try_again_count(self, plan: Plan) -> None:
         values: dict[str, Any] = {"plan": plan, "error_class": "verification_failed", "last_polled_at": now()}
         make_session(error_code="223120", **values)
         make_session(error_code="223114", **values)
@@ -230,7 +230,7 @@ class TestQuota:
         assert examine(rule, None, now()).outcome == Outcome.CLEAR
 
 
-def test_the_open_incident_is_left_alone_by_looking(enable: Enable) -> None:
+def test_a_check_does_not_change_the_open_incident(enable: Enable) -> None:
     rule = enable("evidence_lost")
     incident = Alert.objects.create(
         rule=rule, open_key="evidence_lost", severity="critical", facts={"sessions": 1}

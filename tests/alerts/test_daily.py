@@ -46,7 +46,7 @@ def test_it_goes_out_once_a_day_when_it_is_time(rule: AlertRule, clock: Any) -> 
     assert reached == [*["officer@example.com"] * 2, *["ops@example.com"] * 2]
 
 
-def test_it_tells_what_was_seen_and_carries_the_head(rule: AlertRule, clock: Any) -> None:
+def test_the_mail_holds_the_events_of_the_day_and_the_head(rule: AlertRule, clock: Any) -> None:
     clock.set(EIGHT - timedelta(hours=5))
     session = factories.make_passed_session()
     factories.make_session(verdict="failed")
@@ -77,7 +77,7 @@ def test_it_tells_what_was_seen_and_carries_the_head(rule: AlertRule, clock: Any
         assert secret not in whole
 
 
-def test_the_first_day_is_not_told_of(enable: Enable, clock: Any) -> None:
+def test_no_mail_is_sent_about_the_first_day(enable: Enable, clock: Any) -> None:
     enable("evidence_lost")
     clock.set(EIGHT + timedelta(hours=1))
     assert not send_daily_mail()
@@ -92,7 +92,7 @@ def test_without_recipients_there_is_none(rule: AlertRule, clock: Any) -> None:
     assert mail.outbox == []
 
 
-def test_a_mail_server_that_fails_is_asked_again(
+def test_a_mail_that_the_server_refused_is_sent_at_the_next_call(
     rule: AlertRule, clock: Any, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from django.core.mail import EmailMultiAlternatives

@@ -86,7 +86,7 @@ class TestLifeOfAnIncident:
         calls(0, 1)
         assert evaluate().resolved == 1
 
-    def test_a_second_incident_is_told_again(self, errors: AlertRule, clock: Any) -> None:
+    def test_a_second_incident_sends_another_mail(self, errors: AlertRule, clock: Any) -> None:
         for _ in range(2):
             calls(10, 0)
             evaluate()
@@ -108,7 +108,7 @@ class TestLifeOfAnIncident:
         evaluate()
         assert statistics.last_heartbeat("alerts") == now()
 
-    def test_is_what_the_task_calls(self, errors: AlertRule) -> None:
+    def test_the_task_calls_it(self, errors: AlertRule) -> None:
         from django_faceprint.tasks import alerts
 
         calls(10, 0)
@@ -163,7 +163,7 @@ class TestEvidenceLost:
             "[critical][faceprint] Evidence of 1 session was not archived in time",
         ]
 
-    def test_what_is_lost_between_the_last_look_and_the_acknowledgement_opens_another(
+    def test_a_loss_between_the_last_check_and_the_acknowledgement_opens_another(
         self, enable: Enable, clock: Any
     ) -> None:
         enable("evidence_lost")
@@ -191,7 +191,7 @@ class TestEvidenceLost:
         assert evaluate() == EvaluationReport(open=1)
         assert Alert.objects.get().facts == {"sessions": 1}
 
-    def test_losses_while_the_rule_was_off_are_told_when_it_is_on_again(
+    def test_losses_while_the_rule_was_off_are_mailed_when_it_is_on_again(
         self, enable: Enable, clock: Any
     ) -> None:
         rule = enable("evidence_lost", enabled=False)

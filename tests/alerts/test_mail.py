@@ -42,7 +42,7 @@ def only_message() -> tuple[EmailMultiAlternatives, str, str]:
 
 
 class TestContent:
-    def test_says_what_since_when_value_threshold_sample_causes_and_where(self, errors: AlertRule) -> None:
+    def test_holds_headline_time_value_threshold_sample_causes_and_link(self, errors: AlertRule) -> None:
         calls(10, 15)
         evaluate()
         message, text, html = only_message()
@@ -147,7 +147,7 @@ class TestRecipients:
             kinds = [part.get_content_type() for part in item.message.walk()]
             assert kinds == ["multipart/alternative", "text/plain", "text/html"]
 
-    def test_nobody_to_tell_is_no_failure_and_is_made_up_for_later(self, enable: Enable) -> None:
+    def test_without_recipients_it_waits_and_is_sent_later(self, enable: Enable) -> None:
         rule = enable("upstream_errors", minimum_count=10, recipients="")
         calls(20, 0)
         assert evaluate() == EvaluationReport(opened=1, open=1)
@@ -163,7 +163,7 @@ class TestFailures:
         calls(20, 0)
         return enable("upstream_errors", minimum_count=10, recipients=THREE)
 
-    def test_is_noted_and_tried_again_with_those_who_were_not_reached(
+    def test_is_noted_and_tried_again_for_the_other_recipients(
         self, rule: AlertRule, smtp: SmtpServer, clock: Any, caplog: pytest.LogCaptureFixture
     ) -> None:
         smtp.replies = {"b@example.com": ""}
@@ -182,7 +182,7 @@ class TestFailures:
         assert (told.mailed_at, told.mail_error) == (now(), "")
         assert smtp.reached == THREE.split()
 
-    def test_an_address_that_is_refused_for_good_keeps_nobody_from_being_told(
+    def test_an_address_that_is_refused_for_good_does_not_stop_the_others(
         self, rule: AlertRule, smtp: SmtpServer
     ) -> None:
         smtp.replies = {"a@example.com": "550 no such user here: a@example.com"}
@@ -200,7 +200,9 @@ class TestFailures:
         assert evaluate().mails_sent == 1
         assert smtp.reached == ["b@example.com", "c@example.com", "a@example.com"]
 
-    def test_when_all_are_refused_nobody_was_told(self, rule: AlertRule, smtp: SmtpServer) -> None:
+    def test_when_all_addresses_are_refused_the_mail_stays_due(
+        self, rule: AlertRule, smtp: SmtpServer
+    ) -> None:
         smtp.replies = dict.fromkeys(THREE.split(), "550 relaying denied")
         assert evaluate().mails_failed == 1
         smtp.replies = {}
@@ -227,7 +229,7 @@ class TestFailures:
         evaluate()
         assert smtp.reached == ["a@example.com", "d@example.com", "c@example.com"]
 
-    def test_an_incident_that_ended_untold_is_told_once(
+    def test_an_incident_that_ended_before_its_mail_is_mailed_once(
         self, rule: AlertRule, smtp: SmtpServer, clock: Any
     ) -> None:
         smtp.replies = {"a@example.com": ""}
@@ -313,7 +315,7 @@ class TestTestMail:
         with translation.override("en"), pytest.raises(AlertMailFailed, match="no recipients"):
             send_test_mail(rule, admin_user)
 
-    def test_says_how_many_were_reached_and_names_nobody(
+    def test_names_the_number_of_reached_recipients_and_no_address(
         self, enable: Enable, admin_user: Any, smtp: SmtpServer
     ) -> None:
         rule = enable("attack", recipients=THREE)

@@ -229,7 +229,7 @@ def test_an_entry_put_in_later_is_found(clock: Any) -> None:
     assert (finding.kind, finding.sequence, finding.log_id) == ("backdated", 2, backdated.pk)
 
 
-def test_an_entry_that_nobody_chains_is_found(clock: Any) -> None:
+def test_an_entry_without_a_link_is_found(clock: Any) -> None:
     look()
     seal()
     look()

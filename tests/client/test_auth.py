@@ -229,7 +229,7 @@ def test_threads_refused_together_fetch_one_more(server: Script, client: Facepri
         ("something new", "API key or the Secret Key"),
     ],
 )
-def test_wrong_keys_are_told_apart(
+def test_a_wrong_api_key_and_a_wrong_secret_key_differ(
     server: Script, client: FaceprintClient, description: str, words: str
 ) -> None:
     server.always(OAUTH, answer({"error_description": description, "error": "invalid_client"}, 401))

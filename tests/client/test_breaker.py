@@ -180,7 +180,7 @@ def test_a_downloader_does_not_ask_a_host_that_is_down() -> None:
                 assert b"".join(body.chunks()) == b"a picture"
 
 
-def test_a_download_that_breaks_off_as_its_host_goes_down_says_so() -> None:
+def test_a_download_whose_host_goes_down_raises_host_down() -> None:
     breakers = Breakers(monotonic=Time())
     with RunningServer() as server:
         server.then("/a.mp4", Respond(b"half", length=8), *[Respond(b"", 503)] * FAILURES_IN_A_ROW)

@@ -57,7 +57,7 @@ def test_verdicts_are_verdicts_only_where_results_are_read(code: str) -> None:
     assert classify(code, "", "oauth_token") is ErrorClass.UNKNOWN
 
 
-def test_busy_database_says_nothing_of_the_person() -> None:
+def test_a_busy_database_is_no_verdict() -> None:
     assert classify("222361", "", "result_detail") is ErrorClass.RETRY
 
 

@@ -294,7 +294,7 @@ def test_wrong_ranges_are_not_taken(media: Script, downloader: Downloader, conte
         downloader.fetch(f"{media.url}/a", resume_from=10)
 
 
-def test_range_that_nobody_asked_for(media: Script, downloader: Downloader) -> None:
+def test_a_range_that_was_not_requested_is_refused(media: Script, downloader: Downloader) -> None:
     media.then("/a", Respond(b"x" * 10, 206, {"Content-Range": "bytes 0-9/10"}))
     with pytest.raises(Unreachable):
         downloader.fetch(f"{media.url}/a")
@@ -530,7 +530,7 @@ def test_https_is_tried_first(
 
 
 @pytest.mark.parametrize("https", ["nobody listens", "no TLS", "no certificate"])
-def test_host_without_https_is_asked_once_only(
+def test_https_is_tried_once_at_a_host_without_it(
     media: Script,
     secure_media: Script,
     new_downloader: Callable[..., Downloader],
@@ -609,7 +609,7 @@ def test_no_log_record_holds_a_url(
     assert "secret" not in caplog.text
 
 
-def test_representation_says_nothing_of_the_url(media: Script, downloader: Downloader) -> None:
+def test_representation_hides_the_url(media: Script, downloader: Downloader) -> None:
     media.then("/secret", Respond(b"x"))
     body: MediaBody
     with downloader.fetch(f"{media.url}/secret") as body:

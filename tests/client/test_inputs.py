@@ -284,7 +284,7 @@ def test_other_formats_are_refused(name: str) -> None:
 
 
 @pytest.mark.parametrize("data", [b"text", b"<html></html>", b"GIF89a<script>", b"\x00" * 100, b"%PDF-1.7"])
-def test_what_is_no_picture(data: bytes) -> None:
+def test_other_files_are_refused(data: bytes) -> None:
     assert image_refusal(data) == "image_format"
 
 

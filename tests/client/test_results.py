@@ -121,7 +121,7 @@ def test_detail_in_other_clothes(document: dict[str, Any]) -> None:
 @pytest.mark.parametrize(
     "result", [{}, {"verify_result": None}, {"verify_result": [], "idcard_confirm": ""}, [{}]]
 )
-def test_what_is_missing_is_none_and_not_odd(result: Any) -> None:
+def test_missing_fields_are_none_and_not_odd(result: Any) -> None:
     assert parse_detail({"success": True, "result": result}) == DetailResult()
 
 
@@ -154,14 +154,14 @@ def test_what_is_missing_is_none_and_not_odd(result: Any) -> None:
         ({"idcard_ocr_result": {"name": "\ud800"}}, "result.idcard_ocr_result.name"),
     ],
 )
-def test_what_is_odd_is_noted_by_path_only(replaced: dict[str, Any], oddity: str) -> None:
+def test_odd_fields_are_noted_by_path_only(replaced: dict[str, Any], oddity: str) -> None:
     result = parse_detail(detail_document(**replaced))
 
     assert result.oddities == (oddity,)
     assert "张" not in repr(result)
 
 
-def test_text_is_freed_from_what_databases_refuse() -> None:
+def test_characters_that_databases_refuse_are_removed() -> None:
     document = detail_document(idcard_confirm={"name": " 张\x00\ud800三 ", "idcard_number": 110})
     result = parse_detail(document)
     assert result.confirmed_name == "张三"
@@ -409,7 +409,7 @@ def test_times(text: str, time: datetime) -> None:
     [None, 5, "", "now", "2023-02-30 00:00:00", "2023-06-20", "1999-01-01 00:00:00", "2023-06-20 24:00:00",
      "2023-06-20 18:00:00+99:99", "２０２３-06-20 18:00:00", "2023-06-20 18:00:00" + "0" * 50, []],
 )  # fmt: skip
-def test_what_is_no_time(value: Any) -> None:
+def test_other_texts_are_no_time(value: Any) -> None:
     assert parse_time(value) is None
 
 

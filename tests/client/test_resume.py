@@ -390,7 +390,7 @@ def test_left_early(media: Script, downloader: Downloader) -> None:
     assert read(downloader, f"{media.url}/a") == b"second"
 
 
-def test_what_came_over_tls_is_not_completed_without(
+def test_a_file_begun_over_tls_is_not_completed_without_it(
     tmp_path: Path, media: Script, new_downloader: Callable[..., Downloader], clock: Clock
 ) -> None:
     authority = Authority(tmp_path)

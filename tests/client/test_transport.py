@@ -149,7 +149,9 @@ def test_log_id_is_text(server: Script, client: FaceprintClient, log_id: Any) ->
     ],
     ids=["empty", "html", "string", "list", "null", "nan", "infinity", "long", "deep", "latin", "comma"],
 )
-def test_what_is_not_json_is_retried_and_kept(server: Script, client: FaceprintClient, body: bytes) -> None:
+def test_an_answer_that_is_not_json_is_retried_and_kept(
+    server: Script, client: FaceprintClient, body: bytes
+) -> None:
     server.then(DETAIL, Respond(body))
 
     with pytest.raises(Unreachable) as caught:
@@ -166,7 +168,7 @@ def test_byte_order_mark_is_tolerated(server: Script, client: FaceprintClient) -
     assert detail(client).ok
 
 
-def test_http_5xx_is_retried_even_when_its_body_says_success(
+def test_http_5xx_is_retried_even_with_success_in_its_body(
     server: Script, client: FaceprintClient, records: list[CallRecord]
 ) -> None:
     server.then(DETAIL, answer({"success": True, "result": {}}, status=503))
@@ -264,7 +266,7 @@ def test_silence_ends(server: Script, new_client: Callable[..., FaceprintClient]
         detail(client)
 
 
-def test_nobody_listens(new_client: Callable[..., FaceprintClient]) -> None:
+def test_a_closed_port_is_unreachable(new_client: Callable[..., FaceprintClient]) -> None:
     with RunningServer() as gone:
         url = gone.url
 
@@ -291,7 +293,7 @@ def test_body_is_bounded(server: Script, new_client: Callable[..., FaceprintClie
 GZIP = {"Content-Encoding": "gzip"}
 
 
-def test_gzip_is_understood_though_not_asked_for(server: Script, client: FaceprintClient) -> None:
+def test_gzip_is_understood_though_not_requested(server: Script, client: FaceprintClient) -> None:
     body = gzip.compress(b'{"success": true, "result": {}}')
     server.then(
         DETAIL,

@@ -135,7 +135,7 @@ def test_an_export_in_clear_names_each_record_in_the_log() -> None:
     assert {entry.reason_code for entry in others} == {"audit"}
 
 
-def test_an_export_speaks_the_language_and_the_time_of_who_asked_for_it() -> None:
+def test_an_export_uses_language_and_time_zone_of_its_user() -> None:
     make_records(1, age=timedelta(hours=1))
     with translation.override("zh-hans"), timezone.override("Asia/Shanghai"):
         job = export()
@@ -145,7 +145,7 @@ def test_an_export_speaks_the_language_and_the_time_of_who_asked_for_it() -> Non
     assert column(job, "认证结果") == ["通过"]
 
 
-def test_what_comes_in_later_is_not_in_it_and_what_changes_is_as_it_is_then() -> None:
+def test_an_export_leaves_out_later_records_and_holds_later_changes() -> None:
     first, second = make_records(2)
     job = export()
     factories.make_passed_session(reference="later")
@@ -404,7 +404,7 @@ def test_rotating_keys_keeps_files_readable(settings: Any) -> None:
 # --- actions ------------------------------------------------------------------------------------
 
 
-def test_baidu_is_asked_again_about_all_that_have_work_left() -> None:
+def test_query_now_queries_all_sessions_with_work_left() -> None:
     waiting = [factories.make_session(reference="w", wake_at=now() + timedelta(hours=1)) for _ in range(4)]
     finished = make_records(3)
     job = jobs.start("query_now", Selection({}), actor=ACTOR)

@@ -116,7 +116,7 @@ RECENT = {"passed", "failed", "late", "waiting", "live"}
     ],
     ids=lambda value: str(value) if isinstance(value, dict) else "",
 )
-def test_each_filter_selects_what_it_says(
+def test_each_filter_selects_its_records(
     records: None, parameters: dict[str, str], expected: set[str], settings: Any
 ) -> None:
     applications = settings.FACEPRINT["APPLICATIONS"]
@@ -166,7 +166,7 @@ def test_each_filter_selects_what_it_says(
         ("pk", "1"),
     ],
 )
-def test_what_is_not_understood_selects_nothing(records: None, name: str, text: str) -> None:
+def test_an_unknown_value_selects_nothing(records: None, name: str, text: str) -> None:
     selection = Selection({name: text, "created": "all"} if name != "created" else {name: text})
     assert selection.problems == [name]
     assert not selection.queryset().exists()
@@ -186,7 +186,7 @@ def test_a_day_is_one_of_the_readers_zone() -> None:
         assert references(since="2026-03-10") == set()
 
 
-def test_a_frozen_selection_stays_what_it_was(records: None, clock: Any) -> None:
+def test_a_frozen_selection_stays_the_same(records: None, clock: Any) -> None:
     with timezone.override("Asia/Shanghai"):
         for parameters in ({"created": "today"}, {"created": "24h"}, {"left": "24h"}, {"retention": "7d"}):
             selection = Selection(parameters)
@@ -241,7 +241,7 @@ def test_every_status_is_that_of_the_row() -> None:
     assert counted == VerificationSession.objects.count()
 
 
-def test_time_left_counts_as_the_outlook_does(records: None) -> None:
+def test_the_filter_by_time_left_agrees_with_the_statistics(records: None) -> None:
     from django_faceprint.records import statistics
 
     for name, span in (("6h", timedelta(hours=6)), ("24h", timedelta(hours=24))):

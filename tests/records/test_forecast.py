@@ -63,7 +63,7 @@ def test_the_backlog_takes_its_time(clock: Any) -> None:
     assert seen.tolerable_outage == 2 * HOUR - timedelta(seconds=90)
 
 
-def test_what_cannot_be_done_even_now_is_at_risk(clock: Any) -> None:
+def test_sessions_beyond_our_speed_are_at_risk(clock: Any) -> None:
     finished(clock, 1, timedelta(minutes=1))
     sessions = [passed(clock, timedelta(minutes=90), reference=f"order-{number}") for number in range(92)]
     seen = forecast(timedelta(0))

@@ -73,13 +73,13 @@ def test_a_reference_with_a_space_is_one_text() -> None:
     assert lookup.look_up("KYC/77 81").keys == {session.pk}
 
 
-def test_what_matches_nothing_is_told_by_its_place() -> None:
+def test_texts_that_match_nothing_are_listed_by_place() -> None:
     make_session(reference="A-1")
     found = lookup.look_up("A-1\n440308199901015331\nA-1\nB-9")
     assert found.missing == (2, 4)
 
 
-def test_more_than_a_hundred_texts_are_not_looked_for() -> None:
+def test_texts_beyond_a_hundred_are_left_out() -> None:
     session = make_session(reference="A-100")
     late = make_session(reference="A-101")
     found = lookup.look_up("\n".join(f"A-{number}" for number in range(1, 103)))
@@ -102,7 +102,7 @@ def test_the_newest_records_of_a_person_are_found(monkeypatch: pytest.MonkeyPatc
     assert found.is_truncated
 
 
-def test_a_lookup_asks_as_often_however_many_texts_are_references(
+def test_the_queries_of_a_lookup_do_not_grow_with_the_references(
     django_assert_num_queries: Callable[..., Any],
 ) -> None:
     for number in range(50):

@@ -158,7 +158,7 @@ def decide(session: VerificationSession, run: random.Random, clock: Any, seed: i
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_catching_up_and_rebuilding_say_what_a_walk_says(clock: Any, seed: int) -> None:
+def test_catching_up_and_rebuilding_agree_with_a_count_in_python(clock: Any, seed: int) -> None:
     run = random.Random(seed)
     random_history(clock, run, 24, counting=True)
     # All that is late has come, and one more run sees it.
@@ -295,7 +295,7 @@ def test_old_calls_stay_counted_when_their_rows_are_gone(clock: Any) -> None:
     assert stored() == expected
 
 
-def test_what_is_too_old_is_forgotten(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_hours_that_are_too_old_are_deleted(clock: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rollups, "KEPT", timedelta(days=3))
     make_passed_session(age=timedelta(0))
     roll_up()
@@ -364,7 +364,7 @@ def test_reading_sums_hours_plans_and_leaves_the_other_environment_out(clock: An
     assert rollups.read(rollups.SPANS["7d"], failed.plan_id).counts["stage"] == {"liveness": 1}
 
 
-def test_a_run_asks_as_much_of_many_rows_as_of_few(clock: Any) -> None:
+def test_the_queries_of_a_run_do_not_grow_with_the_rows(clock: Any) -> None:
     plan = make_plan()
     asked = []
     for number in (10, 1_000):

@@ -36,7 +36,7 @@ class TestKeeping:
     def test_nothing_is_kept_at_first(self, store: DatabaseTokenStore) -> None:
         assert store.get(KEY) is None
 
-    def test_what_was_put_is_got_by_every_worker(self, store: DatabaseTokenStore) -> None:
+    def test_every_worker_gets_the_stored_token(self, store: DatabaseTokenStore) -> None:
         store.put(KEY, token())
         assert DatabaseTokenStore().get(KEY) == token()
         assert store.get("b" * 64) is None
@@ -47,7 +47,7 @@ class TestKeeping:
         assert store.get(KEY) == token("newer")
         assert AccessToken.objects.count() == 1
 
-    def test_an_expired_token_is_told_with_its_time(self, store: DatabaseTokenStore, clock: Any) -> None:
+    def test_an_expired_token_comes_with_its_time(self, store: DatabaseTokenStore, clock: Any) -> None:
         store.put(KEY, token())
         clock.advance(days=31)
         kept = store.get(KEY)
@@ -190,7 +190,7 @@ class TestSingleFlight:
             assert row.lease_until == now() + FETCH_LEASE
         assert AccessToken.objects.get().lease_holder == ""
 
-    def test_who_was_taken_over_does_not_end_the_heirs_lease(
+    def test_a_worker_that_was_taken_over_leaves_the_new_lease(
         self, store: DatabaseTokenStore, clock: Any
     ) -> None:
         with store.single_flight(KEY):
