@@ -19,12 +19,12 @@ import pytest
 from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
+from django_faceprint.upstream.db_thread import desk
 
 from django_faceprint.engine import polling
 from django_faceprint.exceptions import RateLimitReached
 from django_faceprint.models import RateLimitBucket, UpstreamCall
 from django_faceprint.upstream import rate_limit
-from django_faceprint.upstream.db_thread import desk
 from django_faceprint.upstream.rate_limit import DatabaseMicroseconds, RateLimit, persistent_quota_problems
 from django_faceprint.verification import sessions
 from tests.scenario import Scenario
