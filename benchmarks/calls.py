@@ -77,12 +77,12 @@ class Bench:
     def start(self, plan_id: str) -> VerificationSession:
         """A host starts a session with all that the plan requires."""
         from django_faceprint.client import Identity, MatchImage
-        from django_faceprint.verification import sessions
+        from django_faceprint.verification import StartRequest, start_session
         from tests.factories import NUMBER, image_bytes
 
         plan = self.plans[plan_id]
-        return sessions.start_session(
-            sessions.StartRequest(
+        return start_session(
+            StartRequest(
                 plan_id=plan_id,
                 identity=Identity.checked("张三", NUMBER, 0) if plan.needs_identity else None,
                 match_image=MatchImage.checked(image_bytes()) if plan.needs_match_image else None,
@@ -95,9 +95,9 @@ class Bench:
 
     def back(self, session: VerificationSession) -> None:
         """The person's browser returns."""
-        from django_faceprint.verification import sessions
+        from django_faceprint.verification import record_return
 
-        sessions.record_return(session)
+        record_return(session)
 
     def work(self, session: VerificationSession, until: timedelta | None = None) -> None:
         """The engine looks whenever it wants to: for so long, or until it is done with the session."""

@@ -84,7 +84,7 @@ class Table(Protocol):
 
 
 def _columns(story: Story) -> dict[str, Any]:
-    """The row as :func:`~django_faceprint.verification.sessions.start_session` leaves it."""
+    """The row as :func:`~django_faceprint.verification.start_session` leaves it."""
     issued = START + timedelta(seconds=story.started_at)
     dates = deadlines.session_deadlines(issued, issued)
     pending = deadlines.undecided_deadlines(

@@ -18,8 +18,7 @@ from django_faceprint.evidence.files import StorageFailed
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.models import VerificationSession
 from django_faceprint.tasks import notify_worker
-from django_faceprint.verification.consent import Consent
-from django_faceprint.verification.sessions import StartRequest, record_return, start_session
+from django_faceprint.verification import Consent, StartRequest, record_return, start_session
 from example_project.demo.people import MATCH_PLANS, RETRY_PLANS, SPECIFIED_PLANS, Person, match_image
 
 from .upstream import Sandbox

@@ -54,7 +54,7 @@ class FaceprintSandbox:
 
         *outcome* is ``pass``, ``fail`` (with a *code* of API reference 4.3) or ``giveup``.
         """
-        from django_faceprint.verification.sessions import record_return
+        from django_faceprint.verification import record_return
 
         self.sandbox.finish(session.verify_token or "", outcome, code)
         if outcome != "giveup":

@@ -26,7 +26,7 @@ from django.views.decorators.http import require_safe
 from django_faceprint.clock import now
 from django_faceprint.models import VerificationSession
 from django_faceprint.tasks import notify_worker
-from django_faceprint.verification import sessions
+from django_faceprint.verification import record_return, session_of_return_token
 
 #: What is added to the host's return URL, so that it knows which session has come back.
 SESSION_PARAMETER = "faceprint_session"
@@ -69,13 +69,13 @@ def returned(request: HttpRequest, token: str) -> HttpResponse:
     HEAD, as link scanners send it, changes nothing. Whatever fetches the page with GET makes Baidu be
     asked sooner, at most once in :data:`RECHECK_INTERVAL`, and no more.
     """
-    session = sessions.session_of_return_token(token)
+    session = session_of_return_token(token)
     if session is None:
         return render(request, "faceprint/return_unknown.html", status=404)
     moment = now()
     since = _since(request, moment)
     if request.method == "GET" and _wants_asking(session, moment):
-        sessions.record_return(session)
+        record_return(session)
         notify_worker(session)
     standing = _standing(session, since)
     if standing.redirect:
@@ -93,7 +93,7 @@ def returned(request: HttpRequest, token: str) -> HttpResponse:
 @_public
 def return_status(request: HttpRequest, token: str) -> HttpResponse:
     """What the waiting page asks for: ``{"done": bool, "status": word, "redirect": url or null}``."""
-    session = sessions.session_of_return_token(token)
+    session = session_of_return_token(token)
     if session is None:
         return JsonResponse({"done": True, "status": "unknown_link", "redirect": None}, status=404)
     standing = _standing(session, _since(request, now()))

@@ -9,7 +9,7 @@ from django.contrib import admin
 from django.urls import reverse
 
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.verification.sessions import return_token
+from django_faceprint.verification import return_token
 
 
 def admin_pages() -> Iterator[str]:

@@ -17,7 +17,7 @@ from django_faceprint.engine.runner import WorkReport, collect_due
 from django_faceprint.evidence import files
 from django_faceprint.evidence.files import open_stored
 from django_faceprint.models import Plan, VerificationSession
-from django_faceprint.verification import sessions
+from django_faceprint.verification import StartRequest, record_return, start_session
 from tests.factories import NUMBER, image_bytes
 
 
@@ -33,14 +33,14 @@ class Scenario:
         """A host starts a session with all that the plan requires."""
         plan = self.plans[plan_id]
         self._number += 1
-        request = sessions.StartRequest(
+        request = StartRequest(
             plan_id=plan_id,
             reference=more.pop("reference", f"order-{self._number}"),
             identity=Identity.checked("张三", NUMBER, 0) if plan.needs_identity else None,
             match_image=MatchImage.checked(image_bytes()) if plan.needs_match_image else None,
             **more,
         )
-        return sessions.start_session(request)
+        return start_session(request)
 
     def finish(self, session: VerificationSession, outcome: str = "pass", **more: Any) -> None:
         """The person goes through the H5 page."""
@@ -77,7 +77,7 @@ class Scenario:
 
     def back(self, session: VerificationSession) -> VerificationSession:
         """The browser returns and the engine looks; the session as it is then."""
-        sessions.record_return(session)
+        record_return(session)
         self.work()
         return self.fresh(session)
 

@@ -34,7 +34,7 @@ FLOORS: tuple[tuple[str, ...], ...] = (
     ("alerts", "jobs"),
     ("maintenance",),
     ("tasks",),
-    ("checks",),
+    ("actors", "checks"),
     ("admin", "api", "views", "management", "testing", "apps", "urls", "migrations"),
 )
 #: Side by side, and yet used: an app's configuration registers the checks, addresses name the views.

@@ -35,7 +35,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.records.filters import Selection
-from django_faceprint.verification.sessions import return_token
+from django_faceprint.verification import return_token
 from tests import factories
 
 pytestmark = pytest.mark.django_db

@@ -8,7 +8,7 @@ import pytest
 
 from django_faceprint.client import Identity
 from django_faceprint.testing import FaceprintSandbox, faceprint_sandbox  # noqa: F401  (a fixture)
-from django_faceprint.verification.sessions import StartRequest, start_session
+from django_faceprint.verification import StartRequest, start_session
 from tests.factories import NUMBER
 
 

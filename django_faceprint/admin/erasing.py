@@ -22,13 +22,14 @@ from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext_lazy as _
 
-from django_faceprint.audit.access import Actor, Reason
+from django_faceprint.actors import actor_of
+from django_faceprint.audit.access import Reason
 from django_faceprint.evidence import erasure
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import Erasure, Job, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.records.filters import Selection
-from django_faceprint.verification import consent
+from django_faceprint.verification import withdraw
 
 from . import jobs, record
 from .pages import fresh, page
@@ -171,13 +172,13 @@ def _erase(
     reason: str,
 ) -> Erasure | Job | None:
     """Erase now, or, what is too much for one transaction, in a job. Raises :class:`InvalidInput`."""
-    actor = Actor.of(request, CHANNEL)
+    actor = actor_of(request, CHANNEL)
     if isinstance(target, Selection):
         erasure.check_reason(reason)
         return jobs.begin(request, model_admin, Job.Kind.ERASE, target, reason=Reason(text=reason.strip()))
     sessions = VerificationSession.objects.filter(pk__in=target)
     if withdrawal:
-        return consent.withdraw(sessions.get(), reason=reason, actor=actor)
+        return withdraw(sessions.get(), reason=reason, actor=actor)
     return erasure.erase(sessions, reason=reason, actor=actor)
 
 

@@ -28,7 +28,8 @@ from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
 
-from django_faceprint.audit.access import Actor, Reason, checked_reason, record_access
+from django_faceprint.actors import actor_of
+from django_faceprint.audit.access import Reason, checked_reason, record_access
 from django_faceprint.evidence.serving import attachment
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.jobs import jobs
@@ -92,7 +93,7 @@ def begin(
         job = jobs.start(
             kind,
             selection,
-            actor=Actor.of(request, CHANNEL),
+            actor=actor_of(request, CHANNEL),
             reason=reason,
             unmasked=unmasked,
             with_log=request.user.has_perm(VIEW_ACCESSLOG),
@@ -280,7 +281,7 @@ class JobAdmin(ReadOnlyAdmin):
         if chunks is None:
             self.message_user(request, _("There is no file, or no more."), messages.WARNING)
             return HttpResponseRedirect(job_url(self, job))
-        record_access(request, AccessLog.Action.DOWNLOAD_EXPORT, channel=CHANNEL)
+        record_access(actor_of(request, CHANNEL), AccessLog.Action.DOWNLOAD_EXPORT)
         name = f"faceprint-{localtime(job.created_at):%Y%m%d-%H%M%S}.{extension}"
         return attachment(request, chunks, name=name, content_type=content_type)
 

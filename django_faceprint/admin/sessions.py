@@ -24,7 +24,8 @@ from django.utils.translation import gettext, ngettext, ngettext_lazy
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
-from django_faceprint.audit.access import REVEALED_FOR, Actor, Reason, earlier_reason, record_access
+from django_faceprint.actors import actor_of
+from django_faceprint.audit.access import REVEALED_FOR, Reason, earlier_reason, record_access
 from django_faceprint.engine import refresh
 from django_faceprint.evidence.erasure import sessions_of_person
 from django_faceprint.evidence.serving import log_media_view, media_response
@@ -164,7 +165,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             self.message_user(request, _("There is no such record."), messages.WARNING)
             return HttpResponseRedirect(self._url("changelist"))
         if request.method == "GET":
-            record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+            record_access(
+                actor_of(request, CHANNEL), AccessLog.Action.VIEW_RECORD, session_id=session.public_id
+            )
         return self._page(request, session, extra_context or {})
 
     def _page(
@@ -266,7 +269,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             self.message_user(request, problem, messages.ERROR)
             return HttpResponseRedirect(self._url("change", pk))
         entry = record_access(
-            request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason
+            actor_of(request, CHANNEL), AccessLog.Action.REVEAL, session_id=session.public_id, reason=reason
         )
         self._remember_reason(request, session, entry)
         if self._wants_json(request):
@@ -283,7 +286,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
     @staticmethod
     def _remembered_reason(request: HttpRequest, session: VerificationSession) -> Reason | None:
         entry_id = request.session.get(REASONS, {}).get(str(session.pk))
-        return earlier_reason(request, UUID(entry_id), session) if entry_id else None
+        return earlier_reason(actor_of(request, CHANNEL), UUID(entry_id), session) if entry_id else None
 
     @staticmethod
     def _remember_reason(request: HttpRequest, session: VerificationSession, entry: AccessLog) -> None:
@@ -304,7 +307,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if as_download and not request.user.has_perm(DOWNLOAD):
             raise PermissionDenied
         action = AccessLog.Action.DOWNLOAD_MEDIA if as_download else AccessLog.Action.VIEW_MEDIA
-        log_media_view(request, asset, channel=CHANNEL, action=action)
+        log_media_view(request, asset, actor_of(request, CHANNEL), action)
         return media_response(request, asset, as_download=as_download)
 
     @sensitive_variables()
@@ -319,7 +322,9 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         if answer is None:
             raise Http404
         if request.method == "GET":
-            record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+            record_access(
+                actor_of(request, CHANNEL), AccessLog.Action.VIEW_RECORD, session_id=session.public_id
+            )
         text = record.answer_text(answer)
         problem = (
             "" if text else gettext("Not shown: it is erased, or no JSON in which names could be masked.")
@@ -354,7 +359,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             return HttpResponseNotAllowed(["POST"])
         found = lookup.look_up(request.POST.get("q", "")[:MAX_LOOKUP_LENGTH])
         if found.may_be_personal:
-            record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
+            record_access(actor_of(request, CHANNEL), AccessLog.Action.LOOKUP)
         rows = list(self.get_queryset(request).filter(pk__in=found.keys).order_by("-created_at", "-pk"))
         for text, level in self._findings(found, hidden=len(found.keys) - len(rows)):
             self.message_user(request, text, level)
@@ -437,7 +442,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         session = self._visible(request).filter(pk=pk).first()
         if session is None:
             raise Http404
-        problem = refresh.request_refresh(session, kind, actor=Actor.of(request, CHANNEL))
+        problem = refresh.request_refresh(session, kind, actor=actor_of(request, CHANNEL))
         if problem:
             self.message_user(request, _LEFT_ALONE[problem], messages.WARNING)
         else:
@@ -565,7 +570,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
         problem = ""
         if request.method == "POST":
             number = request.POST.get("number", "").strip()[:MAX_TEXT_LENGTH]
-            record_access(request, AccessLog.Action.LOOKUP, channel=CHANNEL)
+            record_access(actor_of(request, CHANNEL), AccessLog.Action.LOOKUP)
             keys = erasing.chosen(sessions_of_person(number))
             if keys is None or keys:
                 return self._preview(request, keys) or HttpResponseRedirect(self._url("changelist"))

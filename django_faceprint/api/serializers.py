@@ -27,7 +27,7 @@ from django_faceprint.models import MediaAsset, Plan, VerificationAttempt, Verif
 from django_faceprint.privacy.keys import SealBroken
 from django_faceprint.privacy.masking import mask_card
 from django_faceprint.verification import consent as consents
-from django_faceprint.verification import sessions
+from django_faceprint.verification import h5_url
 from django_faceprint.verification.consent import MAX_CONSENT_REFERENCE_LENGTH
 from django_faceprint.verification.texts import MAX_REFERENCE_LENGTH
 
@@ -365,7 +365,7 @@ class SessionSerializer(SessionSummarySerializer):
     def get_h5_url(self, session: VerificationSession) -> str | None:
         """Where to send the person: for who started the session alone, once prepared and until the end."""
         request: Request = self.context["request"]
-        return sessions.h5_url(session) if is_creator(request.user, session) else None
+        return h5_url(session) if is_creator(request.user, session) else None
 
 
 class SessionPageSerializer(Described):

@@ -1,10 +1,9 @@
-"""The views of the API: who may, what shape, which service; nothing else."""
+"""The views of the API: permissions, the shape of requests and responses, and one call each."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from django.core.exceptions import RequestDataTooBig
@@ -22,17 +21,26 @@ from rest_framework.reverse import reverse
 from rest_framework.serializers import Serializer
 from rest_framework.views import APIView
 
-from django_faceprint.audit.access import Actor, checked_reason, record_access
-from django_faceprint.client import Identity, MatchImage
+from django_faceprint.actors import actor_of
+from django_faceprint.audit.access import Reason, checked_reason, record_access
 from django_faceprint.engine import queue
 from django_faceprint.evidence import erasure
 from django_faceprint.evidence.serving import log_media_view, media_response
-from django_faceprint.exceptions import InvalidInput
+from django_faceprint.exceptions import InvalidInput, replace_exceptions
 from django_faceprint.models import AccessLog, Erasure, MediaAsset, Plan, VerificationSession
 from django_faceprint.tasks import notify_worker
-from django_faceprint.verification import consent as consents
-from django_faceprint.verification import sessions
-from django_faceprint.verification.consent import Consent
+from django_faceprint.verification import (
+    Consent,
+    Identity,
+    MatchImage,
+    StartRequest,
+    prepare_session,
+    register_session,
+    submit_identity,
+    upload_match_image,
+    withdraw,
+)
+from django_faceprint.verification.state import refuse_erased
 
 from . import filters, serializers
 from .errors import Problem, answer_problem
@@ -54,19 +62,19 @@ _VISIBLE_ASCII = re.compile(r"[!-~]{1,80}")
 
 
 class FaceprintView(APIView):
-    """What all views share: callers are known, bodies are bounded, nothing is cached, errors have one form.
+    """Base of all views: callers are authenticated, bodies bounded, nothing cached, errors have one form.
 
-    No view runs inside a transaction, also under ``ATOMIC_REQUESTS``: Baidu may take a minute, and what
-    became of a failed call must stay on its record.
+    No view runs inside a transaction, also under ``ATOMIC_REQUESTS``: Baidu may take a minute, and the error
+    of a failed call must stay on its record.
     """
 
     permission_classes: Sequence[type[BasePermission]] = (IsAuthenticated,)
     renderer_classes = (JSONRenderer,)
     parser_classes: Sequence[type[BaseParser]] = (StrictJSONParser,)
     versioning_class = None
-    #: Bytes of a request's body.
+    #: Maximum size of a request's body in bytes.
     max_body = SMALL_BODY
-    #: The record that the call is about, as soon as it is known; problems name it.
+    #: The session of the call, as soon as it is known; problems name it.
     session: VerificationSession | None = None
 
     @classmethod
@@ -76,29 +84,29 @@ class FaceprintView(APIView):
 
     @sensitive_variables()
     def dispatch(self, request: HttpRequest, *args: Any, **kwargs: Any) -> HttpResponseBase:
-        """As usual; no report of an error shows the variables of what it calls."""
+        """As usual; error reports do not show variables of the functions that it calls."""
         return super().dispatch(request, *args, **kwargs)
 
     def initialize_request(self, request: HttpRequest, *args: Any, **kwargs: Any) -> Request:
-        """Have files of a form kept in memory, before anything looks at the form."""
+        """Keep a form's files in memory; set before anything parses the form."""
         if not hasattr(request, "_files"):
             request.upload_handlers = [InMemoryUpload(request)]
         return super().initialize_request(request, *args, **kwargs)
 
     def initial(self, request: Request, *args: Any, **kwargs: Any) -> None:
-        """Refuse a body that announces itself as too large, then as usual."""
+        """Refuse a body whose ``Content-Length`` is too large, then as usual."""
         length = str(request.META.get("CONTENT_LENGTH") or "0")
-        # int() refuses thousands of digits; so many bytes are too many in any case.
+        # int() refuses thousands of digits; 19 digits are too many bytes in any case.
         if not length.isdecimal() or len(length) > 18 or int(length) > self.max_body:
             raise RequestDataTooBig("The request body is too large.")
         super().initial(request, *args, **kwargs)
 
     def perform_content_negotiation(self, request: Request, force: bool = False) -> Any:
-        """There is one form, whatever is asked for."""
+        """Always JSON, whatever ``Accept`` says."""
         return super().perform_content_negotiation(request, force=True)
 
     def get_exception_handler(self) -> Callable[..., Response | None]:
-        """Ours, for these views only."""
+        """Our problem details, for these views only."""
         return answer_problem
 
     def finalize_response(self, request: Request, response: Any, *args: Any, **kwargs: Any) -> Any:
@@ -109,13 +117,13 @@ class FaceprintView(APIView):
         return answer
 
     def checked(self, serializer: type[Serializer], data: Any) -> dict[str, Any]:
-        """*data* in the shape of *serializer*. Raises ``ValidationError``."""
+        """*data* as validated by *serializer*. Raises ``ValidationError``."""
         shape = serializer(data=data)
         shape.is_valid(raise_exception=True)
         return shape.validated_data
 
     def find_session(self, request: Request, text: str) -> VerificationSession:
-        """The session with this id, if it exists for the caller; 404 for foreign and for none alike."""
+        """The caller's session with the id *text*; 404 when there is none or it is another's."""
         public_id = VerificationSession.parse_public_id(text)
         visible = VerificationSession.objects.visible_to(request.user).select_related("plan")
         session = visible.filter(public_id=public_id).first() if public_id else None
@@ -126,17 +134,27 @@ class FaceprintView(APIView):
         return session
 
     def shown(self, request: Request, session: VerificationSession) -> dict[str, Any]:
-        """The session as the API shows it, as it is now."""
+        """The JSON of *session*, loaded anew."""
         session = VerificationSession.objects.select_related("plan").get(pk=session.pk)
         return dict(serializers.SessionSerializer(session, context={"request": request}).data)
 
+    def log_access(
+        self,
+        request: Request,
+        action: AccessLog.Action,
+        session: VerificationSession,
+        reason: Reason | None = None,
+    ) -> None:
+        """Write to the access log that the caller does *action* with *session*."""
+        record_access(actor_of(request, CHANNEL), action, session_id=session.public_id, reason=reason)
+
     def link(self, request: Request, name: str, *args: Any) -> str:
-        """The address of another view, wherever the host has put this API."""
+        """The URL of another view, under whatever path the host includes this API."""
         return reverse(f"{self.namespace(request)}:{name}", args=args, request=request)
 
     @staticmethod
     def namespace(request: Request) -> str:
-        """Under which these addresses are included."""
+        """The namespace under which the host includes these URLs."""
         match = request.resolver_match
         return match.namespace if match is not None else "faceprint-api"
 
@@ -184,7 +202,7 @@ class SessionsView(FaceprintView):
         """Obtain a token and submit what was given. A call that failed names the session that it left."""
         values = self.checked(serializers.StartSerializer, request.data)
         identity, image = values.get("identity"), values.get("match_image")
-        start = sessions.StartRequest(
+        start = StartRequest(
             plan_id=values["plan"],
             reference=values["reference"],
             purpose=values["purpose"],
@@ -194,8 +212,8 @@ class SessionsView(FaceprintView):
             consent=Consent(**values["consent"]) if values.get("consent") else None,
             idempotency_key=_idempotency_key(request),
         )
-        self.session = session = sessions.register_session(start, created_by=request.user)
-        sessions.prepare_session(session, start)
+        self.session = session = register_session(start, created_by=request.user)
+        prepare_session(session, start)
         address = self.link(request, "session", session.public_id)
         return Response(self.shown(request, session), 201, headers={"Location": address})
 
@@ -208,7 +226,7 @@ class SessionView(FaceprintView):
     @operation(
         "sessions_read", "A session", answer=serializers.SessionSerializer, path=["id"], problems=[404, 503]
     )
-    def get(self, request: Request, id: str) -> Response:  # noqa: A002  (the word of the address)
+    def get(self, request: Request, id: str) -> Response:  # noqa: A002  (named by the URL)
         """The session as it is now. To learn the result, ask again after ``retry_after`` seconds."""
         return Response(self.shown(request, self.find_session(request, id)))
 
@@ -231,7 +249,7 @@ class IdentityView(FaceprintView):
         session = self.find_session(request, id)
         identity = _identity(self.checked(serializers.IdentitySerializer, request.data), "")
         with _named_here("identity"):
-            sessions.submit_identity(session, identity)
+            submit_identity(session, identity)
         return Response(self.shown(request, session))
 
 
@@ -258,7 +276,7 @@ class MatchImageView(FaceprintView):
         session = self.find_session(request, id)
         image = _match_image(self.checked(serializers.MatchImageSerializer, request.data), "")
         with _named_here("match_image"):
-            sessions.upload_match_image(session, image)
+            upload_match_image(session, image)
         return Response(self.shown(request, session))
 
 
@@ -278,8 +296,8 @@ class RefreshView(FaceprintView):
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         """A worker asks as soon as it is free; the answer here is the session as it was."""
         session = self.find_session(request, id)
-        sessions.refuse_erased(session)
-        record_access(request, AccessLog.Action.REFRESH, session=session, channel=CHANNEL)
+        refuse_erased(session)
+        self.log_access(request, AccessLog.Action.REFRESH, session)
         queue.request_recheck(session.pk)
         notify_worker(session)
         return Response(self.shown(request, session), 202)
@@ -300,7 +318,7 @@ class ResultView(FaceprintView):
     def get(self, request: Request, id: str) -> Response:  # noqa: A002
         """The session, what was read and confirmed, and each attempt. The look is logged."""
         session = self.find_session(request, id)
-        record_access(request, AccessLog.Action.VIEW_RECORD, session=session, channel=CHANNEL)
+        self.log_access(request, AccessLog.Action.VIEW_RECORD, session)
         return Response(serializers.ResultSerializer(session, context={"request": request}).data)
 
 
@@ -322,57 +340,61 @@ class RevealView(FaceprintView):
         session = self.find_session(request, id)
         values = self.checked(serializers.RevealSerializer, request.data)
         reason = checked_reason(values["reason"], values["reason_text"])
-        record_access(request, AccessLog.Action.REVEAL, session=session, channel=CHANNEL, reason=reason)
+        self.log_access(request, AccessLog.Action.REVEAL, session, reason)
         context = {"request": request, "unmasked": True}
         return Response(serializers.ResultSerializer(session, context=context).data)
 
 
-class WithdrawView(FaceprintView):
+def _erasing(name: str, summary: str) -> Callable[[Any], Any]:
+    """The description of a view that answers with an erasure."""
+    return operation(
+        name,
+        summary,
+        request=serializers.ReasonSerializer,
+        answer=serializers.ErasureSerializer,
+        status=(200, 202),
+        path=["id"],
+        problems=[400, 403, 404, 413, 415],
+    )
+
+
+class ErasingView(FaceprintView):
+    """Base of the views that answer with an erasure."""
+
+    def reason(self, request: Request) -> str:
+        """The reason in the request's body, "" without one."""
+        return str(self.checked(serializers.ReasonSerializer, request.data)["reason"])
+
+    @staticmethod
+    def certificate(done: Erasure) -> Response:
+        """The certificate of *done*; 202 while storage still has a file."""
+        return Response(erasure.certificate(done), 200 if done.verified_at else 202)
+
+
+class WithdrawView(ErasingView):
     """The person takes the consent back."""
 
     permission_classes = (IsAuthenticated, MayView, MayWithdraw)
 
-    @operation(
-        "sessions_withdraw",
-        "Withdraw the consent",
-        request=serializers.ReasonSerializer,
-        answer=serializers.ErasureSerializer,
-        status=(200, 202),
-        path=["id"],
-        problems=[400, 403, 404, 413, 415],
-    )
+    @_erasing("sessions_withdraw", "Withdraw the consent")
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         """Nothing is fetched any more and what is there is erased. 202 while storage still has a file."""
         session = self.find_session(request, id)
-        reason = self.checked(serializers.ReasonSerializer, request.data)["reason"]
-        actor = Actor.of(request, CHANNEL)
-        return _erased(consents.withdraw(session, reason=reason or "consent withdrawn", actor=actor))
+        reason = self.reason(request) or "consent withdrawn"
+        return self.certificate(withdraw(session, reason=reason, actor=actor_of(request, CHANNEL)))
 
 
-class EraseView(FaceprintView):
+class EraseView(ErasingView):
     """Erasing one session before its retention ends."""
 
     permission_classes = (IsAuthenticated, MayView, MayErase)
 
-    @operation(
-        "sessions_erase",
-        "Erase identity and evidence",
-        request=serializers.ReasonSerializer,
-        answer=serializers.ErasureSerializer,
-        status=(200, 202),
-        path=["id"],
-        problems=[400, 403, 404, 413, 415],
-    )
+    @_erasing("sessions_erase", "Erase identity and evidence")
     def post(self, request: Request, id: str) -> Response:  # noqa: A002
         """For holders of ``erase_person``, with a reason. 202 while storage still has a file."""
-        session = self.find_session(request, id)
-        reason = self.checked(serializers.ReasonSerializer, request.data)["reason"]
-        found = VerificationSession.objects.filter(pk=session.pk)
-        return _erased(erasure.erase(found, reason=reason, actor=Actor.of(request, CHANNEL)))
-
-
-def _erased(done: Erasure) -> Response:
-    return Response(erasure.certificate(done), 200 if done.verified_at else 202)
+        found = VerificationSession.objects.filter(pk=self.find_session(request, id).pk)
+        actor = actor_of(request, CHANNEL)
+        return self.certificate(erasure.erase(found, reason=self.reason(request), actor=actor))
 
 
 class StatView(FaceprintView):
@@ -431,7 +453,7 @@ class MediaContentView(FaceprintView):
     def get(self, request: Request, id: str) -> HttpResponseBase:  # noqa: A002
         """The file in clear. The look is logged before anything is read."""
         asset = self._find(request, id)
-        log_media_view(request, asset, channel=CHANNEL)
+        log_media_view(request, asset, actor_of(request, CHANNEL))
         answer = media_response(request._request, asset)
         return answer if answer.status_code < 400 else _media_problem(answer).response(asset.session)
 
@@ -470,22 +492,19 @@ def _match_image(values: dict[str, Any], prefix: str) -> MatchImage:
         )
 
 
-@contextmanager
-def _named_here(part: str, prefix: str = "") -> Iterator[None]:
+def _named_here(part: str, prefix: str = "") -> replace_exceptions:
     """Give refused inputs the names that they have in this call.
 
     With *part* the body is that part of a start, so that ``identity.number`` is ``number`` here.
     """
-    refused: InvalidInput | None = None
-    try:
-        yield
-    except InvalidInput as error:
-        refused = error
-    if refused is not None:
+
+    def renamed(refused: InvalidInput) -> InvalidInput:
         name = prefix + refused.field
         if part:
             name = "session" if name == part else name.removeprefix(f"{part}.")
-        raise InvalidInput(name, refused.code, str(refused), refused.params)
+        return InvalidInput(name, refused.code, str(refused), refused.params)
+
+    return replace_exceptions(InvalidInput, by=renamed)
 
 
 def _idempotency_key(request: Request) -> str | None:

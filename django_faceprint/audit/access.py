@@ -1,50 +1,46 @@
-"""The record of who looked at what, and why."""
+"""The access log: who saw or did what, when and why."""
 
 from __future__ import annotations
 
 import hashlib
-import ipaddress
 import secrets
 from dataclasses import dataclass
 from datetime import timedelta
-from typing import Any, Self
+from typing import Any
 from uuid import UUID
 
 from django.db import transaction
-from django.http import HttpRequest
 
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import AccessLog, AccessReason, MediaAsset, VerificationSession
+from django_faceprint.models import AccessLog, AccessReason, VerificationSession
 
 
 @dataclass(frozen=True)
 class Actor:
-    """Who does something with a record: a user, or a name that says what did it."""
+    """Who does something with a record.
+
+    ``name`` is a username, or the name of a command or task; ``channel`` says where it is done (``admin``,
+    ``api``, ``command`` …). ``id`` is the user's primary key, "" without a user; ``address`` an IP address.
+    """
 
     name: str
     channel: str
     id: str = ""
     address: str | None = None
 
-    @classmethod
-    def of(cls, request: HttpRequest, channel: str) -> Self:
-        """The user of *request*."""
-        user: Any = request.user
-        return cls(user.get_username(), channel, str(user.pk or ""), _address(request))
-
     def entry(self, action: AccessLog.Action, **columns: Any) -> AccessLog:
-        """An entry of the access log that says what the actor did; not saved yet."""
+        """An unsaved entry of the access log for *action*."""
         return AccessLog(**self.columns(), address=self.address, action=action, **columns)
 
     def columns(self) -> dict[str, str]:
-        """The columns of a row that tells of it."""
+        """The columns that name the actor, in the access log and in erasures."""
         return {"actor_id": self.id, "actor_name": self.name[:150], "channel": self.channel}
 
 
 @dataclass(frozen=True)
 class Reason:
-    """Why: a code of a known list, which names nobody, and a free text, which may."""
+    """A code of ``REVEAL_REASONS`` and a free text; only the text may hold personal data."""
 
     code: str = ""
     text: str = ""
@@ -52,12 +48,12 @@ class Reason:
 
 #: Maximum length of a free-text reason, e.g. a ticket number.
 MAX_REASON_LENGTH = 200
-#: How long a revealed identity is shown.
+#: Time until a revealed identity is masked again.
 REVEALED_FOR = timedelta(seconds=60)
 
 
 def checked_reason(code: str, text: str = "") -> Reason:
-    """A reason to see an identity, from ``FACEPRINT["REVEAL_REASONS"]``.
+    """The reason to reveal an identity, with a code of ``FACEPRINT["REVEAL_REASONS"]``.
 
     Raises :class:`InvalidInput` for ``reason`` (``required``, ``unknown``) and ``reason_text``
     (``required`` with ``other``, ``too_long``).
@@ -79,12 +75,12 @@ def checked_reason(code: str, text: str = "") -> Reason:
     return Reason(code, text)
 
 
-def earlier_reason(request: HttpRequest, entry_id: UUID, session: VerificationSession) -> Reason | None:
-    """The reason of an entry that the same user made for the same record; None when it is gone."""
+def earlier_reason(actor: Actor, entry_id: UUID, session: VerificationSession) -> Reason | None:
+    """The reason of *actor*'s entry *entry_id* for *session*; None when there is none any more."""
     entry = AccessLog.objects.filter(
         public_id=entry_id,
         action=AccessLog.Action.REVEAL,
-        actor_id=str(request.user.pk or ""),
+        actor_id=actor.id,
         session_id=session.public_id,
     ).first()
     if entry is None or entry.reason_code not in conf.reveal_reasons:
@@ -96,30 +92,6 @@ def earlier_reason(request: HttpRequest, entry_id: UUID, session: VerificationSe
 
 
 def record_access(
-    request: HttpRequest,
-    action: AccessLog.Action,
-    *,
-    session: VerificationSession | None = None,
-    asset: MediaAsset | None = None,
-    channel: str,
-    reason: Reason | None = None,
-) -> AccessLog:
-    """Write down that the request's user did *action*. One insert, and one more for a free-text reason.
-
-    Raises when it cannot be written, so that nobody sees a face without it being known.
-    """
-    if session is None and asset is not None:
-        session = asset.session
-    return add_entry(
-        Actor.of(request, channel),
-        action,
-        session_id=session.public_id if session else None,
-        asset_id=asset.public_id if asset else None,
-        reason=reason,
-    )
-
-
-def add_entry(
     actor: Actor,
     action: AccessLog.Action,
     *,
@@ -127,7 +99,10 @@ def add_entry(
     asset_id: UUID | None = None,
     reason: Reason | None = None,
 ) -> AccessLog:
-    """The same where there is no request: in a job, say."""
+    """Write to the access log that *actor* did *action*: one insert, two with a free-text reason.
+
+    Raises what the database raises; the caller must then not show anything.
+    """
     entry = actor.entry(action, session_id=session_id, asset_id=asset_id)
     if reason is None:
         entry.save(force_insert=True)
@@ -142,7 +117,7 @@ def add_entry(
 
 
 def _reason_row(entry: AccessLog, text: str) -> AccessReason | None:
-    """The reason of *entry*, to be saved with it, whose digest the entry takes; None without a text."""
+    """The unsaved row of the free text, whose digest is put on *entry*; None without a text."""
     if not text:
         return None
     salt = secrets.token_hex(32)
@@ -151,17 +126,5 @@ def _reason_row(entry: AccessLog, text: str) -> AccessReason | None:
 
 
 def reason_digest(salt: str, text: str) -> str:
-    """What an entry keeps of its reason (64 hexadecimal digits)."""
+    """The digest of a free-text reason that stays on the entry (64 hexadecimal digits)."""
     return hashlib.sha256(salt.encode() + text.encode()).hexdigest()
-
-
-def _address(request: HttpRequest) -> str | None:
-    """The peer's address as the server saw it; a proxy's header is trusted only when the host maps it.
-
-    None for what is no address, as servers write it for a Unix socket: PostgreSQL would refuse the row.
-    """
-    text = str(request.META.get("REMOTE_ADDR", "")).partition("%")[0]
-    try:
-        return str(ipaddress.ip_address(text))
-    except ValueError:
-        return None

@@ -7,7 +7,7 @@ from copy import copy
 from django.db import transaction
 from django.db.models import F, Q
 
-from django_faceprint.audit.access import Actor, add_entry
+from django_faceprint.audit.access import Actor, record_access
 from django_faceprint.base import deadlines
 from django_faceprint.clock import now
 from django_faceprint.conf import RETENTION_KINDS
@@ -34,14 +34,14 @@ def request_refresh(session: VerificationSession, kind: str, *, actor: Actor) ->
     if kind == Job.Kind.QUERY_NOW:
         if not session.has_outstanding_work:
             return FINISHED
-        add_entry(actor, AccessLog.Action.REFRESH, session_id=session.public_id)
+        record_access(actor, AccessLog.Action.REFRESH, session_id=session.public_id)
         queue.request_recheck(session.pk)
         return ""
     if session.verdict not in (Verdict.PASSED, Verdict.FAILED):
         return UNDECIDED
     if not VerificationSession.objects.filter(pk=session.pk, verify_token__isnull=False).exists():
         return NO_TOKEN
-    add_entry(actor, AccessLog.Action.ARCHIVE_AGAIN, session_id=session.public_id)
+    record_access(actor, AccessLog.Action.ARCHIVE_AGAIN, session_id=session.public_id)
     return "" if recollect(session) else BUSY
 
 

@@ -1,9 +1,9 @@
 """Giving out an archived file over HTTP: whole or in part, decrypting only what is sent.
 
-Shared by the admin and the REST API, which decide who may look. Byte ranges as in RFC 9110, part 14:
-without 206 the seek bar of a video does nothing. The body is hostile until the end, whatever was
-checked when it was archived: its type comes from a short list, and browsers may neither sniff it, run
-it, frame it nor keep it.
+Shared by the admin and the REST API, which check permissions. Byte ranges as in RFC 9110, part 14:
+without 206 the seek bar of a video does nothing. The content is never trusted, whatever was checked
+when it was archived: its type comes from a short list, and browsers may neither sniff, run, frame nor
+cache it.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from django.http import HttpRequest, HttpResponse, HttpResponseNotAllowed, Strea
 from django.http.response import HttpResponseBase
 from django.utils.cache import get_conditional_response
 
-from django_faceprint.audit.access import record_access
+from django_faceprint.audit.access import Actor, record_access
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog, MediaAsset
 from django_faceprint.privacy.files import DecryptingReader
@@ -31,8 +31,8 @@ from .files import StorageFailed, open_stored
 logger = logging.getLogger(__name__)
 
 UNKNOWN_TYPE = "application/octet-stream"
-#: Parts of a file that one person fetches within this time belong to one look.
-ONE_LOOK = timedelta(hours=1)
+#: Parts of a file that one user fetches within this time are one view.
+ONE_VIEW = timedelta(hours=1)
 
 _RANGE = re.compile(r"([0-9]*)-([0-9]*)")
 # Longer positions lie behind the end of any file, and int() refuses very long ones.
@@ -96,21 +96,20 @@ def media_response(request: HttpRequest, asset: MediaAsset, *, as_download: bool
 def log_media_view(
     request: HttpRequest,
     asset: MediaAsset,
-    *,
-    channel: str,
+    actor: Actor,
     action: AccessLog.Action = AccessLog.Action.VIEW_MEDIA,
 ) -> None:
-    """Write down in the access log that the request's user looks at *asset*, once per look.
+    """Write to the access log that *actor* views *asset* with *request*, once per view.
 
-    A player fetches a video in many parts. The part at the start always counts as a look; another one
-    does when the same user has not looked at the file within :data:`ONE_LOOK`. HEAD shows nothing and
-    is not recorded. Raises what the database raises: then nothing may be shown.
+    A player fetches a video in many parts. The first part always counts as a view; a later part counts when
+    the same user has not viewed the file within :data:`ONE_VIEW`. HEAD shows nothing and is not logged.
+    Raises what the database raises; the caller must then not show anything.
     """
     if request.method == "HEAD":
         return
-    if _starts_later(request, asset) and _looked_recently(request, asset, action):
+    if _starts_later(request, asset) and _viewed_recently(actor, asset, action):
         return
-    record_access(request, action, asset=asset, channel=channel)
+    record_access(actor, action, session_id=asset.session.public_id, asset_id=asset.public_id)
 
 
 def _starts_later(request: HttpRequest, asset: MediaAsset) -> bool:
@@ -121,13 +120,13 @@ def _starts_later(request: HttpRequest, asset: MediaAsset) -> bool:
     return part is not None and part.start > 0
 
 
-def _looked_recently(request: HttpRequest, asset: MediaAsset, action: AccessLog.Action) -> bool:
+def _viewed_recently(actor: Actor, asset: MediaAsset, action: AccessLog.Action) -> bool:
     return AccessLog.objects.filter(
         session_id=asset.session.public_id,
         asset_id=asset.public_id,
-        actor_id=str(request.user.pk or ""),
+        actor_id=actor.id,
         action=action,
-        at__gt=now() - ONE_LOOK,
+        at__gt=now() - ONE_VIEW,
     ).exists()
 
 

@@ -19,7 +19,7 @@ from django.db.models import F, QuerySet
 from django.utils import timezone, translation
 from django.views.decorators.debug import sensitive_variables
 
-from django_faceprint.audit.access import Actor, Reason, add_entry
+from django_faceprint.audit.access import Actor, Reason, record_access
 from django_faceprint.base.claim import claim, is_free
 from django_faceprint.clock import now
 from django_faceprint.engine import refresh
@@ -136,7 +136,7 @@ def start(
             session_id = None
             if kind == Kind.BUNDLE:
                 session_id = frozen.queryset().values_list("public_id", flat=True).first()
-            add_entry(actor, AccessLog.Action.EXPORT, session_id=session_id, reason=reason)
+            record_access(actor, AccessLog.Action.EXPORT, session_id=session_id, reason=reason)
     return job
 
 

@@ -1,8 +1,7 @@
-"""Adopting (接管): the life of a verify_token that was obtained elsewhere goes on here.
+"""Adopting (接管) verify_tokens that another system obtained.
 
-A company that changes over has sessions under way in its old system, whose evidence expires like any
-other. Adopted sessions are worked on as if they had been started here; only when they were started may
-be unknown.
+A company that changes systems has sessions under way, and their evidence expires like any other. The engine
+collects adopted sessions like its own; only the time of issue may be unknown.
 """
 
 from __future__ import annotations
@@ -27,21 +26,26 @@ from django_faceprint.privacy.blind_index import blind_index, blind_index_candid
 
 from . import consent
 from .consent import Consent
-from .sessions import check_application, identity_columns
+from .identity import identity_columns
+from .start import check_application
 from .texts import check_text
 
-#: Others note the issue before the request or after the answer, and by clocks of their own.
+#: Other systems note the time before the request or after the answer.
 ISSUE_TOLERANCE = timedelta(minutes=1)
-#: How far ahead of us their clocks may be.
+#: How far ahead of ours another system's clock may be.
 CLOCK_TOLERANCE = timedelta(minutes=10)
-#: Where the issue is unknown, everything may expire at any moment. So near a deadline comes before all that
-#: has more time and yet counts as one that can be kept.
+#: With an unknown time of issue, everything may expire at any moment. A deadline this near comes before all
+#: later ones, and yet counts as one that can be kept.
 SOON = timedelta(minutes=10)
 
 
 @dataclass(frozen=True)
 class Adoption:
-    """A verify_token of another system. ``issued_at`` is when Baidu issued it, as far as known."""
+    """A verify_token of another system.
+
+    ``issued_at`` (with a time zone) is when Baidu issued it, or None if unknown. ``reference`` and
+    ``purpose`` are stored in plaintext, ``identity`` and ``consent_reference`` encrypted.
+    """
 
     verify_token: str
     plan_id: str
@@ -57,7 +61,7 @@ class Adoption:
 
 @dataclass(frozen=True)
 class Adopted:
-    """The session of an adoption. ``is_new`` is False when its verify_token was known already."""
+    """The result of :func:`adopt`. ``is_new`` is False when a session had this verify_token before."""
 
     session: VerificationSession
     is_new: bool
@@ -65,13 +69,14 @@ class Adopted:
 
 @sensitive_variables()
 def adopt(adoption: Adoption, *, created_by: Any = None) -> Adopted:
-    """Take over a verify_token; it is asked about as soon as a worker is free. May be repeated.
+    """Create the session of a verify_token; the next free worker asks Baidu about it. May be repeated.
 
-    Without ``issued_at`` the safe deadlines are at hand (everything may expire at any moment), and the
-    latest ones count from now.
+    Without ``issued_at`` the safe deadlines are now (everything may expire at any moment), and the latest
+    deadlines count from now.
 
-    Raises :class:`InvalidInput` naming the field: ``issued_at`` too, when Baidu has certainly deleted
-    everything by now. Raises :class:`FaceprintConfigurationError` for a plan of an unknown application.
+    Raises :class:`InvalidInput` with the name of the field: ``issued_at`` also when Baidu has certainly
+    deleted everything. Raises :class:`FaceprintConfigurationError` for a plan whose application the settings
+    do not have.
     """
     plan = check_adoption(adoption)
     found = _find(adoption.verify_token)
@@ -90,7 +95,7 @@ def adopt(adoption: Adoption, *, created_by: Any = None) -> Adopted:
 
 @sensitive_variables()
 def check_adoption(adoption: Adoption) -> Plan:
-    """All that :func:`adopt` checks before it writes; the plan."""
+    """Check *adoption* as :func:`adopt` does, without writing; return its plan."""
     refuse_unsafe_hosts()
     if not is_verify_token(adoption.verify_token):
         raise InvalidInput("verify_token", "token_format", "This is no verification token.")
@@ -129,7 +134,7 @@ def _create(adoption: Adoption, plan: Plan, created_by: Any) -> VerificationSess
         answered_at = adoption.issued_at + ISSUE_TOLERANCE
         dates = deadlines.session_deadlines(requested_at, answered_at)
     else:
-        # As early as it can have been, and as late.
+        # The earliest and the latest possible time of issue.
         requested_at = moment - deadlines.TOKEN_LIFE - deadlines.RESULTS_LIFE
         answered_at = moment
         dates = deadlines.session_deadlines(requested_at, answered_at)

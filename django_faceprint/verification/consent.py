@@ -1,4 +1,4 @@
-"""Consent: what is asked for before a face goes to Baidu, and what follows when it is withdrawn."""
+"""Consent: the evidence that is required before a face goes to Baidu."""
 
 from __future__ import annotations
 
@@ -9,12 +9,10 @@ from zoneinfo import ZoneInfo
 
 from django.views.decorators.debug import sensitive_variables
 
-from django_faceprint.audit.access import Actor
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
-from django_faceprint.evidence import erasure
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import AccessLog, ConsentRecord, Erasure, VerificationSession
+from django_faceprint.models import ConsentRecord, VerificationSession
 from django_faceprint.models.append_only import KEPT_AT_LEAST
 
 from .texts import check_text
@@ -31,10 +29,12 @@ _CHINA = ZoneInfo("Asia/Shanghai")
 
 @dataclass(frozen=True)
 class Consent:
-    """The evidence that a host gives of a person's consent.
+    """A host's evidence of a person's consent.
 
-    ``reference`` and ``guardian_reference`` say where it is on record at the host (up to 500 characters, kept
-    encrypted); ``notice_version`` is the text that was shown, ``channel`` where (app, counter …).
+    ``reference`` and ``guardian_reference`` locate it in the host's records (up to 500 characters,
+    encrypted). ``notice_version`` names the notice that was shown, ``channel`` where it was shown (app,
+    counter …); ``given_at`` has a time zone. ``separate``: consent to this purpose alone (单独同意).
+    ``names_recipient``: the notice names Baidu. ``alternative_offered``: another way to verify was offered.
     """
 
     reference: str
@@ -51,8 +51,10 @@ class Consent:
 
 
 def check(consent: Consent | None, purpose: str) -> None:
-    """Raise :class:`InvalidInput` for what cannot be recorded and, with ``REQUIRE_CONSENT``, for what is
-    missing: ``required`` for an empty fact, ``must_be_true`` for one that is denied."""
+    """Raise :class:`InvalidInput` if *consent* is malformed or, with ``REQUIRE_CONSENT``, incomplete.
+
+    ``required`` for an empty field, ``must_be_true`` for one that is false.
+    """
     if consent is not None:
         _check_form(consent)
     if not conf.require_consent:
@@ -70,7 +72,7 @@ def check(consent: Consent | None, purpose: str) -> None:
 
 
 def record(session: VerificationSession, consent: Consent) -> ConsentRecord:
-    """Write down the consent to *session*, with the row of the session itself."""
+    """Write *consent* to *session*, in the transaction that creates the session."""
     return ConsentRecord.objects.create(
         session_id=session.public_id,
         purpose=session.purpose,
@@ -91,7 +93,7 @@ def of_session(session: VerificationSession) -> ConsentRecord | None:
 
 
 def require(session: VerificationSession) -> None:
-    """Raise :class:`InvalidInput` where a token may not be obtained for want of consent."""
+    """Raise :class:`InvalidInput` for a session without the consent that the settings require."""
     if not conf.require_consent:
         return
     found = of_session(session)
@@ -118,7 +120,7 @@ def require_guardian(number: str, certificate_type: int, guardian_reference: str
 def needs_guardian(number: str | None, certificate_type: int | None) -> bool:
     """Whether the number of a resident identity card is that of a child under 14, today in China.
 
-    A year of life is complete on the day after the birthday. Numbers of other documents tell no age.
+    A year of age is complete on the day after the birthday. Numbers of other documents hold no birthday.
     """
     born = _birthday(number or "") if certificate_type in (0, None) else None
     if born is None:
@@ -130,32 +132,8 @@ def needs_guardian(number: str | None, certificate_type: int | None) -> bool:
     return today <= birthday
 
 
-def withdraw(session: VerificationSession, *, reason: str, actor: Actor) -> Erasure:
-    """The person takes the consent back: nothing is fetched any more, and what is there is erased.
-
-    May be repeated. Raises as :func:`erasure.erase`; call it outside of transactions.
-    """
-
-    def note() -> None:
-        consent, _ = ConsentRecord.objects.get_or_create(
-            session_id=session.public_id, defaults={"purpose": session.purpose}
-        )
-        ConsentRecord.objects.filter(pk=consent.pk, withdrawn_at=None).update(
-            withdrawn_at=now(), withdrawn_by=actor.name[:150]
-        )
-        AccessLog.objects.create(
-            **actor.columns(),
-            address=actor.address,
-            action=AccessLog.Action.WITHDRAW,
-            session_id=session.public_id,
-        )
-
-    found = VerificationSession.objects.filter(pk=session.pk)
-    return erasure.erase(found, reason=reason, actor=actor, also=note)
-
-
 def prune() -> int:
-    """Delete one batch of records past ``LOG_RETENTION``; how many."""
+    """Delete one batch of records older than ``LOG_RETENTION``; return the number."""
     cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
     old = ConsentRecord.objects.filter(recorded_at__lt=cutoff).order_by("recorded_at")
     return ConsentRecord.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:BATCH])).delete()[0]

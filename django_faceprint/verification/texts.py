@@ -1,4 +1,4 @@
-"""Texts that are stored in clear, to be searched: short, printable, and not about a person."""
+"""Checks of texts that are stored in plaintext: short, printable, without personal data."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import unicodedata
 
 from django_faceprint.exceptions import InvalidInput
 
-#: Characters of such a text.
+#: Maximum length of a text that is stored in plaintext.
 MAX_REFERENCE_LENGTH = 100
 
 _DAY = r"(?:0[1-9]|1[0-2])(?:0[1-9]|[12][0-9]|3[01])"
@@ -19,7 +19,7 @@ _PHONE_NUMBER = re.compile(r"(?<![0-9])(?:\+?86)?1[3-9][0-9]{9}(?![0-9])")
 
 
 def check_text(field: str, text: str) -> None:
-    """Refuse what must not be stored and searched in clear. Raises :class:`InvalidInput`."""
+    """Raise :class:`InvalidInput` for a *text* that must not be stored in plaintext."""
     if len(text) > MAX_REFERENCE_LENGTH:
         raise InvalidInput(
             field, "too_long", f"At most {MAX_REFERENCE_LENGTH} characters.", {"limit": MAX_REFERENCE_LENGTH}
@@ -31,7 +31,7 @@ def check_text(field: str, text: str) -> None:
 
 
 def looks_personal(text: str) -> bool:
-    """Whether *text* seems to hold an ID or phone number, full-width digits and separators included."""
+    """Whether *text* seems to contain an ID or phone number, also in full-width digits or with separators."""
     normal = unicodedata.normalize("NFKC", text)
     joined = re.sub(r"[\s\-_.]", "", normal)
     return any(pattern.search(form) for pattern in (_ID_NUMBER, _PHONE_NUMBER) for form in (normal, joined))

@@ -15,8 +15,8 @@ from rest_framework.test import APIClient
 
 from django_faceprint.api import errors, views
 from django_faceprint.client import MESSAGES
+from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import VerificationSession
-from django_faceprint.verification import sessions
 from tests.factories import NUMBER, image_bytes
 from tests.scenario import Scenario
 
@@ -158,7 +158,7 @@ def test_details_are_translated(api: APIClient, settings: Any) -> None:
     """Every rule of the services and of the client has words, and their placeholders are filled."""
     for code in (*errors.RULES, *MESSAGES):
         params = {"limit": 1, "long": 1, "short": 1}
-        problem = errors.problem_of(sessions.InvalidInput("x", code, "", params))
+        problem = errors.problem_of(InvalidInput("x", code, "", params))
         assert "%(" not in problem.detail
         assert problem.detail != "This is not accepted."
 
@@ -432,7 +432,7 @@ def test_what_nobody_foresaw_is_logged_without_its_text(
     def fail(*args: Any, **kwargs: Any) -> None:
         raise KeyError(NUMBER)
 
-    monkeypatch.setattr(sessions, "register_session", fail)
+    monkeypatch.setattr(views, "register_session", fail)
     check_problem(api.post(SESSIONS, {"plan": "25001", "identity": IDENTITY}), 500, "internal")
     assert "unexpected KeyError" in caplog.text
     assert NUMBER not in caplog.text

@@ -15,7 +15,7 @@ from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, AccessReason, Plan, VerificationSession
 from django_faceprint.privacy.keys import generate_key
-from django_faceprint.verification import sessions
+from django_faceprint.verification import match_image
 from tests.factories import NUMBER, image_bytes, make_asset, make_passed_session, make_plan, make_session
 from tests.scenario import Scenario
 
@@ -129,7 +129,7 @@ def test_what_was_accepted_cannot_be_replaced(
 def test_a_session_keeps_only_so_many_refused_pictures(
     api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(sessions, "MAX_MATCH_IMAGES", 2)
+    monkeypatch.setattr(match_image, "MAX_MATCH_IMAGES", 2)
     session = start("25004", identity=None)
     address = f"{ROOT}sessions/{session['id']}/match-image/"
     scenario.fault("upload_match_image", "service", code=222202)

@@ -21,8 +21,16 @@ from django_faceprint.engine.runner import collect_due
 from django_faceprint.evidence.erasure import sessions_of_person
 from django_faceprint.maintenance.rotation import rotate_keys
 from django_faceprint.models import VerificationSession
-from django_faceprint.verification import sessions
-from django_faceprint.verification.adoption import Adoption, adopt
+from django_faceprint.verification import (
+    Adoption,
+    StartRequest,
+    adopt,
+    record_return,
+    register_session,
+    start_session,
+    submit_identity,
+    upload_match_image,
+)
 from tests import factories
 from tests.scenario import Scenario
 
@@ -72,23 +80,23 @@ def identity() -> Identity:
 def test_starting_a_session(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
     scenario.start("25001")  # the access token is there
     monkeypatch.setattr(HTTPConnection, "request", fail)
-    request = sessions.StartRequest(plan_id="25001", identity=identity())
-    for call in (sessions.start_session, sessions.register_session):
-        if call is sessions.register_session:
+    request = StartRequest(plan_id="25001", identity=identity())
+    for call in (start_session, register_session):
+        if call is register_session:
             monkeypatch.setattr(AESGCM, "encrypt", fail)
-            monkeypatch.setattr(sessions, "_create", fail)
+            monkeypatch.setattr(VerificationSession, "save", fail)
         assert_silent(report(lambda call=call: call(request)))
 
 
 def test_submitting(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
-    waiting = sessions.start_session(sessions.StartRequest(plan_id="25001"))
-    matched = sessions.start_session(sessions.StartRequest(plan_id="25003"))
+    waiting = start_session(StartRequest(plan_id="25001"))
+    matched = start_session(StartRequest(plan_id="25003"))
     token = waiting.verify_token
     monkeypatch.setattr(HTTPConnection, "request", fail)
-    assert_silent(report(lambda: sessions.submit_identity(waiting, identity())), token)
+    assert_silent(report(lambda: submit_identity(waiting, identity())), token)
     if matched.plan.needs_match_image:
         image = MatchImage.checked(factories.image_bytes())
-        assert_silent(report(lambda: sessions.upload_match_image(matched, image)), matched.verify_token)
+        assert_silent(report(lambda: upload_match_image(matched, image)), matched.verify_token)
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
@@ -97,7 +105,7 @@ def test_collecting(
 ) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     monkeypatch.setattr("django_faceprint.engine.steps.perform_visit", fail)
     monkeypatch.setattr("django_faceprint.engine.steps.log_unexpected", fail)
     ticks = iter(range(10_000))
@@ -115,7 +123,7 @@ def test_adopting_erasing_and_rotating(
 ) -> None:
     session = scenario.start("25001")
     token = "faceprintTokenOfAnotherSystem0123456789"
-    monkeypatch.setattr("django_faceprint.verification.adoption._create", fail)
+    monkeypatch.setattr(VerificationSession, "save", fail)
     assert_silent(report(partial(adopt, Adoption(verify_token=token, plan_id="25001"))), token)
     monkeypatch.setattr("django_faceprint.evidence.erasure.blind_index_candidates", fail)
     assert_silent(report(lambda: sessions_of_person(NUMBER)))

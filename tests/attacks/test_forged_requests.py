@@ -15,7 +15,7 @@ from rest_framework.authtoken.models import Token
 from rest_framework.test import APIClient
 
 from django_faceprint.models import AccessLog, AlertRule, VerificationSession
-from django_faceprint.verification import sessions
+from django_faceprint.verification import return_token
 from tests import factories
 from tests.scenario import Scenario
 from tests.test_permission_matrix import ADMIN_LINES, API_LINES, address_of
@@ -116,7 +116,7 @@ def test_no_path_leads_to_a_file(superuser: Client, base: str, path: str) -> Non
 
 
 def test_no_changed_link_of_a_return_is_taken(client: Client, victim: VerificationSession) -> None:
-    link = sessions.return_token(victim)
+    link = return_token(victim)
     assert client.get(reverse("faceprint:return", args=[link])).status_code == 200
     other = factories.make_session()
     body, _, signature = link.partition(":")
@@ -127,7 +127,7 @@ def test_no_changed_link_of_a_return_is_taken(client: Client, victim: Verificati
         f"{body}:{signature}x",
         f"{body.upper()}:{signature}",
         f"{other.public_id.hex}:{signature}",
-        f"{body}:{sessions.return_token(other).partition(':')[2]}",
+        f"{body}:{return_token(other).partition(':')[2]}",
         link[::-1],
         link * 2,
         str(victim.public_id),
@@ -141,7 +141,7 @@ def test_no_changed_link_of_a_return_is_taken(client: Client, victim: Verificati
 
 def test_a_return_link_shows_nothing_of_the_person(client: Client, victim: VerificationSession) -> None:
     for view in ("return", "return-status"):
-        html = text_of(client.get(reverse(f"faceprint:{view}", args=[sessions.return_token(victim)])))
+        html = text_of(client.get(reverse(f"faceprint:{view}", args=[return_token(victim)])))
         assert not [secret for secret in SECRETS if secret in html]
         assert victim.reference not in html
 
@@ -189,7 +189,7 @@ def test_no_return_url_leads_elsewhere(scenario: Scenario, settings: Any, url: s
 def test_no_parameter_of_the_return_page_sends_the_person_away(
     client: Client, victim: VerificationSession, name: str
 ) -> None:
-    address = reverse("faceprint:return", args=[sessions.return_token(victim)])
+    address = reverse("faceprint:return", args=[return_token(victim)])
     answer = client.get(address, {name: "https://evil.example.com/"})
     assert answer.status_code == 200
     assert "evil.example.com" not in text_of(answer)
@@ -199,7 +199,7 @@ def test_no_parameter_of_the_return_page_sends_the_person_away(
 
 
 def test_a_forged_host_is_refused(client: Client, superuser: Client, victim: VerificationSession) -> None:
-    pages = [reverse("faceprint:return", args=[sessions.return_token(victim)]), "/admin/", f"{API}sessions/"]
+    pages = [reverse("faceprint:return", args=[return_token(victim)]), "/admin/", f"{API}sessions/"]
     for page in pages:
         for browser in (client, superuser):
             assert browser.get(page, headers={"host": "evil.example.com"}).status_code == 400
@@ -261,7 +261,7 @@ def test_nothing_is_done_for_another_site(superuser: Client, victim: Verificatio
 def test_no_page_can_be_framed(superuser: Client, victim: VerificationSession) -> None:
     pages = [
         reverse("admin:faceprint_verificationsession_change", args=[victim.pk]),
-        reverse("faceprint:return", args=[sessions.return_token(victim)]),
+        reverse("faceprint:return", args=[return_token(victim)]),
     ]
     for page in pages:
         assert superuser.get(page)["X-Frame-Options"] == "DENY"

@@ -22,7 +22,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.privacy.fields import EncryptedJSONField, EncryptedTextField
-from django_faceprint.verification import sessions
+from django_faceprint.verification import return_token
 from tests import factories
 from tests.pages import admin_pages
 
@@ -147,7 +147,7 @@ def test_no_search_or_filter_repeats_markup(superuser: Client, poisoned: Verific
 
 
 def test_the_return_page_is_clean(poisoned: VerificationSession, client: Client) -> None:
-    html = text_of(client.get(reverse("faceprint:return", args=[sessions.return_token(poisoned)])))
+    html = text_of(client.get(reverse("faceprint:return", args=[return_token(poisoned)])))
     assert not [markup for markup in MARKUP if markup in html]
 
 

@@ -13,7 +13,7 @@ from django_faceprint.jobs import jobs
 from django_faceprint.models import AlertRule, VerificationSession
 from django_faceprint.records import rollups
 from django_faceprint.records.filters import Selection
-from django_faceprint.verification.sessions import return_token
+from django_faceprint.verification import return_token
 from tests import factories
 
 from .conftest import LIST, log_in

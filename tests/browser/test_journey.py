@@ -13,7 +13,7 @@ from django.contrib.auth import get_user_model
 from django_faceprint.client import Identity
 from django_faceprint.engine.runner import collect_due
 from django_faceprint.models import AccessLog, VerificationSession
-from django_faceprint.verification import sessions
+from django_faceprint.verification import StartRequest, h5_url, return_token, start_session
 from tests.factories import NUMBER
 
 Screenshot = Callable[[Any, str], None]
@@ -25,10 +25,8 @@ def work() -> None:
 
 def start(plan_id: str) -> VerificationSession:
     identity = Identity.checked("张三", NUMBER, 0) if plan_id == "25001" else None
-    return sessions.start_session(
-        sessions.StartRequest(
-            plan_id=plan_id, reference="ORDER-20261124-0001", purpose="开户", identity=identity
-        )
+    return start_session(
+        StartRequest(plan_id=plan_id, reference="ORDER-20261124-0001", purpose="开户", identity=identity)
     )
 
 
@@ -36,7 +34,7 @@ def test_a_person_passes_and_an_operator_sees_it(
     site: Any, plans: dict[str, Any], clock: Any, phone: Any, desktop: Any, screenshot: Screenshot
 ) -> None:
     session = start("25001")
-    phone.goto(sessions.h5_url(session))
+    phone.goto(h5_url(session))
     screenshot(phone, "h5-consent")
     phone.get_by_label("我已阅读并同意上述授权声明").check()
     phone.get_by_role("button", name="同意并继续").click()
@@ -96,7 +94,7 @@ def test_a_person_fails_and_is_told_in_plain_words(
     site: Any, plans: dict[str, Any], phone: Any, screenshot: Screenshot
 ) -> None:
     session = start("25003")
-    phone.goto(sessions.h5_url(session))
+    phone.goto(h5_url(session))
     phone.get_by_label("我已阅读并同意上述授权声明").check()
     phone.get_by_role("button", name="同意并继续").click()
     screenshot(phone, "h5-card")
@@ -116,6 +114,6 @@ def test_the_waiting_page_works_without_scripts(
         viewport={"width": 375, "height": 812}, java_script_enabled=False, locale="zh-CN"
     )
     page = context.new_page()
-    page.goto(f"{site.url}/faceprint/return/{sessions.return_token(session)}/")
+    page.goto(f"{site.url}/faceprint/return/{return_token(session)}/")
     assert page.locator("noscript, meta[http-equiv=refresh]").count()
     context.close()

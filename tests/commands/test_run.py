@@ -24,7 +24,7 @@ from django_faceprint.management.commands import faceprint_run
 from django_faceprint.models import Alert, Heartbeat, MediaAsset
 from django_faceprint.records import statistics
 from django_faceprint.upstream import clients
-from django_faceprint.verification.sessions import record_return
+from django_faceprint.verification import record_return
 from tests.commands.conftest import Run
 from tests.factories import make_asset, make_passed_session
 

@@ -15,6 +15,7 @@ from django.dispatch import Signal
 from django.test import RequestFactory
 
 from django_faceprint import signals
+from django_faceprint.actors import actor_of
 from django_faceprint.audit.access import record_access
 from django_faceprint.base import lease as leases
 from django_faceprint.client import Identity, MatchImage, MediaResult
@@ -23,7 +24,14 @@ from django_faceprint.evidence import files
 from django_faceprint.exceptions import InvalidInput, Unreachable
 from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
 from django_faceprint.records import lookup
-from django_faceprint.verification import sessions
+from django_faceprint.verification import (
+    StartRequest,
+    continue_session,
+    record_return,
+    start_session,
+    submit_identity,
+    upload_match_image,
+)
 from tests.factories import NUMBER, image_bytes, make_session
 from tests.scenario import Scenario, store_in
 
@@ -411,7 +419,7 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(scenario: Scenari
     session = VerificationSession.objects.select_related("plan").get()
     queue.request_recheck(session.pk)
     (lease,) = queue.claim(clock())
-    sessions.continue_session(session)
+    continue_session(session)
     with pytest.raises(leases.LeaseLost):
         lease.update(**leases.Release(clock() + timedelta(hours=2)).columns())
     session = scenario.fresh(session)
@@ -420,19 +428,19 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(scenario: Scenari
 
 
 def test_an_accepted_identity_is_not_overwritten_by_a_call_that_came_later(scenario: Scenario) -> None:
-    session = sessions.start_session(sessions.StartRequest(plan_id="25001"))
+    session = start_session(StartRequest(plan_id="25001"))
     stale = scenario.fresh(session)
-    sessions.submit_identity(session, Identity.checked("张三", NUMBER, 0))
+    submit_identity(session, Identity.checked("张三", NUMBER, 0))
     with pytest.raises(InvalidInput) as caught:
-        sessions.submit_identity(stale, Identity.checked("李四", NUMBER, 0))
+        submit_identity(stale, Identity.checked("李四", NUMBER, 0))
     assert caught.value.code == "already_accepted"
     assert scenario.fresh(session).identity_name == "张三"
 
 
 def test_idempotency_holds_without_a_user_and_by_the_database(scenario: Scenario) -> None:
-    first = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="k"))
-    again = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="k"))
-    other = sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key="K"))
+    first = start_session(StartRequest(plan_id="25002", idempotency_key="k"))
+    again = start_session(StartRequest(plan_id="25002", idempotency_key="k"))
+    other = start_session(StartRequest(plan_id="25002", idempotency_key="K"))
     assert again.pk == first.pk
     assert other.pk != first.pk
     with pytest.raises(IntegrityError), transaction.atomic():
@@ -442,7 +450,7 @@ def test_idempotency_holds_without_a_user_and_by_the_database(scenario: Scenario
 @pytest.mark.parametrize("key", ["", "k" * 81, "k\x00", "钥匙"])
 def test_a_bad_idempotency_key_is_refused(scenario: Scenario, key: str) -> None:
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(sessions.StartRequest(plan_id="25002", idempotency_key=key))
+        start_session(StartRequest(plan_id="25002", idempotency_key=key))
     assert caught.value.field == "idempotency_key"
 
 
@@ -461,7 +469,7 @@ def test_slow_downloads_end_a_visit_before_its_worker_is_killed(
 
     session = scenario.start("25001")
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     with storing(settings, tmp_path, after_a_download):
         report = runner.collect_due(budget=timedelta(seconds=90), monotonic=lambda: seconds[0])
         assert (report.sessions, report.archived) == (1, 1)
@@ -520,9 +528,9 @@ def test_no_picture_is_stored_inside_a_transaction(scenario: Scenario, settings:
     backend = "django.core.files.storage.FileSystemStorage"
     storage = {"BACKEND": backend, "OPTIONS": {"location": str(tmp_path / "archive")}}
     settings.STORAGES = {**settings.STORAGES, "faceprint": storage}
-    session = sessions.start_session(sessions.StartRequest(plan_id="25004"))
+    session = start_session(StartRequest(plan_id="25004"))
     with pytest.raises(RuntimeError, match="transaction"), transaction.atomic():
-        sessions.upload_match_image(session, MatchImage.checked(image_bytes()))
+        upload_match_image(session, MatchImage.checked(image_bytes()))
     assert not session.assets.exists()
     assert not (tmp_path / "archive").exists()
 
@@ -540,7 +548,7 @@ def test_a_look_is_recorded_whatever_the_server_calls_its_peer(
 ) -> None:
     looked_at = RequestFactory().get("/", REMOTE_ADDR=peer)
     looked_at.user = admin_user
-    record_access(looked_at, AccessLog.Action.VIEW_RECORD, session=make_session(), channel="admin")
+    record_access(actor_of(looked_at, "admin"), AccessLog.Action.VIEW_RECORD)
     assert AccessLog.objects.get().address == kept
 
 

@@ -61,7 +61,7 @@ from django_faceprint.sandbox.message import Request, Response
 from django_faceprint.sandbox.pages import PageRefused
 from django_faceprint.sandbox.server import SandboxServer
 from django_faceprint.upstream import clients, token_store
-from django_faceprint.verification import sessions
+from django_faceprint.verification import StartRequest, record_return, start_session
 from tests.clock import START
 from tests.clock import clock as true_clock
 from tests.factories import NAME, NUMBER, image_bytes
@@ -269,7 +269,7 @@ class Scenario(RuleBasedStateMachine):
         self.memories: dict[int, Memory] = {}
         self.tokens: dict[int, str] = {}
         self.outages = 0
-        self.requests: list[sessions.StartRequest] = []
+        self.requests: list[StartRequest] = []
         self.announced: Counter[tuple[Any, ...]] = Counter()
         for signal, what in ANNOUNCED.items():
             signal.connect(self._hear(what), weak=False, dispatch_uid="properties")
@@ -335,7 +335,7 @@ class Scenario(RuleBasedStateMachine):
     @rule(plan_id=st.sampled_from(PLAN_IDS))
     def a_host_starts_a_session(self, plan_id: str) -> None:
         plan = self.plans[plan_id]
-        request = sessions.StartRequest(
+        request = StartRequest(
             plan_id=plan_id,
             identity=Identity.checked(NAME, NUMBER, 0) if plan.needs_identity else None,
             match_image=MatchImage.checked(image_bytes()) if plan.needs_match_image else None,
@@ -354,10 +354,10 @@ class Scenario(RuleBasedStateMachine):
     def a_web_process_dies_while_it_starts_a_session(self, number: int, at: int) -> None:
         self._die(lambda: self._start(self.requests[number % len(self.requests)]), at)
 
-    def _start(self, request: sessions.StartRequest) -> None:
+    def _start(self, request: StartRequest) -> None:
         # Whatever goes wrong is written on the session and said to the host, which may try again.
         with suppress(FaceprintError, FaceprintConfigurationError, evidence_files.StorageFailed):
-            sessions.start_session(request)
+            start_session(request)
 
     @precondition(lambda self: self.requests)
     @rule(
@@ -390,7 +390,7 @@ class Scenario(RuleBasedStateMachine):
     def _come_back(self, number: int) -> None:
         session = self._session(number)
         if session is not None:
-            sessions.record_return(session)
+            record_return(session)
 
     @rule(pace=st.sampled_from([0.0, 0.3, 10.0]), limit=st.sampled_from([None, None, 1]))
     def a_worker_works(self, pace: float, limit: int | None) -> None:

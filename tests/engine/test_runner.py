@@ -27,7 +27,7 @@ from django_faceprint.engine.visit import Visit
 from django_faceprint.evidence import files as evidence_files
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
 from django_faceprint.upstream.clients import Upstream
-from django_faceprint.verification import sessions
+from django_faceprint.verification import record_return
 from tests.scenario import Scenario, store_in
 
 Archived = Callable[[VerificationSession], None]
@@ -51,7 +51,7 @@ def returned(scenario: Scenario, count: int, plan_id: str = "25001") -> list[Ver
     made = [scenario.start(plan_id) for _ in range(count)]
     for session in made:
         scenario.finish(session)
-        sessions.record_return(session)
+        record_return(session)
     return made
 
 

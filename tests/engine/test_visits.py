@@ -21,7 +21,7 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.sandbox import core
-from django_faceprint.verification import sessions
+from django_faceprint.verification import record_return
 from tests.factories import NUMBER, make_session
 from tests.scenario import Scenario
 
@@ -476,7 +476,7 @@ def test_pictures_leave_no_copy_in_the_answers(scenario: Scenario) -> None:
 def test_a_worker_that_lost_its_lease_writes_nothing(scenario: Scenario, clock: Any) -> None:
     session = scenario.start("25001")
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     (frozen,) = queue.claim(clock())
     clock.advance(leases.MAX_LEASE + timedelta(seconds=1))
     scenario.work()
@@ -493,7 +493,7 @@ def test_a_worker_that_lost_its_lease_writes_nothing(scenario: Scenario, clock: 
 
 def test_a_poke_during_work_is_not_forgotten(scenario: Scenario, clock: Any) -> None:
     session = scenario.start("25001")
-    sessions.record_return(session)
+    record_return(session)
     (lease,) = queue.claim(clock())
     queue.request_recheck(session.pk)
     assert queue.claim(clock()) == []
@@ -509,7 +509,7 @@ def test_the_most_urgent_comes_first(scenario: Scenario, clock: Any) -> None:
     early = scenario.start("25001")
     clock.advance(minutes=30)
     for session in (late, early):
-        sessions.record_return(session)
+        record_return(session)
     (first,) = queue.claim(clock())
     (second,) = queue.claim(clock())
     assert (first.session_pk, second.session_pk) == (early.pk, late.pk)
@@ -574,7 +574,7 @@ def test_the_queue_is_not_asked_at_every_step_of_a_visit(
     """With places free and nothing due: it would be a dozen questions for every session that comes alone."""
     session = scenario.start()
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     found: list[int] = []
     claim = queue.claim
 

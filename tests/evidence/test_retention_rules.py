@@ -23,7 +23,7 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.maintenance import retention
 from django_faceprint.maintenance.retention import Forecast, ForecastLine, RetentionReport, forecast, retain
 from django_faceprint.models import MediaAsset, Plan, UploadIntent, VerificationSession
-from django_faceprint.verification import sessions
+from django_faceprint.verification import upload_match_image
 from tests.factories import (
     image_bytes,
     make_asset,
@@ -217,9 +217,9 @@ class TestKindsThatAreOff:
         assert stored_files() == []
         assert [item["kind"] for item in scenario.ledger(session)["assets"]] == ["match_image"]
 
-        sessions.upload_match_image(session, MatchImage.checked(image_bytes()))
+        upload_match_image(session, MatchImage.checked(image_bytes()))
         with pytest.raises(InvalidInput):
-            sessions.upload_match_image(session, MatchImage.checked(image_bytes(50, 60)))
+            upload_match_image(session, MatchImage.checked(image_bytes(50, 60)))
         assert session.assets.count() == 1
 
 

@@ -13,7 +13,8 @@ from django.http.response import HttpResponseBase
 from django.middleware.gzip import GZipMiddleware
 from django.test import AsyncRequestFactory, RequestFactory
 
-from django_faceprint.evidence.serving import ONE_LOOK, log_media_view, media_response
+from django_faceprint.actors import actor_of
+from django_faceprint.evidence.serving import ONE_VIEW, log_media_view, media_response
 from django_faceprint.models import AccessLog, MediaAsset
 from tests import factories
 
@@ -276,7 +277,7 @@ def look(video: MediaAsset) -> Callable[..., int]:
     def record(method: str = "GET", user: str = "viewer", **headers: str) -> int:
         request = RequestFactory().generic(method, "/", headers=headers)
         request.user = users.objects.get(username=user)
-        log_media_view(request, video, channel="admin")
+        log_media_view(request, video, actor_of(request, "admin"))
         return AccessLog.objects.count()
 
     return record
@@ -306,7 +307,7 @@ def test_no_part_can_be_had_without_a_look(look: Callable[..., int]) -> None:
 
 def test_later_a_part_is_a_new_look(look: Callable[..., int], clock: Any) -> None:
     assert look(Range="bytes=1-") == 1
-    clock.advance(seconds=ONE_LOOK.total_seconds())
+    clock.advance(seconds=ONE_VIEW.total_seconds())
     assert look(Range="bytes=1-") == 2
 
 

@@ -15,9 +15,8 @@ from django_faceprint.models import AccessToken, MediaAsset, UpstreamAnswer, Ver
 from django_faceprint.privacy.blind_index import blind_index_candidates
 from django_faceprint.privacy.fields import encrypted_fields
 from django_faceprint.privacy.keys import encryption_ring, index_ring
-from django_faceprint.verification import sessions
-from django_faceprint.verification.adoption import Adoption, adopt
-from django_faceprint.verification.consent import Consent, of_session
+from django_faceprint.verification import Adoption, Consent, adopt, h5_url
+from django_faceprint.verification.consent import of_session
 from tests.factories import NAME, NUMBER, make_passed_session, make_plan, make_session, make_stored_asset
 from tests.scenario import Scenario
 from tests.settings import fixed_key
@@ -250,7 +249,7 @@ def test_a_file_that_is_being_read_stays_readable(
         keys(NEW, OLD, index=[NEW_INDEX, OLD_INDEX])
         rotate_keys()
         assert len(reader.read()) == asset.size
-    assert sessions.h5_url(archived) is None
+    assert h5_url(archived) is None
 
 
 @pytest.mark.django_db

@@ -27,8 +27,7 @@ from django_faceprint.client import Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError
 from django_faceprint.maintenance import retention
 from django_faceprint.models import AccessToken, AlertRule, VerificationSession
-from django_faceprint.verification import sessions
-from django_faceprint.verification.consent import Consent
+from django_faceprint.verification import Consent, StartRequest, record_return, start_session
 from tests.pages import admin_pages, api_addresses, file_addresses, return_pages
 from tests.scenario import Scenario
 
@@ -67,7 +66,7 @@ def test_nothing_personal_is_left_unencrypted(
     for fault in FAULTS:
         scenario.fault(count=1, **fault)
     for number, outcome in enumerate(("pass", "fail", "pass", "giveup")):
-        request = sessions.StartRequest(
+        request = StartRequest(
             plan_id="25001",
             reference=f"leak-{number}",
             identity=Identity.checked(NAME, NUMBER, 0),
@@ -76,13 +75,13 @@ def test_nothing_personal_is_left_unencrypted(
         )
         for _ in range(4):
             try:
-                session = sessions.start_session(request)
+                session = start_session(request)
                 break
             except (FaceprintError, FaceprintConfigurationError) as error:
                 said += traceback.format_exception(error)
                 said.append(repr(error) + repr(error.error))
         scenario.finish(session, outcome)
-        sessions.record_return(session)
+        record_return(session)
         tasks.notify_worker(session)
     for _ in range(6):
         tasks.tick()

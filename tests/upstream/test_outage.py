@@ -14,7 +14,7 @@ from django_faceprint.engine import queue, runner, steps
 from django_faceprint.engine.visit import Visit, VisitContext
 from django_faceprint.models import UpstreamCall, VerificationSession
 from django_faceprint.upstream import clients
-from django_faceprint.verification import sessions
+from django_faceprint.verification import record_return
 from tests.factories import make_session
 from tests.scenario import Scenario
 
@@ -51,7 +51,7 @@ def test_while_baidu_is_down_one_session_is_visited_now_and_then(
     waiting = [scenario.start() for _ in range(20)]
     for session in waiting:
         scenario.finish(session)
-        sessions.record_return(session)
+        record_return(session)
     scenario.fault("*", "http_503")
     UpstreamCall.objects.all().delete()
 
@@ -84,7 +84,7 @@ def test_a_session_that_was_not_asked_about_keeps_its_place(
 ) -> None:
     session = scenario.start()
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     host = clients.conf.api_url.removeprefix("http://").split(":")
     breaker = seconds.api_breakers.of(host[0], int(host[1]))
     for _ in range(FAILURES_IN_A_ROW):
@@ -114,7 +114,7 @@ def test_while_storage_of_media_is_down_baidu_is_asked_ever_more_rarely(
     waiting = [scenario.start() for _ in range(10)]
     for session in waiting:
         scenario.finish(session)
-        sessions.record_return(session)
+        record_return(session)
     scenario.fault("media", "http_503")
     run(1)
     asked = UpstreamCall.objects.count()

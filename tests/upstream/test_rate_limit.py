@@ -26,7 +26,7 @@ from django_faceprint.exceptions import RateLimitReached
 from django_faceprint.models import RateLimitBucket, UpstreamCall
 from django_faceprint.upstream import rate_limit
 from django_faceprint.upstream.rate_limit import DatabaseMicroseconds, RateLimit, persistent_quota_problems
-from django_faceprint.verification import sessions
+from django_faceprint.verification import record_return
 from tests.scenario import Scenario
 
 pytestmark = pytest.mark.django_db(transaction=True)
@@ -494,7 +494,7 @@ def test_a_person_who_waits_and_a_near_deadline_are_urgent(scenario: Scenario, c
 
     session = scenario.start("25001")
     assert not _is_urgent(session)
-    sessions.record_return(session)
+    record_return(session)
     assert _is_urgent(session)
     clock.advance(minutes=2)
     assert not _is_urgent(session)

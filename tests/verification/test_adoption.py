@@ -14,7 +14,8 @@ from django_faceprint.engine import queue
 from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
 from django_faceprint.models import VerificationSession
 from django_faceprint.records import statistics
-from django_faceprint.verification.adoption import ISSUE_TOLERANCE, SOON, Adoption, adopt
+from django_faceprint.verification import Adoption, adopt
+from django_faceprint.verification.adoption import ISSUE_TOLERANCE, SOON
 from django_faceprint.verification.consent import of_session
 from tests.factories import NAME, NUMBER
 from tests.scenario import Scenario

@@ -24,8 +24,19 @@ from django_faceprint.models import (
     VerificationSession,
 )
 from django_faceprint.models.append_only import KEPT_AT_LEAST
-from django_faceprint.verification import consent, sessions
-from django_faceprint.verification.consent import Consent, needs_guardian, of_session, withdraw
+from django_faceprint.verification import (
+    Consent,
+    StartRequest,
+    consent,
+    continue_session,
+    record_return,
+    register_session,
+    start_session,
+    submit_identity,
+    withdraw,
+)
+from django_faceprint.verification.consent import needs_guardian, of_session
+from django_faceprint.verification.state import refuse_erased
 from tests.scenario import Scenario
 
 ACTOR = Actor("officer", "test", "7")
@@ -49,15 +60,15 @@ def required(settings: Any) -> Any:
     return settings
 
 
-def request(**more: Any) -> sessions.StartRequest:
-    return sessions.StartRequest(**{"plan_id": "25001", "purpose": "account opening"} | more)
+def request(**more: Any) -> StartRequest:
+    return StartRequest(**{"plan_id": "25001", "purpose": "account opening"} | more)
 
 
 # --- what is demanded ---------------------------------------------------------------------------
 
 
 def test_all_of_it_is_kept_apart_from_the_session(scenario: Scenario, required: Any) -> None:
-    session = sessions.start_session(request(consent=FULL))
+    session = start_session(request(consent=FULL))
     found = of_session(session)
     assert found is not None
     assert (found.reference, found.notice_version, found.channel) == ("contract 4711", "3", "app")
@@ -88,7 +99,7 @@ def test_what_is_missing_is_named_and_nothing_is_sent(
     scenario: Scenario, required: Any, changes: dict[str, Any], field: str, code: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(consent=replace(FULL, **changes)))
+        start_session(request(consent=replace(FULL, **changes)))
     assert (caught.value.field, caught.value.code) == (field, code)
     assert not VerificationSession.objects.exists()
     assert scenario.control("GET", "ledger")["sessions"] == []
@@ -99,26 +110,26 @@ def test_without_consent_or_purpose_nothing_starts(
     scenario: Scenario, required: Any, more: dict[str, Any], field: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(**more))
+        start_session(request(**more))
     assert (caught.value.field, caught.value.code) == (field, "required")
 
 
 def test_a_token_is_not_obtained_for_a_session_of_before_the_rule(scenario: Scenario, settings: Any) -> None:
-    session = sessions.register_session(request())
+    session = register_session(request())
     settings.FACEPRINT = settings.FACEPRINT | {"REQUIRE_CONSENT": True}
     with pytest.raises(InvalidInput) as caught:
-        sessions.continue_session(session)
+        continue_session(session)
     assert caught.value.field == "consent"
     consent.record(session, FULL)
-    sessions.continue_session(session)
+    continue_session(session)
     assert scenario.fresh(session).verify_token
 
 
 def test_a_repeated_start_must_bring_the_same_consent(scenario: Scenario, required: Any) -> None:
-    first = sessions.start_session(request(consent=FULL, idempotency_key="k"))
-    assert sessions.start_session(request(consent=FULL, idempotency_key="k")).pk == first.pk
+    first = start_session(request(consent=FULL, idempotency_key="k"))
+    assert start_session(request(consent=FULL, idempotency_key="k")).pk == first.pk
     with pytest.raises(InvalidInput):
-        sessions.start_session(request(consent=replace(FULL, channel="web"), idempotency_key="k"))
+        start_session(request(consent=replace(FULL, channel="web"), idempotency_key="k"))
     assert ConsentRecord.objects.count() == 1
 
 
@@ -151,19 +162,19 @@ def test_who_is_a_child(clock: Any, number: Any, certificate: Any, today: str, n
 def test_a_child_needs_a_guardian_before_anything_is_sent(scenario: Scenario, required: Any) -> None:
     child = Identity("张小三", CHILD, 0)
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(consent=FULL, identity=child))
+        start_session(request(consent=FULL, identity=child))
     assert (caught.value.field, caught.value.code) == ("consent.guardian_reference", "guardian")
     assert scenario.control("GET", "ledger")["sessions"] == []
-    later = sessions.start_session(request(consent=FULL))
+    later = start_session(request(consent=FULL))
     with pytest.raises(InvalidInput) as caught:
-        sessions.submit_identity(later, child)
+        submit_identity(later, child)
     assert caught.value.code == "guardian"
     assert scenario.fresh(later).identity_number is None
 
 
 def test_with_a_guardian_it_goes_on(scenario: Scenario, required: Any) -> None:
     guarded = replace(FULL, guardian_reference="mother's form 12")
-    session = sessions.start_session(request(consent=guarded))
+    session = start_session(request(consent=guarded))
     given = of_session(session)
     assert given is not None
     assert given.guardian_reference == "mother's form 12"
@@ -180,7 +191,7 @@ def test_where_no_consent_is_required_children_are_not_refused(settings: Any) ->
 def test_withdrawn_everything_goes_and_nothing_is_fetched_any_more(
     scenario: Scenario, required: Any, clock: Any
 ) -> None:
-    session = sessions.start_session(request(consent=FULL, identity=ADULT))
+    session = start_session(request(consent=FULL, identity=ADULT))
     scenario.finish(session)
     session = scenario.back(session)
     assert session.assets.stored().exists()
@@ -201,9 +212,9 @@ def test_withdrawn_everything_goes_and_nothing_is_fetched_any_more(
     scenario.work()
     assert not session.assets.stored().exists()
     for attempt in (
-        lambda: sessions.submit_identity(session, ADULT),
-        lambda: sessions.continue_session(session),
-        lambda: sessions.refuse_erased(session),
+        lambda: submit_identity(session, ADULT),
+        lambda: continue_session(session),
+        lambda: refuse_erased(session),
     ):
         with pytest.raises(InvalidInput) as caught:
             attempt()
@@ -213,9 +224,9 @@ def test_withdrawn_everything_goes_and_nothing_is_fetched_any_more(
 def test_a_download_that_is_under_way_writes_nothing_after_a_withdrawal(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    session = sessions.start_session(request(consent=FULL, identity=ADULT))
+    session = start_session(request(consent=FULL, identity=ADULT))
     scenario.finish(session)
-    sessions.record_return(session)
+    record_return(session)
     saving, withdrawn = threading.Event(), threading.Event()
     real = FileSystemStorage._save
 
@@ -251,7 +262,7 @@ def _committed() -> list[str]:
 
 
 def test_a_withdrawal_may_be_repeated_and_keeps_its_first_time(scenario: Scenario, clock: Any) -> None:
-    session = sessions.start_session(request(consent=FULL))
+    session = start_session(request(consent=FULL))
     withdraw(session, reason="by phone", actor=ACTOR)
     first = now()
     clock.advance(days=1)
@@ -262,7 +273,7 @@ def test_a_withdrawal_may_be_repeated_and_keeps_its_first_time(scenario: Scenari
 
 
 def test_a_withdrawal_without_a_consent_on_record_is_noted_all_the_same(scenario: Scenario) -> None:
-    session = sessions.start_session(request())
+    session = start_session(request())
     withdraw(session, reason="by phone", actor=ACTOR)
     found = of_session(session)
     assert found is not None
@@ -274,7 +285,7 @@ def test_a_withdrawal_without_a_consent_on_record_is_noted_all_the_same(scenario
 
 
 def test_consent_outlives_the_evidence_and_goes_after_its_own_time(scenario: Scenario, clock: Any) -> None:
-    session = sessions.start_session(request(consent=FULL))
+    session = start_session(request(consent=FULL))
     clock.advance(days=KEPT_AT_LEAST.days)
     assert consent.prune() == 0
     clock.advance(seconds=1)
@@ -284,6 +295,6 @@ def test_consent_outlives_the_evidence_and_goes_after_its_own_time(scenario: Sce
 
 def test_a_shorter_setting_does_not_delete_earlier(scenario: Scenario, clock: Any, settings: Any) -> None:
     settings.FACEPRINT = settings.FACEPRINT | {"LOG_RETENTION": timedelta(days=1)}
-    sessions.start_session(request(consent=FULL))
+    start_session(request(consent=FULL))
     clock.advance(days=1_000)
     assert consent.prune() == 0

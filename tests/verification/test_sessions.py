@@ -20,16 +20,26 @@ from django_faceprint.exceptions import (
     Unreachable,
 )
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.verification import sessions
-from django_faceprint.verification.consent import Consent, of_session
+from django_faceprint.verification import (
+    Consent,
+    StartRequest,
+    h5_url,
+    record_return,
+    return_token,
+    session_of_return_token,
+    start_session,
+    submit_identity,
+    upload_match_image,
+)
+from django_faceprint.verification.consent import of_session
 from django_faceprint.verification.texts import looks_personal
 from tests.factories import NUMBER, image_bytes
 from tests.scenario import Scenario
 
 
-def request(plan_id: str = "25001", **values: Any) -> sessions.StartRequest:
+def request(plan_id: str = "25001", **values: Any) -> StartRequest:
     values.setdefault("identity", Identity.checked("张三", NUMBER, 0))
-    return sessions.StartRequest(plan_id=plan_id, **values)
+    return StartRequest(plan_id=plan_id, **values)
 
 
 def test_a_started_session_knows_its_deadlines(scenario: Scenario, clock: Any) -> None:
@@ -45,50 +55,50 @@ def test_a_started_session_knows_its_deadlines(scenario: Scenario, clock: Any) -
 
 
 def test_the_h5_url_waits_for_all_that_the_plan_requires(scenario: Scenario) -> None:
-    session = sessions.start_session(sessions.StartRequest(plan_id="25001"))
-    assert (sessions.h5_url(session), session.status) == (None, "created")
-    sessions.submit_identity(session, Identity.checked("张三", NUMBER, 0))
-    url = sessions.h5_url(session)
+    session = start_session(StartRequest(plan_id="25001"))
+    assert (h5_url(session), session.status) == (None, "created")
+    submit_identity(session, Identity.checked("张三", NUMBER, 0))
+    url = h5_url(session)
     assert url is not None
     assert session.verify_token in url
 
-    compared = sessions.start_session(sessions.StartRequest(plan_id="25004"))
-    assert sessions.h5_url(compared) is None
-    sessions.upload_match_image(compared, MatchImage.checked(image_bytes()))
-    assert sessions.h5_url(compared) is not None
+    compared = start_session(StartRequest(plan_id="25004"))
+    assert h5_url(compared) is None
+    upload_match_image(compared, MatchImage.checked(image_bytes()))
+    assert h5_url(compared) is not None
 
 
 def test_the_h5_url_ends_with_the_token(scenario: Scenario, clock: Any) -> None:
     session = scenario.start()
     clock.advance(hours=2)
-    assert sessions.h5_url(session) is None
+    assert h5_url(session) is None
 
 
 def test_the_match_image_is_archived_even_when_baidu_refuses_it(scenario: Scenario) -> None:
-    session = sessions.start_session(sessions.StartRequest(plan_id="25004"))
+    session = start_session(StartRequest(plan_id="25004"))
     scenario.fault("upload_match_image", "service", code=222202, count=1)
     data = image_bytes()
     with pytest.raises(Rejected):
-        sessions.upload_match_image(session, MatchImage.checked(data))
+        upload_match_image(session, MatchImage.checked(data))
     asset = session.assets.get()
     assert (asset.kind, asset.state, asset.deadline) == ("match_image", MediaAsset.State.STORED, None)
     with open_stored(asset) as reader:
         assert reader.read() == data
     assert scenario.fresh(session).match_image_accepted_at is None
-    assert sessions.h5_url(session) is None
+    assert h5_url(session) is None
 
 
 def test_a_start_that_fails_leaves_a_record_and_can_be_repeated(scenario: Scenario, clock: Any) -> None:
     scenario.fault("verify_token_generate", "http_500", count=1)
     again = request(idempotency_key="order-1")
     with pytest.raises(Unreachable):
-        sessions.start_session(again)
+        start_session(again)
     session = VerificationSession.objects.get()
     assert (session.status, session.error_class, session.token_answered_at) == ("created", "retry", None)
-    repeated = sessions.start_session(again)
+    repeated = start_session(again)
     assert repeated.pk == session.pk
     assert (repeated.status, repeated.error_class) == ("awaiting_user", "")
-    assert sessions.start_session(again).verify_token == repeated.verify_token
+    assert start_session(again).verify_token == repeated.verify_token
     assert VerificationSession.objects.count() == 1
 
 
@@ -110,11 +120,11 @@ def test_a_start_that_fails_for_good_expires(scenario: Scenario, clock: Any) -> 
 def test_an_idempotency_key_is_bound_to_its_request_and_caller(scenario: Scenario) -> None:
     users = get_user_model().objects
     one, other = users.create_user("one"), users.create_user("other")
-    first = sessions.start_session(request(idempotency_key="k"), created_by=one)
+    first = start_session(request(idempotency_key="k"), created_by=one)
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(idempotency_key="k", reference="another"), created_by=one)
+        start_session(request(idempotency_key="k", reference="another"), created_by=one)
     assert caught.value.code == "reused"
-    second = sessions.start_session(request(idempotency_key="k"), created_by=other)
+    second = start_session(request(idempotency_key="k"), created_by=other)
     assert second.pk != first.pk
 
 
@@ -142,7 +152,7 @@ def test_bad_input_is_refused_before_anything_is_sent(
     scenario: Scenario, values: dict[str, Any], field: str, code: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(**values))
+        start_session(request(**values))
     assert (caught.value.field, caught.value.code) == (field, code)
     assert NUMBER not in str(caught.value)
     assert VerificationSession.objects.count() == 0
@@ -159,29 +169,29 @@ def test_ordinary_references_are_accepted(reference: str) -> None:
 def test_only_plans_with_the_option_accept_other_documents(scenario: Scenario) -> None:
     permit = Identity.checked("李四", "810000199408230021", 4)
     with pytest.raises(InvalidInput) as caught:
-        sessions.start_session(request(identity=permit))
+        start_session(request(identity=permit))
     assert caught.value.field == "identity.certificate_type"
-    assert sessions.start_session(request("25006", identity=permit)).status == "awaiting_user"
+    assert start_session(request("25006", identity=permit)).status == "awaiting_user"
 
 
 def test_consent_may_be_given_without_being_required(scenario: Scenario) -> None:
-    session = sessions.start_session(request(consent=Consent("c-1", "3")))
+    session = start_session(request(consent=Consent("c-1", "3")))
     found = of_session(session)
     assert found is not None
     assert (found.reference, found.notice_version) == ("c-1", "3")
-    assert of_session(sessions.start_session(request())) is None
+    assert of_session(start_session(request())) is None
 
 
 def test_the_sandbox_never_passes_people_in_production(scenario: Scenario, settings: Any) -> None:
     settings.DEBUG = False
     with pytest.raises(FaceprintConfigurationError):
-        sessions.start_session(request())
+        start_session(request())
     assert VerificationSession.objects.count() == 0
 
 
 def test_nothing_is_sent_inside_a_transaction(scenario: Scenario) -> None:
     with pytest.raises(RuntimeError, match="transaction"), transaction.atomic():
-        sessions.start_session(request())
+        start_session(request())
 
 
 def test_a_wrong_key_is_named(scenario: Scenario, settings: Any) -> None:
@@ -190,7 +200,7 @@ def test_a_wrong_key_is_named(scenario: Scenario, settings: Any) -> None:
         "APPLICATIONS": {"default": {"API_KEY": "wrong", "SECRET_KEY": "sandbox-secret-key"}},
     }
     with pytest.raises(AuthenticationFailed):
-        sessions.start_session(request())
+        start_session(request())
     session = VerificationSession.objects.get()
     assert session.error_class == "configuration"
     assert "API" in session.error_message
@@ -201,19 +211,19 @@ def test_only_the_first_return_counts_and_a_forged_link_finds_nothing(scenario: 
     signals.session_returned.connect(lambda **what: returned.append(what), weak=False, dispatch_uid="t")
     try:
         session = scenario.start()
-        token = sessions.return_token(session)
-        found = sessions.session_of_return_token(token)
+        token = return_token(session)
+        found = session_of_return_token(token)
         assert found is not None
-        sessions.record_return(found)
+        record_return(found)
         first = scenario.fresh(session).returned_at
         clock.advance(minutes=1)
-        sessions.record_return(found)
+        record_return(found)
     finally:
         signals.session_returned.disconnect(dispatch_uid="t")
     assert scenario.fresh(session).returned_at == first
     assert len(returned) == 1
-    assert sessions.session_of_return_token(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
-    assert sessions.session_of_return_token(str(session.public_id)) is None
+    assert session_of_return_token(token[:-1] + ("A" if token[-1] != "A" else "B")) is None
+    assert session_of_return_token(str(session.public_id)) is None
     assert session.public_id.hex not in token.split(":")[1:]
 
 
@@ -222,5 +232,5 @@ def test_a_closed_session_takes_nothing_more(scenario: Scenario, clock: Any) -> 
     clock.advance(hours=3, seconds=1)
     scenario.work()
     with pytest.raises(InvalidInput) as caught:
-        sessions.submit_identity(scenario.fresh(session), Identity.checked("张三", NUMBER, 0))
+        submit_identity(scenario.fresh(session), Identity.checked("张三", NUMBER, 0))
     assert caught.value.code == "closed"

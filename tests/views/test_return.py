@@ -13,7 +13,7 @@ from django.db import connections
 from django.test import Client
 
 from django_faceprint.models import VerificationSession
-from django_faceprint.verification import sessions
+from django_faceprint.verification import return_token
 from tests.factories import NUMBER
 from tests.scenario import Scenario
 
@@ -25,7 +25,7 @@ def browser() -> Client:
 
 
 def way_back(session: VerificationSession) -> str:
-    return f"/faceprint/return/{sessions.return_token(session)}/"
+    return f"/faceprint/return/{return_token(session)}/"
 
 
 def standing(browser: Client, session: VerificationSession, query: str = "") -> dict[str, Any]:

@@ -22,7 +22,8 @@ from django.utils.translation import gettext_lazy
 from django_faceprint.client import MESSAGES, Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
 from django_faceprint.management.progress import ProgressLine
-from django_faceprint.verification.adoption import Adoption, adopt, check_adoption
+from django_faceprint.verification import Adoption, adopt
+from django_faceprint.verification.adoption import check_adoption
 
 COLUMNS = (
     *("verify_token", "plan", "issued_at", "reference", "purpose"),
