@@ -1,4 +1,4 @@
-"""What workers do with a message: nothing depends on it, and it brings the next one only when time was up."""
+"""Messages to workers: a run that used up its time sends the next one."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django_faceprint.engine.runner import WorkReport
 
 @pytest.fixture
 def run_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], list[int | None]]:
-    """Handle one message with a run that takes so long; the messages that were sent at its end."""
+    """Handle one message with a run of the given duration; returns the messages sent at its end."""
 
     def handle(duration: timedelta) -> list[int | None]:
         seconds = 1000.0
@@ -26,18 +26,18 @@ def run_for(monkeypatch: pytest.MonkeyPatch) -> Callable[[timedelta], list[int |
 
         monkeypatch.setattr(tasks.time, "monotonic", lambda: seconds)
         monkeypatch.setattr(tasks.collecting, "collect_due", collect_due)
-        monkeypatch.setattr(tasks, "_send", lambda pk=None: sent.append(pk))
+        monkeypatch.setattr(tasks.collect, "apply_async", lambda args, **_: sent.append(*args))
         tasks.collect(5)
         return sent
 
     return handle
 
 
-def test_a_run_whose_time_was_up_is_followed_by_another(
+def test_a_run_that_used_up_its_time_sends_the_next_message(
     run_for: Callable[[timedelta], list[int | None]],
 ) -> None:
     assert run_for(tasks.RUN_BUDGET) == [None]
 
 
-def test_a_run_that_came_to_an_end_is_not(run_for: Callable[[timedelta], list[int | None]]) -> None:
+def test_a_run_that_ended_early_sends_none(run_for: Callable[[timedelta], list[int | None]]) -> None:
     assert run_for(tasks.RUN_BUDGET - timedelta(seconds=1)) == []

@@ -1,4 +1,4 @@
-"""Ending a command by SIGTERM or Ctrl-C between two pieces of work instead of in the middle of one."""
+"""Ending a command by SIGTERM or Ctrl-C between two steps instead of in the middle of one."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from types import FrameType
 
 @contextmanager
 def stop_signals() -> Iterator[Event]:
-    """An event that SIGTERM and SIGINT set; what handled them before does so again afterwards."""
+    """An event that SIGTERM and SIGINT set; the previous handlers are restored at the end."""
     stop = Event()
     if current_thread() is not main_thread():
         yield stop

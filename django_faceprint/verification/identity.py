@@ -11,11 +11,10 @@ from django_faceprint.clock import now
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import Plan, VerificationSession
 from django_faceprint.privacy.blind_index import blind_index
-from django_faceprint.upstream import clients
 from django_faceprint.upstream.errors import NO_ERROR
 
 from . import consent
-from .state import already_accepted, check_open, recording_errors, update, update_among
+from .state import already_accepted, check_open, client_of, update, update_among
 from .verify_token import obtained_token
 
 
@@ -42,7 +41,7 @@ def submit_identity(session: VerificationSession, identity: Identity) -> None:
         check_open(session)
         if _is_accepted(session, identity):
             return
-    with recording_errors(session), clients.client_for(session.application, session=session) as client:
+    with client_of(session) as client:
         client.submit_identity(token, identity)
     update(session, identity_accepted_at=now(), **NO_ERROR)
 

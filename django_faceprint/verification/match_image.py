@@ -12,10 +12,9 @@ from django_faceprint.clock import now
 from django_faceprint.evidence import files
 from django_faceprint.exceptions import FaceprintError, InvalidInput
 from django_faceprint.models import MediaAsset, VerificationSession
-from django_faceprint.upstream import clients
 from django_faceprint.upstream.errors import NO_ERROR
 
-from .state import already_accepted, check_open, recording_errors, update
+from .state import already_accepted, check_open, client_of, update
 from .verify_token import obtained_token
 
 #: Maximum number of pictures that one session keeps, refused ones included.
@@ -39,7 +38,7 @@ def upload_match_image(session: VerificationSession, image: MatchImage) -> None:
     token = obtained_token(session)
     if not _is_last_match_image(session, image):
         _keep_match_image(session, image)
-    with recording_errors(session), clients.client_for(session.application, session=session) as client:
+    with client_of(session) as client:
         client.upload_match_image(token, image)
     update(session, match_image_accepted_at=now(), **NO_ERROR)
 

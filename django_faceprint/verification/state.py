@@ -6,11 +6,13 @@ from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
+from django_faceprint.client import FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, InvalidInput
 from django_faceprint.models import VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.privacy.fields import column_values
+from django_faceprint.upstream import clients
 from django_faceprint.upstream.errors import error_columns
 
 
@@ -37,10 +39,11 @@ def check_open(session: VerificationSession) -> None:
 
 
 @contextmanager
-def recording_errors(session: VerificationSession) -> Iterator[None]:
-    """Write an upstream failure on *session*, then let it pass to the caller."""
+def client_of(session: VerificationSession) -> Iterator[FaceprintClient]:
+    """The client of the session's application. An upstream error is written on *session* and passes."""
     try:
-        yield
+        with clients.client_for(session.application, session=session) as client:
+            yield client
     except InvalidInput:
         raise
     except (FaceprintError, FaceprintConfigurationError) as problem:

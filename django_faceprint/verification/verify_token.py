@@ -17,7 +17,7 @@ from django_faceprint.upstream.errors import NO_ERROR
 
 from . import consent
 from .returning import return_view_url
-from .state import check_open, recording_errors
+from .state import check_open, client_of
 
 
 @sensitive_variables()
@@ -63,7 +63,7 @@ def _obtain_token(session: VerificationSession) -> None:
     consent.require(session)
     back = return_view_url(session)
     requested_at = now()
-    with recording_errors(session), clients.client_for(session.application, session=session) as client:
+    with client_of(session) as client:
         answer = client.generate_verify_token(session.plan.plan_id, success_url=back, failed_url=back)
         if answer.result is None:
             raise Rejected("verifyToken/generate answered no token.", error=answer.error)

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 from datetime import timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from django.core.files.base import ContentFile
@@ -34,12 +35,24 @@ from tests.factories import (
     make_session,
     make_stored_asset,
 )
-from tests.scenario import stored_files
+from tests.scenario import FailingStorage, store_in, stored_files
 
 pytestmark = pytest.mark.django_db
 
 Kind = MediaAsset.Kind
 State = MediaAsset.State
+
+
+class SleepyStorage(FailingStorage):
+    """A storage whose worker sleeps after writing a file, until retention takes the upload for abandoned."""
+
+    clock: ClassVar[Any]
+
+    def save(self, *args: Any, **more: Any) -> str:
+        name = str(super().save(*args, **more))
+        self.clock.advance(INTENT_LIFE * 2)
+        retain()
+        return name
 
 
 def leave_upload(asset: MediaAsset, name: str) -> UploadIntent:
@@ -89,21 +102,14 @@ class TestUncommittedUploads:
         assert retain().uncommitted_files == 5, "those that failed do not stand in the way"
 
     def test_an_upload_that_is_taken_over_can_no_longer_be_committed(
-        self, failing: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+        self, settings: Any, tmp_path: Path, clock: Any
     ) -> None:
         """A worker that slept over its upload must not refer to a file that retention deleted."""
         session = make_session()
         asset = make_asset(session, Kind.FACE)
         lease = Lease(session.pk, session.lease_epoch)
-        really_write = files._write
-
-        def write_and_sleep(*args: Any) -> str:
-            written = really_write(*args)
-            clock.advance(INTENT_LIFE * 2)
-            retain()
-            return written
-
-        monkeypatch.setattr(files, "_write", write_and_sleep)
+        SleepyStorage.clock, SleepyStorage.broken = clock, False
+        store_in(settings, tmp_path, SleepyStorage)
         with pytest.raises(LeaseLost):
             files.store(lease, asset, [image_bytes()])
         asset.refresh_from_db()
@@ -111,20 +117,12 @@ class TestUncommittedUploads:
         assert stored_files() == []
 
     def test_nor_one_whose_file_is_about_to_be_deleted(
-        self, failing: Any, clock: Any, monkeypatch: pytest.MonkeyPatch
+        self, settings: Any, tmp_path: Path, clock: Any
     ) -> None:
         session = make_session()
         asset = make_asset(session, Kind.FACE)
-        really_write = files._write
-
-        def write_and_sleep(*args: Any) -> str:
-            written = really_write(*args)
-            clock.advance(INTENT_LIFE * 2)
-            failing.broken = True
-            retain()
-            return written
-
-        monkeypatch.setattr(files, "_write", write_and_sleep)
+        SleepyStorage.clock, SleepyStorage.broken = clock, True
+        store_in(settings, tmp_path, SleepyStorage)
         with pytest.raises(LeaseLost):
             files.store(Lease(session.pk, session.lease_epoch), asset, [image_bytes()])
         asset.refresh_from_db()

@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from itertools import pairwise
 from typing import Any
 
 import pytest
+from django.db.models import QuerySet
 
 from django_faceprint.evidence.files import open_stored
 from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
@@ -173,19 +175,14 @@ class TestRows:
     ) -> None:
         session = make_session()
         keys(NEW, OLD, index=[NEW_INDEX, OLD_INDEX])
-        really = rotation._changes
-        looks = 0
+        really_lock = QuerySet.select_for_update
 
-        def look(row: Any) -> Any:
-            nonlocal looks
-            looks += 1
-            found = really(row)
-            if looks == 1:
-                # After the first look, before the lock: the engine erases the name.
-                VerificationSession.objects.filter(pk=session.pk).update(identity_name=None, name_index="")
-            return found
+        def change_then_lock(rows: QuerySet[Any]) -> QuerySet[Any]:
+            # The row was read but is not locked yet: an erasure removes the name.
+            VerificationSession.objects.filter(pk=session.pk).update(identity_name=None, name_index="")
+            return really_lock(rows)
 
-        monkeypatch.setattr(rotation, "_changes", look)
+        monkeypatch.setattr(QuerySet, "select_for_update", change_then_lock)
         rotate_keys()
         session.refresh_from_db()
         assert (session.identity_name, session.name_index) == (None, "")
@@ -196,17 +193,9 @@ class TestRows:
         for _ in range(4):
             make_session(plan=plan)
         monkeypatch.setattr(rotation, "BATCH", 2)
-        largest = 0
-        really = rotation._rotate
-
-        def rotate(rows: Any, batch: list[Any], *args: Any, **more: Any) -> None:
-            nonlocal largest
-            largest = max(largest, len(batch))
-            really(rows, batch, *args, **more)
-
-        monkeypatch.setattr(rotation, "_rotate", rotate)
-        rotate_keys()
-        assert largest == 2
+        done = [0]
+        rotate_keys(progress=lambda report, total: done.append(report.rows))
+        assert max(after - before for before, after in pairwise(done)) == 2
 
     def test_one_key_for_both_is_refused(self, keys: Keys) -> None:
         keys(OLD, index=[OLD])

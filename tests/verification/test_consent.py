@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 from dataclasses import replace
 from datetime import UTC, datetime, timedelta
-from typing import Any
+from pathlib import Path
+from typing import Any, ClassVar
 
 import pytest
 from django.conf import settings as project
@@ -37,7 +38,7 @@ from django_faceprint.verification import (
 )
 from django_faceprint.verification.consent import needs_guardian, of_session
 from django_faceprint.verification.state import refuse_erased
-from tests.scenario import Scenario
+from tests.scenario import Scenario, store_in
 
 ACTOR = Actor("officer", "test", "7")
 FULL = Consent(
@@ -52,6 +53,18 @@ FULL = Consent(
 ADULT = Identity("张三", "11010519491231002X", 0)
 #: A child's number that is valid: born on 2 March 2014.
 CHILD = "11010520140302001X"
+
+
+class WaitingStorage(FileSystemStorage):
+    """A storage that waits for the withdrawal before it writes a file."""
+
+    saving: ClassVar[threading.Event]
+    withdrawn: ClassVar[threading.Event]
+
+    def save(self, *args: Any, **more: Any) -> str:
+        self.saving.set()
+        assert self.withdrawn.wait(20)
+        return str(super().save(*args, **more))
 
 
 @pytest.fixture
@@ -222,20 +235,14 @@ def test_withdrawn_everything_goes_and_nothing_is_fetched_any_more(
 
 
 def test_a_download_that_is_under_way_writes_nothing_after_a_withdrawal(
-    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+    scenario: Scenario, settings: Any, tmp_path: Path
 ) -> None:
     session = start_session(request(consent=FULL, identity=ADULT))
     scenario.finish(session)
     record_return(session)
     saving, withdrawn = threading.Event(), threading.Event()
-    real = FileSystemStorage._save
-
-    def slow(storage: Any, name: str, content: Any) -> str:
-        saving.set()
-        assert withdrawn.wait(20)
-        return str(real(storage, name, content))
-
-    monkeypatch.setattr(FileSystemStorage, "_save", slow)
+    WaitingStorage.saving, WaitingStorage.withdrawn = saving, withdrawn
+    store_in(settings, tmp_path, WaitingStorage)
 
     def officer() -> None:
         from django.db import connection

@@ -13,6 +13,7 @@ from django.db import connections
 from django.test import Client
 
 from django_faceprint.models import VerificationSession
+from django_faceprint.tasks import collect
 from django_faceprint.verification import return_token
 from tests.factories import NUMBER
 from tests.scenario import Scenario
@@ -131,7 +132,7 @@ def test_reloading_while_no_worker_runs_does_not_fill_the_broker(
 ) -> None:
     session = scenario.start()
     sent: list[int] = []
-    monkeypatch.setattr("django_faceprint.tasks._send", sent.append)
+    monkeypatch.setattr(collect, "apply_async", lambda args, **_: sent.append(*args))
     for _ in range(5):
         assert browser.get(way_back(session)).status_code == 200
         clock.advance(seconds=30)

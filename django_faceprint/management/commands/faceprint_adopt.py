@@ -1,4 +1,4 @@
-"""``manage.py faceprint_adopt``: take over verify_tokens that another system obtained."""
+"""``manage.py faceprint_adopt``: adopt verify_tokens that another system obtained."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from django.utils.translation import gettext_lazy
 
 from django_faceprint.client import MESSAGES, Identity
 from django_faceprint.exceptions import FaceprintConfigurationError, InvalidInput
+from django_faceprint.management.failures import describe
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.verification import Adoption, adopt
 from django_faceprint.verification.adoption import check_adoption
@@ -30,9 +31,9 @@ COLUMNS = (
     *("name", "number", "certificate_type", "consent_reference"),
 )
 REFUSED = 1
-#: Refused lines that are named.
+#: Maximum number of refused lines that are listed.
 NAMED = 100
-#: Lines between two signs of progress.
+#: Lines between two updates of the progress line.
 STEP = 50
 
 #: Rules that are not among those of the client's inputs.
@@ -50,7 +51,7 @@ RULES = {
 
 @dataclass
 class Count:
-    """Lines by what became of them."""
+    """Number of lines by result."""
 
     adopted: int = 0
     known: int = 0
@@ -82,7 +83,7 @@ class Command(BaseCommand):
             with _opened(options["file"], options["encoding"]) as stream:
                 for line, row in _rows(stream):
                     self._take(line, row, options, count)
-        except (FaceprintConfigurationError, LookupError) as error:
+        except LookupError as error:
             problem = str(error)
         except OSError as error:
             problem = error.strerror or str(error)
@@ -90,9 +91,8 @@ class Command(BaseCommand):
             problem = _("The file is not in the encoding %s.") % options["encoding"]
         except csv.Error:
             problem = _("The file is no CSV from here on.")
-        except AnyDatabaseError as error:
-            # The texts of databases quote values.
-            problem = _("The database failed (%s).") % type(error).__name__
+        except (FaceprintConfigurationError, AnyDatabaseError) as error:
+            problem = describe(error)
         self._line.clear()
         if problem:
             raise CommandError(f"{self._progress_text(count)}\n{problem}")

@@ -21,7 +21,7 @@ from django_faceprint.evidence.erasure import (
     preview,
     sessions_of_person,
 )
-from django_faceprint.exceptions import InvalidInput
+from django_faceprint.exceptions import InvalidInput, replace_exceptions
 from django_faceprint.models import Erasure, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 
@@ -61,10 +61,9 @@ class Command(BaseCommand):
             self.stdout.write(_("Nothing was erased."))
             sys.exit(NOT_CONFIRMED)
         actor = Actor(name=options["actor"] or getpass.getuser(), channel="command")
-        try:
+        too_long = CommandError(_("--reason has at most %s characters.") % MAX_REASON_LENGTH)
+        with replace_exceptions(InvalidInput, by=lambda error: too_long):
             erasure = erase(found, reason=options["reason"], actor=actor)
-        except InvalidInput:
-            raise CommandError(_("--reason has at most %s characters.") % MAX_REASON_LENGTH) from None
         self._finish(erasure, options["certificate"])
 
     def _by_id(self, texts: list[str]) -> VerificationSessionQuerySet:

@@ -6,18 +6,17 @@ import sys
 from argparse import ArgumentParser
 from typing import Any
 
-from django.core.management.base import BaseCommand, CommandError
-from django.db.utils import Error as AnyDatabaseError
+from django.core.management.base import BaseCommand
 from django.utils.translation import gettext as _
 
-from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.maintenance.rotation import RotationReport, rotate_keys
+from django_faceprint.management.failures import command_errors
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 from django_faceprint.privacy.keys import encryption_ring, index_ring
 
 BROKEN, STOPPED = 1, 2
-#: Broken values that are named.
+#: Maximum number of broken values that are listed.
 NAMED = 100
 
 
@@ -32,27 +31,14 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Rotate, then print what was done and which keys can go."""
-        problem = ""
-        report = RotationReport()
-        line = ProgressLine(self.stdout)
-        with stop_signals() as stop:
-            try:
-                report = rotate_keys(
-                    dry_run=options["dry_run"],
-                    progress=lambda report, total: line.show_part(report.rows, total),
-                    stop=stop.is_set,
-                )
-            except FaceprintConfigurationError as error:
-                problem = str(error)
-            except AnyDatabaseError as error:
-                # The texts of databases quote values.
-                problem = _("The database failed (%s).") % type(error).__name__
-            stopped = stop.is_set()
-        line.clear()
-        if problem:
-            raise CommandError(problem)
+        with command_errors(), ProgressLine(self.stdout) as line, stop_signals() as stop:
+            report = rotate_keys(
+                dry_run=options["dry_run"],
+                progress=lambda report, total: line.show_part(report.rows, total),
+                stop=stop.is_set,
+            )
         self._print(report, dry_run=options["dry_run"])
-        if stopped:
+        if stop.is_set():
             self.stdout.write(_("Stopped; run the command again to go on."))
             sys.exit(STOPPED)
         if report.broken or report.waiting:

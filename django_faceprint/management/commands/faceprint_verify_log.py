@@ -1,4 +1,4 @@
-"""``manage.py faceprint_verify_log``: was the access log changed?"""
+"""``manage.py faceprint_verify_log``: find out whether the access log was changed."""
 
 from __future__ import annotations
 
@@ -8,11 +8,11 @@ from argparse import ArgumentParser
 from typing import Any
 
 from django.core.management.base import BaseCommand, CommandError
-from django.db.utils import Error as AnyDatabaseError
 from django.utils.translation import gettext as _
 
 from django_faceprint.audit.chain import Finding, Verification, verify
-from django_faceprint.exceptions import FaceprintConfigurationError
+from django_faceprint.exceptions import replace_exceptions
+from django_faceprint.management.failures import command_errors
 from django_faceprint.management.progress import ProgressLine
 from django_faceprint.management.stopping import stop_signals
 
@@ -20,7 +20,7 @@ CHANGED, STOPPED = 1, 2
 
 
 class Command(BaseCommand):
-    """Exit status 0: as it was written; 1: something is wrong with it; 2: stopped."""
+    """Exit status 0: unchanged; 1: something was changed; 2: stopped."""
 
     help = "Verify that no entry of the access log was changed, taken out or put in between."
 
@@ -37,37 +37,27 @@ class Command(BaseCommand):
 
     def handle(self, *args: Any, **options: Any) -> None:
         """Verify, then print what was found and the present head."""
-        problem = ""
-        result = Verification()
-        line = ProgressLine(self.stdout)
-        with stop_signals() as stop:
-            try:
-                result = verify(
-                    heads=options["head"],
-                    progress=None if options["json"] else line.show_part,
-                    stop=stop.is_set,
-                )
-            except ValueError:
-                problem = _("--head takes the number of a link, a colon, and at least 8 digits.")
-            except FaceprintConfigurationError as error:
-                problem = str(error)
-            except AnyDatabaseError as error:
-                problem = _("The database failed (%s).") % type(error).__name__
-            stopped = stop.is_set()
-        line.clear()
-        if problem:
-            raise CommandError(problem)
+        wrong_head = CommandError(_("--head takes the number of a link, a colon, and at least 8 digits."))
+        with (
+            command_errors(),
+            replace_exceptions(ValueError, by=lambda error: wrong_head),
+            ProgressLine(self.stdout) as line,
+            stop_signals() as stop,
+        ):
+            result = verify(
+                heads=options["head"],
+                progress=None if options["json"] else line.show_part,
+                stop=stop.is_set,
+            )
         if options["json"]:
-            told = vars(result) | {
-                "findings": [vars(finding) for finding in result.findings],
-                "stopped": stopped,
-            }
-            self.stdout.write(json.dumps(told, indent=2))
+            findings = [vars(finding) for finding in result.findings]
+            report = vars(result) | {"findings": findings, "stopped": stop.is_set()}
+            self.stdout.write(json.dumps(report, indent=2))
         else:
             self._print(result)
         if result.counts:
             sys.exit(CHANGED)
-        if stopped:
+        if stop.is_set():
             self.stderr.write(_("Stopped before the end."))
             sys.exit(STOPPED)
 
