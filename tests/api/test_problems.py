@@ -154,6 +154,24 @@ def test_consent_is_demanded_where_the_settings_say_so(api: APIClient, settings:
     }
 
 
+def test_a_refused_input_has_no_other_error_behind_it(
+    api: APIClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The fields are renamed for the call, and the first error does not travel along."""
+    errors_seen: list[BaseException] = []
+
+    def answer(error: Exception, context: Any) -> Any:
+        errors_seen.append(error)
+        return errors.answer_problem(error, context)
+
+    monkeypatch.setattr(views, "answer_problem", answer)
+    identity = IDENTITY | {"number": "110105194912310021"}
+    check_problem(
+        api.post(SESSIONS, {"plan": "25001", "identity": identity}), 400, "number_checksum", "identity.number"
+    )
+    assert [(error.__cause__, error.__context__) for error in errors_seen] == [(None, None)]
+
+
 def test_details_are_translated(api: APIClient, settings: Any) -> None:
     """Every rule of the services and of the client has words, and their placeholders are filled."""
     for code in (*errors.RULES, *MESSAGES):

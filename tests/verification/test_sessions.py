@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 from django.contrib.auth import get_user_model
 from django.db import transaction
+from urllib3.connection import HTTPConnection
 
 from django_faceprint import signals
 from django_faceprint.client import Identity, MatchImage
@@ -66,6 +67,22 @@ def test_the_h5_url_waits_for_all_that_the_plan_requires(scenario: Scenario) -> 
     assert h5_url(compared) is None
     upload_match_image(compared, MatchImage.checked(image_bytes()))
     assert h5_url(compared) is not None
+
+
+def test_an_upstream_error_has_no_other_error_behind_it(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Errors of HTTP libraries carry URLs with tokens."""
+    session = start_session(StartRequest(plan_id="25001"))
+
+    def refuse(*args: Any, **kwargs: Any) -> None:
+        raise OSError("with a URL in it")
+
+    monkeypatch.setattr(HTTPConnection, "request", refuse)
+    with pytest.raises(Unreachable) as caught:
+        submit_identity(session, Identity.checked("张三", NUMBER, 0))
+    assert (caught.value.__cause__, caught.value.__context__) == (None, None)
+    assert scenario.fresh(session).error_class == "retry"
 
 
 def test_the_h5_url_ends_with_the_token(scenario: Scenario, clock: Any) -> None:
