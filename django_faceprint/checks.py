@@ -1,4 +1,4 @@
-"""System checks: what is wrong with the configuration, said at start instead of at the first face.
+"""System checks: report problems of the configuration at start instead of at the first verification.
 
 They read settings only: no network, no database; but for those of ``check --deploy``, which also look
 for the engine's heartbeat. Each has an id of its own (listed in ``docs/checks.md``) and a hint. The checks
@@ -33,7 +33,7 @@ from .models.append_only import KEPT_AT_LEAST
 from .tasks import FACEPRINT_BEAT_SCHEDULE
 
 STORAGE_ALIAS = "faceprint"
-#: What redis and SQS transports use when nothing else is said (kombu).
+#: Default visibility timeout of the redis and SQS transports (kombu).
 DEFAULT_VISIBILITY_TIMEOUT = 3600
 TRANSPORTS_WITH_VISIBILITY_TIMEOUT = ("redis", "rediss", "sentinel", "sqs", "valkey")
 
@@ -56,7 +56,7 @@ _PROPERTIES = {
     "PROXIES": "proxies",
 }
 
-#: Heartbeat, what beats, and the age from which it stands still.
+#: Heartbeat, its name for people, and the age from which it is overdue.
 _HEARTBEATS = (
     ("tick", "The engine", HEARTBEAT_MAX_AGE),
     ("retain", "The deletion of expired evidence (faceprint.retain)", timedelta(hours=2)),
@@ -72,7 +72,7 @@ _DANGERS = {
 
 @register("faceprint")
 def check_settings(**kwargs: Any) -> list[CheckMessage]:
-    """E001–E007, W005: ``settings.FACEPRINT`` is there, its keys are known, and every value can be read."""
+    """E001–E007, W005: ``settings.FACEPRINT`` exists, its keys are known, and every value is valid."""
     raw = getattr(settings, "FACEPRINT", None)
     if not isinstance(raw, Mapping):
         return [
@@ -83,14 +83,14 @@ def check_settings(**kwargs: Any) -> list[CheckMessage]:
             )
         ]
     if unknown := conf.unknown_keys():
-        # conf refuses to read anything until they are gone, so that no misspelt key is ever ignored.
+        # conf refuses to read anything until they are removed, so that no misspelt key is ignored.
         return list(_unknown_keys(unknown, KEYS, "settings.FACEPRINT"))
     return [*_wrong_values(), *_applications(raw), *_keys(raw)]
 
 
 @register("faceprint")
 def check_storage(**kwargs: Any) -> list[CheckMessage]:
-    """E008, E009, W001, W002: the archive has a storage of its own, and the public cannot reach it."""
+    """E008, E009, W001, W002: the archive has its own storage, which is not public."""
     entry = settings.STORAGES.get(STORAGE_ALIAS)
     if not isinstance(entry, Mapping) or not entry.get("BACKEND"):
         return [
@@ -143,7 +143,7 @@ def check_storage(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint")
 def check_production(**kwargs: Any) -> list[CheckMessage]:
-    """E010, E011, W003, W004: with ``DEBUG`` off, no sandbox passes people and nobody moves the clock."""
+    """E010, E011, W003, W004: with ``DEBUG`` off, neither the sandbox nor a movable clock is in use."""
     if conf.debug:
         return []
     messages: list[CheckMessage] = []
@@ -152,7 +152,7 @@ def check_production(**kwargs: Any) -> list[CheckMessage]:
         is_sandbox = conf.environment == "sandbox"
         clock = conf.clock
     except FaceprintConfigurationError:
-        return []  # said by check_settings
+        return []  # reported by check_settings
     for setting, danger in unsafe:
         messages.append(
             Error(
@@ -191,11 +191,11 @@ def check_production(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint", deploy=True)
 def check_retention(**kwargs: Any) -> list[CheckMessage]:
-    """E020: evidence that is kept without end has its legal basis written down."""
+    """E020: indefinite retention of evidence has a documented legal basis."""
     try:
         unfounded = conf.retention.default is None and not conf.retention_basis
     except FaceprintConfigurationError:
-        return []  # said by check_settings
+        return []  # reported by check_settings
     if not unfounded:
         return []
     return [
@@ -213,7 +213,7 @@ def check_return_hosts(**kwargs: Any) -> list[CheckMessage]:
     try:
         entries = conf.return_url_hosts
     except FaceprintConfigurationError:
-        return []  # said by check_settings
+        return []  # reported by check_settings
     if not any(character in entry for entry in entries for character in "*/@?# "):
         return []
     return [
@@ -235,7 +235,7 @@ def check_time_limits(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint", deploy=True)
 def check_debug(**kwargs: Any) -> list[CheckMessage]:
-    """W009: ``DEBUG`` is off where people are verified."""
+    """W009: ``DEBUG`` is off in production."""
     if not conf.debug:
         return []
     return [
@@ -249,11 +249,11 @@ def check_debug(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint", deploy=True)
 def check_consent(**kwargs: Any) -> list[CheckMessage]:
-    """W006: nobody is sent to Baidu without evidence of consent."""
+    """W006: evidence of consent is required before a person is sent to Baidu."""
     try:
         required = conf.require_consent
     except FaceprintConfigurationError:
-        return []  # said by check_settings
+        return []  # reported by check_settings
     if required:
         return []
     return [
@@ -268,11 +268,11 @@ def check_consent(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint", deploy=True)
 def check_log_retention(**kwargs: Any) -> list[CheckMessage]:
-    """E015: the access log is kept for as long as the law may ask for it."""
+    """E015: ``LOG_RETENTION`` is at least the legal minimum."""
     try:
         kept = conf.log_retention
     except FaceprintConfigurationError:
-        return []  # said by check_settings
+        return []  # reported by check_settings
     if kept >= KEPT_AT_LEAST:
         return []
     return [
@@ -304,7 +304,7 @@ def check_beat_schedule(**kwargs: Any) -> list[CheckMessage]:
 
 @register("faceprint", deploy=True)
 def check_heartbeat(**kwargs: Any) -> list[CheckMessage]:
-    """W011: the engine and the deletion of what is past its retention have run a short time ago."""
+    """W011: engine and retention have run recently."""
     try:
         last = statistics.heartbeats()
     except (DatabaseError, ImproperlyConfigured) as error:
@@ -330,7 +330,7 @@ def check_heartbeat(**kwargs: Any) -> list[CheckMessage]:
 def time_limit_messages(
     soft: float, hard: float, lease: float, visibility: float | None
 ) -> list[CheckMessage]:
-    """What is wrong with these times (seconds); ``visibility`` is None for brokers without such a timeout."""
+    """Problems with these times in seconds; ``visibility`` is None for brokers without that timeout."""
     messages: list[CheckMessage] = []
     if not soft < hard < lease:
         messages.append(
@@ -380,7 +380,7 @@ def _applications(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
     found = False
     for alias, values in applications.items() if isinstance(applications, Mapping) else ():
         if not isinstance(values, Mapping):
-            continue  # said by conf, below
+            continue  # reported by conf, below
         unknown = sorted(str(key) for key in set(values) - APPLICATION_KEYS)
         for message in _unknown_keys(unknown, APPLICATION_KEYS, f'FACEPRINT["APPLICATIONS"][{alias!r}]'):
             found = True
@@ -431,7 +431,7 @@ def _keys(raw: Mapping[str, Any]) -> Iterator[CheckMessage]:
 
 
 def _key_problem(key: str, name: str) -> str:
-    """What is wrong with a list of keys. A provider is not asked: it may need the network."""
+    """Problems with a list of keys. Providers are not called: they may need the network."""
     try:
         if conf.key_provider(key) is not None:
             return ""
@@ -441,7 +441,7 @@ def _key_problem(key: str, name: str) -> str:
 
 
 def _problem(name: str) -> str:
-    """What ``conf`` says when it is asked for a property; it names keys and never values."""
+    """The error that ``conf`` raises for a property, "" if none; it names keys and never values."""
     try:
         getattr(conf, name)
     except FaceprintConfigurationError as error:

@@ -1,7 +1,7 @@
-"""Thin Celery entrances to the engine.
+"""The Celery tasks.
 
-A message is a wake-up, never work: what is due stands in the database, and a broker that loses its
-messages costs nothing but the time to the next tick. No task carries or returns personal data.
+A message only wakes a worker; the work is in the database. A lost message costs nothing but the time to the
+next tick. No task takes or returns personal data.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ logger = logging.getLogger(__name__)
 
 TICK_SECONDS = 5
 JOBS_SECONDS = 10
-#: A run ends well before the soft limit, so that a long download is finished, not cut off.
+#: Well below the soft limit, so that a long download can finish.
 RUN_BUDGET = timedelta(seconds=90)
 
 FACEPRINT_BEAT_SCHEDULE: dict[str, dict[str, Any]] = {
@@ -63,7 +63,7 @@ _limits: dict[str, Any] = {
 
 @shared_task(name="faceprint.tick", **_limits)
 def tick() -> None:
-    """Wake what is due and work on it, when there is anything."""
+    """Promote sessions that became due, and work on due sessions if there are any."""
     statistics.record_heartbeat("tick")
     if queue.promote(now()) or queue.is_anything_ready():
         _work()
@@ -71,7 +71,7 @@ def tick() -> None:
 
 @shared_task(name="faceprint.collect", **_limits)
 def collect(session_pk: int | None = None) -> None:
-    """Work on due sessions, *session_pk* first when it is due."""
+    """Work on due sessions, on *session_pk* first if it is due."""
     _work(hint=session_pk)
 
 
@@ -85,13 +85,13 @@ def _work(*, hint: int | None = None) -> None:
         interrupts=(SoftTimeLimitExceeded,),
     )
     if time.monotonic() - started >= RUN_BUDGET.total_seconds():
-        # There is more to do than fits into one run: until the next tick, a worker would stand idle.
+        # There is more work than fits into one run: do not let a worker idle until the next tick.
         _send()
 
 
 @shared_task(name="faceprint.retain", **_limits)
 def retain() -> None:
-    """Remove what must not be kept any longer."""
+    """Delete everything whose retention has ended."""
     retention.retain()
 
 
@@ -103,13 +103,13 @@ def jobs() -> None:
 
 @shared_task(name="faceprint.rollup", **_limits)
 def rollup() -> None:
-    """Count what the dashboard shows."""
+    """Update the counts of the dashboard."""
     rollups.roll_up()
 
 
 @shared_task(name="faceprint.seal", **_limits)
 def seal() -> None:
-    """Chain what has been added to the access log."""
+    """Seal new entries of the access log."""
     chain.seal()
 
 
@@ -124,12 +124,12 @@ def alerts() -> None:
 
 
 def notify_worker(session: VerificationSession) -> None:
-    """Tell a worker, after commit, that *session* has become due. Without a broker the tick will find it."""
+    """Wake a worker for *session* after commit. Without a broker the next tick finds it."""
     transaction.on_commit(lambda: _send(session.pk))
 
 
 def notify_job_worker() -> None:
-    """Tell a worker, after commit, that there is a job. Without a broker beat will."""
+    """Wake a worker for a job after commit. Without a broker the next ``faceprint.jobs`` finds it."""
     transaction.on_commit(lambda: _hint(jobs))
 
 
@@ -142,7 +142,7 @@ def _hint(task: Any, *arguments: Any) -> None:
     try:
         task.apply_async(args=arguments, expires=60, retry=False)
     except Exception as error:  # noqa: BLE001
-        # Brokers raise what they like; losing a hint is harmless by design, hiding it is not.
+        # Brokers raise anything; a lost message is harmless by design, but must be logged.
         problem = type(error).__name__
     if problem:
         logger.warning("faceprint: no broker to wake a worker (%s); the next tick will do it", problem)

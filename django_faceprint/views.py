@@ -1,8 +1,7 @@
-"""Where a person's browser arrives when it comes back from Baidu's H5 page.
+"""The return view, to which Baidu's H5 page sends the person's browser.
 
-The way back is made by the browser and proves nothing: these views make the session due and wait for
-what Baidu says. Their addresses carry a signed name of the session, no identity, and lead to nothing
-but words like "passed" and the host's own return URL.
+The browser's return proves nothing: these views make the session due and wait for Baidu's result. Their URLs
+contain the session's signed id and no identity; the responses contain a status and the host's return URL.
 """
 
 from __future__ import annotations
@@ -28,11 +27,11 @@ from django_faceprint.models import VerificationSession
 from django_faceprint.tasks import notify_worker
 from django_faceprint.verification import record_return, session_of_return_token
 
-#: What is added to the host's return URL, so that it knows which session has come back.
+#: Query parameter with the session's id that is added to the host's return URL.
 SESSION_PARAMETER = "faceprint_session"
-#: A page that is reloaded does not have Baidu asked more often than this.
+#: Minimum time between two requests to Baidu that reloading the page causes.
 RECHECK_INTERVAL = timedelta(seconds=10)
-#: Words for an attempt that did not pass while the person may still try again.
+#: Status of a failed attempt while the person may still try again.
 NOT_PASSED_YET = "not_passed_yet"
 
 _SECONDS = re.compile(r"[0-9]{1,10}")
@@ -42,7 +41,7 @@ View = Callable[[HttpRequest, str], HttpResponse]
 
 @dataclass(frozen=True)
 class Standing:
-    """What the person is told. ``done``: there is something to tell; ``redirect``: where to go, or ""."""
+    """The state of a session for the person. ``done``: stop waiting; ``redirect``: the next URL, or ""."""
 
     done: bool
     status: str
@@ -50,7 +49,7 @@ class Standing:
 
 
 def _public(view: View) -> Callable[..., HttpResponse]:
-    """Open to everybody, read only, cached by nobody, outside transactions, address told to no other site."""
+    """Make a view need no login, read only, uncached, outside transactions and without ``Referer``."""
 
     @wraps(view)
     def guarded(request: HttpRequest, token: str) -> HttpResponse:
@@ -66,15 +65,15 @@ def _public(view: View) -> Callable[..., HttpResponse]:
 def returned(request: HttpRequest, token: str) -> HttpResponse:
     """The return URL: make the session due, then wait, go on, or show the result.
 
-    HEAD, as link scanners send it, changes nothing. Whatever fetches the page with GET makes Baidu be
-    asked sooner, at most once in :data:`RECHECK_INTERVAL`, and no more.
+    HEAD, as link scanners send it, changes nothing. GET makes a worker ask Baidu sooner, at most once in
+    :data:`RECHECK_INTERVAL`.
     """
     session = session_of_return_token(token)
     if session is None:
         return render(request, "faceprint/return_unknown.html", status=404)
     moment = now()
     since = _since(request, moment)
-    if request.method == "GET" and _wants_asking(session, moment):
+    if request.method == "GET" and _needs_recheck(session, moment):
         record_return(session)
         notify_worker(session)
     standing = _standing(session, since)
@@ -92,7 +91,7 @@ def returned(request: HttpRequest, token: str) -> HttpResponse:
 
 @_public
 def return_status(request: HttpRequest, token: str) -> HttpResponse:
-    """What the waiting page asks for: ``{"done": bool, "status": word, "redirect": url or null}``."""
+    """For the waiting page: ``{"done": bool, "status": string, "redirect": url or null}``."""
     session = session_of_return_token(token)
     if session is None:
         return JsonResponse({"done": True, "status": "unknown_link", "redirect": None}, status=404)
@@ -102,13 +101,13 @@ def return_status(request: HttpRequest, token: str) -> HttpResponse:
     )
 
 
-def _wants_asking(session: VerificationSession, moment: datetime) -> bool:
+def _needs_recheck(session: VerificationSession, moment: datetime) -> bool:
     if session.returned_at is None:
         return True
     if session.verdict != VerificationSession.Verdict.PENDING:
         return False
     if session.priority_at is not None or (session.is_leased and session.recheck_requested):
-        # It is due already. While no worker runs, reloading would only fill the broker.
+        # Already due: while no worker runs, reloading would only fill the broker.
         return False
     last = session.last_polled_at
     return last is None or moment - last >= RECHECK_INTERVAL
@@ -118,15 +117,15 @@ def _standing(session: VerificationSession, since: datetime) -> Standing:
     status: str = session.status
     done = session.verdict != VerificationSession.Verdict.PENDING
     if not done and session.attempted_at:
-        # A failed attempt of a plan that allows another: told once Baidu was asked after this return.
+        # A failed attempt with a plan that allows another: done once Baidu was asked after this return.
         asked = session.last_polled_at is not None and session.last_polled_at >= since
         done = asked and not session.is_leased
         status = NOT_PASSED_YET if done else status
-    return Standing(done, status, _way_on(session) if done else "")
+    return Standing(done, status, _redirect_url(session) if done else "")
 
 
-def _way_on(session: VerificationSession) -> str:
-    """The host's return URL with the session's id; "" when it gave none."""
+def _redirect_url(session: VerificationSession) -> str:
+    """The host's return URL with the session's id added; "" without one."""
     if not session.return_url:
         return ""
     parts = urlsplit(session.return_url)
@@ -135,7 +134,7 @@ def _way_on(session: VerificationSession) -> str:
 
 
 def _since(request: HttpRequest, moment: datetime) -> datetime:
-    """When this visit of the person began, as the page itself carries it; *moment* on the first request."""
+    """When the person returned, from the page's own URL; *moment* on the first request."""
     text = request.GET.get("since", "")
     if not _SECONDS.fullmatch(text):
         return moment.replace(microsecond=0)

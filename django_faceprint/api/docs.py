@@ -1,4 +1,4 @@
-"""The description of this API and a page to read it; only imported where drf-spectacular is installed."""
+"""Views of the OpenAPI document and of Swagger UI; only imported if drf-spectacular is installed."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from rest_framework.views import APIView
 
 @extend_schema(exclude=True)
 class SchemaView(SpectacularAPIView):
-    """OpenAPI 3 of the addresses of django-faceprint, and of no others of the host."""
+    """OpenAPI 3 of the URLs of django-faceprint, without the host's."""
 
     permission_classes = (IsAuthenticated,)
     authentication_classes = APIView.authentication_classes
@@ -26,7 +26,7 @@ class SchemaView(SpectacularAPIView):
 
 @extend_schema(exclude=True)
 class DocsView(SpectacularSwaggerSplitView):
-    """Swagger UI from this site's own static files, never from elsewhere; no script inside the page."""
+    """Swagger UI from this site's own static files only, without inline scripts."""
 
     permission_classes = (IsAuthenticated,)
     authentication_classes = APIView.authentication_classes

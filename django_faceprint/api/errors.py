@@ -43,10 +43,10 @@ from .schema import PROBLEM
 
 logger = logging.getLogger(__name__)
 
-#: Seconds after which to try again: Baidu or storage is down, Baidu asks us to slow down, a short clash.
+#: ``Retry-After`` in seconds: Baidu or storage is down, Baidu throttles us, a short conflict.
 RETRY_DOWN, RETRY_SLOW, RETRY_BUSY = 5, 15, 1
 
-#: Rules of the services; those of the client's inputs are in ``django_faceprint.client.MESSAGES``.
+#: Messages of rules; those of the client's inputs are in ``django_faceprint.client.MESSAGES``.
 RULES = {
     "already_accepted": _("Another one was accepted for this session before. Start a new session."),
     "closed": _("This session is over. Start a new one."),
@@ -71,15 +71,15 @@ RULES = {
     "unknown": _("Not one of the known values."),
     "unknown_plan": _("There is no active plan with this ID."),
 }
-#: The request is right in itself, and comes too late for this session.
+#: Rules that a valid request breaks because it comes too late for its session.
 CONFLICTS = frozenset({"already_accepted", "closed", "expired", "no_token", "too_many"})
-#: Services name some inputs by other words than the API.
+#: Names of inputs that differ between the Python API and this one.
 FIELDS = {"plan_id": "plan", "idempotency_key": "Idempotency-Key", "session": None}
 
 
 @dataclass(frozen=True)
 class Problem:
-    """What a client is told. ``upstream`` is (code, log_id) of Baidu's answer; ``retry_after`` seconds."""
+    """A problem. ``upstream`` is (code, log_id) of Baidu's answer; ``retry_after`` is in seconds."""
 
     status: int
     code: str
@@ -91,7 +91,7 @@ class Problem:
     headers: Mapping[str, str] | None = None
 
     def response(self, session: VerificationSession | None = None) -> Response:
-        """As an answer; *session* is the record that remains of the call."""
+        """The response; *session* is the session of the call, if any."""
         body: dict[str, Any] = {
             "type": "about:blank",
             "title": HTTPStatus(self.status).phrase,
@@ -120,7 +120,7 @@ def answer_problem(error: Exception, context: Mapping[str, Any]) -> Response:
 
 
 def problem_of(error: Exception) -> Problem:
-    """The problem that an exception amounts to; one that nobody foresaw is logged and says nothing."""
+    """The problem for an exception; an unexpected one is logged, and its problem contains no details."""
     if isinstance(error, InvalidInput):
         return _of_input(error)
     if isinstance(error, FaceprintError | FaceprintConfigurationError):
@@ -187,7 +187,7 @@ def _of_upstream(error: FaceprintError | FaceprintConfigurationError) -> Problem
     if isinstance(error, UnsafeMedia):
         return Problem(400, "image_damaged", gettext(MESSAGES["image_damaged"]), "match_image")
     if isinstance(error, Rejected) and answered is not None:
-        # What the caller handed in can be mended by the caller; all else is between Baidu and us.
+        # Callers can correct their own inputs; everything else is between Baidu and us.
         refused = answered.error_class == ErrorClass.CALLER and answered.endpoint in SUBMIT_ENDPOINTS
         detail = gettext(explain(answered.code, answered.error_class))
         return Problem(
@@ -260,5 +260,5 @@ def _unforeseen(error: Exception) -> Problem:
 
 
 def _turn_after(error: Throttled) -> int:
-    """When our own rate limit lets the caller ask again, else what is usual."""
+    """Seconds until our own rate limit allows another request, else the usual number."""
     return max(1, math.ceil(error.retry_after)) if isinstance(error, RateLimitReached) else RETRY_SLOW

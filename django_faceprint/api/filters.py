@@ -1,4 +1,4 @@
-"""Which sessions a list shows, and in which order."""
+"""Filters and order of the list of sessions."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from django_faceprint.models.session import VerificationSessionQuerySet
 
 
 class NewestFirst(CursorPagination):
-    """Pages by position, not by number: the same cost for the first and the last page of millions."""
+    """Pages by cursor: the first and the last page of millions cost the same."""
 
     ordering = ("-created_at", "-id")
     page_size = 50
@@ -23,7 +23,7 @@ class NewestFirst(CursorPagination):
     page_size_query_param = "page_size"
 
     def decode_cursor(self, request: Request) -> Cursor | None:
-        """The position asked for. Raises :class:`InvalidInput` for one that was not made here."""
+        """The position of the request's cursor. Raises :class:`InvalidInput` for a forged cursor."""
         problem = False
         cursor = None
         try:
@@ -34,7 +34,7 @@ class NewestFirst(CursorPagination):
                 if moment is not None:
                     # The first and the last hours of the calendar do not exist in every zone.
                     moment.astimezone(UTC)
-        except Exception:  # noqa: BLE001  (whatever a forged cursor makes of base64, numbers and dates)
+        except Exception:  # noqa: BLE001  (decoding a forged cursor may raise anything)
             problem = True
         if problem:
             raise InvalidInput("cursor", "cursor", "This is no cursor of this list.")
@@ -42,7 +42,7 @@ class NewestFirst(CursorPagination):
 
 
 def matching(values: dict[str, Any]) -> Q:
-    """The condition for the filters of a list, as ``SessionFilterSerializer`` checked them."""
+    """The condition for filters validated by ``SessionFilterSerializer``."""
     found = Q()
     if "reference" in values:
         found &= Q(reference__exactly=values["reference"])

@@ -1,4 +1,4 @@
-"""Request bodies: strict JSON, forms in memory, and a limit to both.
+"""Parsers of request bodies: strict JSON, forms in memory, and a size limit for both.
 
 REST framework's own parser reads a body of any length and takes ``1e999``, doubled names and broken
 Unicode; Django writes larger form files, here faces, to a temporary folder in clear.
@@ -18,7 +18,7 @@ from rest_framework.parsers import BaseParser
 
 from django_faceprint.client.inputs import MAX_IMAGE_BASE64
 
-#: Bytes of a body without a picture, and of one that may hold a picture.
+#: Maximum size in bytes of a body without a picture, and of one that may contain a picture.
 SMALL_BODY = 64 * 1024
 PICTURE_BODY = MAX_IMAGE_BASE64 + SMALL_BODY
 
@@ -50,7 +50,7 @@ class StrictJSONParser(BaseParser):
                 object_pairs_hook=_without_doubles,
             )
         except (ValueError, RecursionError):
-            # json quotes what it could not read.
+            # json quotes the invalid text.
             pass
         raise ParseError("The request body is not valid JSON.")
 
@@ -83,7 +83,7 @@ class InMemoryUpload(MemoryFileUploadHandler):
         self._received = 0
 
     def handle_raw_input(self, *args: Any, **kwargs: Any) -> None:
-        """Take every file; the limit holds while it is received."""
+        """Accept every file; the limit is checked while it is received."""
         self.activated = True
 
     def receive_data_chunk(self, raw_data: bytes, start: int) -> bytes | None:

@@ -1,4 +1,4 @@
-"""Who may do what with a session. The queryset says what exists for a caller; these say what it may do."""
+"""Permissions on sessions. Querysets decide which sessions a caller sees, these classes what it may do."""
 
 from __future__ import annotations
 
@@ -18,17 +18,17 @@ REFRESH = "faceprint.refresh_session"
 
 
 def is_creator(user: Any, session: VerificationSession) -> bool:
-    """The caller started this session itself."""
+    """Whether *user* started this session."""
     return session.created_by_id is not None and session.created_by_id == user.pk
 
 
 def may_view_media(user: Any, session: VerificationSession) -> bool:
-    """Pictures and videos are for the creator, and for those who may see every session and its media."""
+    """Whether *user* is the creator, or has both ``view_all_sessions`` and ``view_media``."""
     return is_creator(user, session) or (user.has_perm(VIEW_ALL) and user.has_perm(VIEW_MEDIA))
 
 
 class MayView(BasePermission):
-    """The creator, or who holds ``view_all_sessions``."""
+    """The creator, and users with ``view_all_sessions``."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         """Whether the caller may see this session."""
@@ -36,23 +36,23 @@ class MayView(BasePermission):
 
 
 class MayRefresh(BasePermission):
-    """The creator, or who may see all sessions and have Baidu asked again."""
+    """The creator, and users with ``refresh_session``."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
-        """Whether the caller may have Baidu asked about this session."""
+        """Whether the caller may request a refresh of this session."""
         return is_creator(request.user, obj) or request.user.has_perm(REFRESH)
 
 
 class MayReveal(BasePermission):
-    """Who holds ``reveal_identity``, the creator too: what a host submits it need not read back."""
+    """Users with ``reveal_identity``. The creator needs it too: hosts need not read back what they submit."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
-        """Whether the caller may see this session's identity in clear."""
+        """Whether the caller may see this session's unmasked identity."""
         return bool(request.user.has_perm(REVEAL))
 
 
 class MayErase(BasePermission):
-    """Who holds ``erase_person``, of the sessions that exist for them."""
+    """Users with ``erase_person``, for sessions that they can see."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
         """Whether the caller may erase this session."""
@@ -60,18 +60,18 @@ class MayErase(BasePermission):
 
 
 class MayWithdraw(BasePermission):
-    """The creator, to whom the person turns, or who may erase."""
+    """The creator, and users with ``erase_person``."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
-        """Whether the caller may take back the consent to this session."""
+        """Whether the caller may withdraw the consent to this session."""
         return is_creator(request.user, obj) or request.user.has_perm(ERASE)
 
 
 class MayAddTo(BasePermission):
-    """The creator alone: seeing all sessions does not mean submitting identities for them."""
+    """The creator only: users who see all sessions must not submit identities for them."""
 
     def has_object_permission(self, request: Request, view: APIView, obj: Any) -> bool:
-        """Whether the caller may submit something for this session."""
+        """Whether the caller may submit an identity or match image for this session."""
         return is_creator(request.user, obj)
 
 

@@ -1,4 +1,4 @@
-"""The OpenAPI description, where drf-spectacular is installed; nothing of it is needed to serve the API."""
+"""The OpenAPI description, if drf-spectacular is installed; the API works without it."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ TAG = "faceprint"
 
 Decorated = TypeVar("Decorated", bound=Callable[..., Any])
 
-#: Status → when it is answered.
+#: Descriptions of the problems by status.
 STATUSES = {
     400: "A value is refused; `field` and `errors` say which.",
     401: "Who calls is not known.",
@@ -34,7 +34,7 @@ ALWAYS = (401, 403, 429, 500)
 
 
 def field_schema(field: Any) -> Callable[[Any], Any]:
-    """``extend_schema_field``, or nothing."""
+    """``extend_schema_field`` if drf-spectacular is installed, else a decorator that changes nothing."""
     if not HAS_SPECTACULAR:
         return lambda decorated: decorated
     from drf_spectacular.utils import extend_schema_field
@@ -55,7 +55,7 @@ def operation(
     headers: Sequence[tuple[str, str]] = (),
     media_types: Sequence[str] = ("application/json",),
 ) -> Callable[[Decorated], Decorated]:
-    """Describe a view's method. ``path`` names UUIDs in the address, ``headers`` (name, meaning)."""
+    """Describe a view's method. ``path`` names UUIDs in the URL, ``headers`` are (name, meaning)."""
     if not HAS_SPECTACULAR:
         return lambda decorated: decorated
     from drf_spectacular.types import OpenApiTypes
@@ -88,5 +88,5 @@ def operation(
 
 
 def only_faceprint(endpoints: list[tuple[str, str, str, Any]]) -> list[tuple[str, str, str, Any]]:
-    """A preprocessing hook of drf-spectacular: leaves out what else the host serves."""
+    """A preprocessing hook of drf-spectacular that leaves out the host's own views."""
     return [item for item in endpoints if getattr(item[3], "cls", object).__module__.startswith(__package__)]

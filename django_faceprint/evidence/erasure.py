@@ -1,8 +1,8 @@
-"""Erasing: all that a session holds of a person goes, the skeleton of the record stays.
+"""Erasing all personal data of sessions; records without it stay.
 
-The rows go in one transaction, which also ends every lease: a worker in mid-download can no longer write.
-Without its key a file is noise from then on; the file itself follows, and an erasure is verified only when
-storage has said that none of them is there any more.
+The rows change in one transaction, which also ends every lease, so a worker in mid-download can no longer
+write. The keys of the files go with the rows: the files are noise from then on and are deleted next. An
+erasure is verified when storage confirms that none of them exists.
 """
 
 from __future__ import annotations
@@ -45,12 +45,12 @@ Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
 State = MediaAsset.State
 
-#: Characters of the reason.
+#: Maximum length of the reason.
 MAX_REASON_LENGTH = 500
-#: Unverified erasures that are looked at together.
+#: Number of unverified erasures that one call checks, and of records that one call prunes.
 BATCH = 100
 
-#: What a purged session no longer says.
+#: Columns of a purged session.
 _GONE: dict[str, Any] = {
     "retain_until": None,
     "lease_until": None,
@@ -68,12 +68,12 @@ _GONE: dict[str, Any] = {
     "number_index": "",
     "ocr": None,
     "confirmed": None,
-    # The user whom it was about, where the host said so.
+    # The user whom the session was about, if the host gave one.
     "subject": None,
-    # What Baidu answered may quote a name.
+    # Baidu's message may contain a name.
     "error_message": "",
     "return_url": None,
-    # The digest was made from the identity, and a key means nothing without its digest.
+    # The digest was made from the identity, and the key is useless without its digest.
     "idempotency_key": None,
     "request_digest": "",
 }
@@ -81,7 +81,7 @@ _GONE: dict[str, Any] = {
 
 @dataclass
 class Purged:
-    """What one purge took away. ``intents`` name the files that are still to be deleted."""
+    """Counts of what one purge removed. ``intents`` name the files that must still be deleted."""
 
     files: int = 0
     bytes: int = 0
@@ -91,7 +91,7 @@ class Purged:
 
 @dataclass(frozen=True)
 class Preview:
-    """What an erasure would take away."""
+    """Counts of what an erasure would remove."""
 
     sessions: int
     files: int
@@ -101,7 +101,7 @@ class Preview:
 
 @sensitive_variables()
 def sessions_of_person(number: str) -> VerificationSessionQuerySet:
-    """The sessions in which this ID number was submitted or confirmed, however it is written."""
+    """The sessions in which this ID number, in any notation, was submitted or confirmed."""
     found = VerificationSession.objects.filter(
         number_index__in=blind_index_candidates("id_number", number)
     ).exclude(number_index="")
@@ -109,7 +109,7 @@ def sessions_of_person(number: str) -> VerificationSessionQuerySet:
 
 
 def preview(sessions: VerificationSessionQuerySet) -> Preview:
-    """What erasing *sessions* would take away now."""
+    """Count what erasing *sessions* now would remove."""
     files = MediaAsset.objects.stored().filter(session__in=sessions.order_by().values("pk"))
     counted = files.aggregate(count=Count("pk"), bytes=Coalesce(Sum("size"), 0))
     return Preview(
@@ -127,12 +127,14 @@ def erase(
     actor: Actor,
     also: Callable[[], object] | None = None,
 ) -> Erasure:
-    """Erase *sessions* now, whatever their retention; polling stops, nothing is fetched any more.
+    """Erase *sessions* now, regardless of their retention, and stop collecting their evidence.
 
-    All rows go in one transaction, with an entry of the access log for each session. Files go next; what
-    storage does not delete is tried again by ``faceprint.retain``. Look at ``verified_at``.
+    All rows change in one transaction, with an entry in the access log for each session. Files are deleted
+    next; ``faceprint.retain`` retries those that storage does not delete. ``verified_at`` of the result is
+    set when no file is left.
 
-    *also* is called in that transaction: what is to be true together with the erasure or not at all.
+    *also* is called in that transaction, for changes that must happen together with the erasure or not at
+    all.
 
     Raises :class:`InvalidInput` for ``reason``. Call it outside of transactions.
     """
@@ -152,9 +154,9 @@ def erase(
             bytes=purged.bytes,
             answers=purged.answers,
         )
-        # The words of reasons may name the person; the entries keep their digests.
-        looks = AccessLog.objects.filter(session_id__in=erased).exclude(reason_digest="")
-        AccessReason.objects.filter(public_id__in=looks.values("public_id")).delete()
+        # Free-text reasons may name the person; the entries keep their digests.
+        entries = AccessLog.objects.filter(session_id__in=erased).exclude(reason_digest="")
+        AccessReason.objects.filter(public_id__in=entries.values("public_id")).delete()
         _forget_history([pk for pk, _ in rows])
         AccessLog.objects.bulk_create(
             actor.entry(AccessLog.Action.ERASE, session_id=public_id) for public_id in erased
@@ -166,9 +168,10 @@ def erase(
 
 
 def purge_rows(session_pk: int, why: str, purged: Purged, **condition: Any) -> bool:
-    """Take away what the rows of one session hold, if *condition* still holds; to be called in a transaction.
+    """Remove the personal data of one session if *condition* still holds; call it in a transaction.
 
-    What was lost or never provided keeps saying so. A verdict that was not known stays unknown.
+    Returns whether the session was purged. Assets that were lost or never provided keep that state. A pending
+    verdict becomes unknown.
     """
     moment = now()
     row = VerificationSession.objects.filter(pk=session_pk, **condition)
@@ -182,7 +185,7 @@ def purge_rows(session_pk: int, why: str, purged: Purged, **condition: Any) -> b
     assets = MediaAsset.objects.filter(session=session_pk)
     files = list(assets.stored().values_list("stored_name", "size"))
     assets.filter(state__in=(State.STORED, State.WANTED)).update(**file_gone(why))
-    # The hash of a picture that was never kept.
+    # Also the hash of a picture that was never archived.
     assets.exclude(sha256="").update(sha256="")
     purged.files += len(files)
     purged.bytes += sum(size or 0 for _, size in files)
@@ -193,15 +196,15 @@ def purge_rows(session_pk: int, why: str, purged: Purged, **condition: Any) -> b
 
 
 def purge_files(why: str, assets: MediaAssetQuerySet, purged: Purged) -> None:
-    """Take away stored files of records that stay; to be called in a transaction.
+    """Mark stored files of sessions that stay as erased; call it in a transaction.
 
-    Whoever visits one of the records meanwhile loses it, and would have written the rows back.
+    Ends the leases of the sessions: a worker would write the old rows back.
     """
     rows = list(assets.stored().order_by().values_list("pk", "session_id"))
     VerificationSession.objects.filter(pk__in={session_pk for _, session_pk in rows}).update(
         lease_epoch=F("lease_epoch") + 1
     )
-    # Only now that the records are ours do their rows stay as they are.
+    # Read again: only now can no worker change the rows any more.
     files = list(
         assets.stored()
         .filter(pk__in=[pk for pk, _ in rows])
@@ -219,7 +222,7 @@ def purge_files(why: str, assets: MediaAssetQuerySet, purged: Purged) -> None:
 
 
 def file_gone(why: str) -> dict[str, Any]:
-    """Columns of an asset whose file is to be deleted: without its key it is noise at once."""
+    """Columns of an asset whose file will be deleted; without its key the file is noise at once."""
     return {
         "state": State.ERASED,
         "wrapped_key": None,
@@ -232,13 +235,14 @@ def file_gone(why: str) -> dict[str, Any]:
 
 
 def discard(intent: UploadIntent) -> bool | None:
-    """Delete the file behind *intent*; on failure it is tried again after ``INTENT_LIFE``.
+    """Delete the file of *intent*; after a failure it is retried after ``INTENT_LIFE``.
 
-    The intent is made ours first: an upload that is still under way after all can then no longer be
-    committed, and a file that cannot be deleted goes to the end of the queue. Nor is a file deleted that a
-    row refers to: its commit may have been repeated after the database had gone away.
+    The intent is marked first: an upload that is still under way can then no longer be committed, and a file
+    that cannot be deleted goes to the end of the queue. A file that a row refers to is not deleted: its
+    commit may have been repeated after the database had gone away.
 
-    None: there was nothing to do. False: storage refused, or has the file all the same.
+    Returns True when the file is gone, None when there was nothing to do, and False when storage refused or
+    still has the file.
     """
     ours = UploadIntent.objects.filter(pk=intent.pk, created_at=intent.created_at)
     if not ours.update(abandoned=True, created_at=now()):
@@ -256,7 +260,7 @@ def discard(intent: UploadIntent) -> bool | None:
 
 
 def verify_erasures(erasures: Iterable[Erasure] | None = None) -> None:
-    """Note which erasures have come to their end: no file of their sessions is left."""
+    """Set ``verified_at`` of erasures without remaining files; by default of the oldest unverified ones."""
     if erasures is None:
         erasures = Erasure.objects.filter(verified_at__isnull=True).order_by("at")[:BATCH]
     for erasure in erasures:
@@ -267,7 +271,7 @@ def verify_erasures(erasures: Iterable[Erasure] | None = None) -> None:
 
 
 def certificate(erasure: Erasure) -> dict[str, Any]:
-    """What can be shown of an erasure: no identity, as none is left."""
+    """The certificate of an erasure as JSON values, without personal data except in the reason."""
     return {
         "erasure": str(erasure.public_id),
         "erased_at": erasure.at.isoformat(),
@@ -282,7 +286,7 @@ def certificate(erasure: Erasure) -> dict[str, Any]:
 
 
 def check_reason(reason: str) -> None:
-    """Whether an erasure has a reason, for its certificate. Raises :class:`InvalidInput` for ``reason``."""
+    """Raise :class:`InvalidInput` for ``reason`` when *reason* is empty or too long."""
     if not reason.strip():
         raise InvalidInput("reason", "required", "A reason is required.")
     if len(reason.strip()) > MAX_REASON_LENGTH:
@@ -292,7 +296,7 @@ def check_reason(reason: str) -> None:
 
 
 def _forget_history(session_pks: list[int]) -> None:
-    """What the admin's history says of the sessions."""
+    """Delete the admin's history of the sessions."""
     if not apps.is_installed("django.contrib.admin"):
         return
     from django.contrib.admin.models import LogEntry
@@ -303,7 +307,7 @@ def _forget_history(session_pks: list[int]) -> None:
 
 
 def prune() -> int:
-    """Delete one batch of records of erasures past ``LOG_RETENTION``; how many."""
+    """Delete one batch of verified erasures older than ``LOG_RETENTION``; return the number."""
     cutoff = now() - max(conf.log_retention, KEPT_AT_LEAST)
     old = Erasure.objects.filter(at__lt=cutoff, verified_at__isnull=False).order_by("at")
     return Erasure.objects.filter(pk__in=list(old.values_list("pk", flat=True)[:BATCH])).delete()[0]

@@ -1,4 +1,4 @@
-"""The files of jobs: which of them may hold a record, and destroying them."""
+"""Finding and destroying the files of jobs that may contain given sessions."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from django_faceprint.models import Job, JobPart, UploadIntent
 
 
 def that_may_hold(keys: Iterable[int]) -> list[Job]:
-    """Jobs whose files may hold one of these records, by its key.
+    """Jobs whose files may contain one of the sessions with these primary keys.
 
-    What counts is whether the key lies between the first and the last one of the file, so that a file may
-    be named in which the record is not; it can be made anew. What a running job has not reached yet it will
-    find as it is then.
+    A file counts when the key lies between its first and its last key, so some files may not contain the
+    session; they can be made again. A running job reads later sessions as they are then.
     """
     wanted = sorted(keys)
     found = Job.objects.filter(pk__in=JobPart.objects.values("job"), first_key__isnull=False)
@@ -27,10 +26,10 @@ def that_may_hold(keys: Iterable[int]) -> list[Job]:
 
 
 def destroy(jobs: Iterable[Job], *, state: str = Job.State.EXPIRED) -> list[UploadIntent]:
-    """Take the files of *jobs* away, and end those that run; to be called in a transaction.
+    """Remove the parts of *jobs* and end running ones; call it in a transaction.
 
-    Without their keys the files are noise at once. Returns intents that name the files, to be deleted when
-    the transaction has ended.
+    Without their keys the files are noise at once. Returns intents that name the files; discard them after
+    the transaction.
     """
     moment = now()
     intents = []

@@ -1,7 +1,7 @@
-"""How long what is stored may stay: the rules of plan and settings, put on rows.
+"""Retention rules of plans and settings, applied to rows.
 
-The end is written on the rows when the verdict is known, and on a file when it is stored. A change of the
-rules holds for verdicts from then on; :func:`apply_rules` puts it on the records that are there.
+A session's end of retention is written when its verdict is known, a file's when it is stored. Changed rules
+apply to later verdicts; :func:`apply_rules` applies them to existing sessions.
 """
 
 from __future__ import annotations
@@ -16,15 +16,15 @@ from django_faceprint.clock import now
 from django_faceprint.conf import RETENTION_KINDS
 from django_faceprint.models import MediaAsset, Plan, VerificationSession
 
-#: Records of calls are of use while a complaint to Baidu is.
+#: Retention of call records: they are useful while a complaint to Baidu is possible.
 CALLS_KEPT = timedelta(days=30)
 
-#: Sessions whose ends are written together.
+#: Number of sessions that are updated together.
 BATCH = 500
 
 
 def expires_at(session: VerificationSession, kind: str) -> datetime | None:
-    """When a file of *kind* goes; None: with its record, or before the verdict."""
+    """When a file of *kind* expires; None if it expires with its session, or before the verdict."""
     span = session.plan.span_of(kind)
     if span is None or session.decided_at is None:
         return None
@@ -32,10 +32,10 @@ def expires_at(session: VerificationSession, kind: str) -> datetime | None:
 
 
 def apply_rules(plans: QuerySet[Plan] | None = None, *, progress: Callable[[int], None] | None = None) -> int:
-    """Put the present rules on all decided records, of *plans* if given; returns how many records.
+    """Apply the current rules to all decided sessions, of *plans* if given; return the number of sessions.
 
-    Ends move both ways. What is then overdue, files of a kind that was switched off among it, goes with the
-    next run of ``faceprint.retain``. *progress* is told how many records are done.
+    Ends move both ways. The next run of ``faceprint.retain`` deletes everything that is then overdue,
+    including files of a kind that is no longer kept. *progress* receives the number of sessions done.
     """
     done = 0
     for plan in Plan.objects.all() if plans is None else plans:
@@ -59,7 +59,7 @@ def _apply(plan: Plan, batch: list[int]) -> None:
     span = plan.record_span
     with transaction.atomic():
         sessions = VerificationSession.objects.filter(pk__in=batch, erased_at__isnull=True)
-        # Whoever visits one of them meanwhile would write the old ends back.
+        # End the leases: a worker would write the old ends back.
         sessions.update(
             lease_epoch=F("lease_epoch") + 1,
             retain_until=None if span is None else _later(F("decided_at"), span),

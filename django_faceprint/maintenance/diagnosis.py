@@ -1,7 +1,7 @@
-"""What is wrong with this installation, found out by trying it: words for operators, each with a remedy.
+"""Finding problems of this installation by testing it; each has a message and a remedy for operators.
 
-Nothing here costs money or touches a person's data, except that a plan is tried by a verify_token that
-nobody uses, and only when asked for. No text carries a key, token, password or address of the broker.
+The tests cost no money and change no personal data. Only on request, a plan is tested by generating a
+verify_token that nobody uses. No message contains a key, token, password or URL of the broker.
 """
 
 from __future__ import annotations
@@ -48,15 +48,15 @@ from django_faceprint.records import statistics
 from django_faceprint.upstream import clients
 from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
-#: A tick comes every few seconds; without one for this long, beat or the workers stand still.
+#: A tick comes every few seconds; after this time without one, beat or the workers are down.
 HEARTBEAT_MAX_AGE = timedelta(minutes=5)
 BROKER_SECONDS = 5
-#: Rows of each encrypted column that are decrypted on trial, from either end of the table.
+#: Number of rows of each encrypted column that are decrypted as a test, from either end of the table.
 SAMPLE = 10
 
 
 class State(StrEnum):
-    """How a check ended. Only ``WRONG`` makes an installation unfit."""
+    """The result of a check. Only ``WRONG`` makes an installation unusable."""
 
     OK = "ok"
     WARNING = "warning"
@@ -66,7 +66,7 @@ class State(StrEnum):
 
 @dataclass(frozen=True)
 class Check:
-    """One check: its short name, how it ended, what was found, and what to do about it ("" when nothing)."""
+    """One check: short name, result, message and remedy ("" if none is needed)."""
 
     name: str
     state: State
@@ -75,10 +75,10 @@ class Check:
 
 
 def diagnose(*, plan_ids: Iterable[str] = (), all_plans: bool = False) -> Iterator[Check]:
-    """Try everything, one check after the other; never raises for what it finds.
+    """Run all checks, one after the other; never raises for a problem that it finds.
 
-    *plan_ids* and *all_plans* (the active ones) say for which plans a verify_token is generated, which
-    proves that the plan exists and belongs to the application.
+    For *plan_ids*, or all active plans with *all_plans*, a verify_token is generated, which proves that the
+    plan exists and belongs to the application.
 
     Call it outside of transactions.
     """
@@ -203,7 +203,7 @@ def _encryption_keys() -> Check:
 
 
 def _sealed_samples() -> Iterator[Callable[[], object]]:
-    """A way to decrypt each of some stored values, the oldest and the newest of each encrypted column."""
+    """Functions that decrypt stored values: the oldest and newest of each encrypted column."""
     for model in apps.get_app_config("faceprint").get_models():
         for field in encrypted_fields(model):
             for row, value in _both_ends(model, field.uuid_field, field.name):
@@ -283,7 +283,7 @@ def _read(storage: Storage, name: str) -> bytes:
 
 
 def _exposure(storage: Storage, name: str) -> Check:
-    """Whether others can read what lies in the storage; all of it is encrypted, but that is the last line."""
+    """Whether the stored files are public; they are encrypted, but that is only the last defence."""
     mode = 0
     with suppress(NotImplementedError, OSError):
         mode = Path(storage.path(name)).stat().st_mode
@@ -359,7 +359,7 @@ def _plan(plan_id: str, plan: Plan | None) -> Check:
 
 
 def _describe_upstream(error: FaceprintError | FaceprintConfigurationError) -> tuple[str, str]:
-    """(what is wrong, what to do)"""
+    """(message, remedy)"""
     answer: UpstreamError | None = error.error
     if isinstance(error, AuthenticationFailed):
         return _(str(error)), _("Copy API Key and Secret Key again from the application in Baidu's console.")
@@ -484,7 +484,7 @@ def _public_url() -> Check:
 
 
 def _attempt(action: Callable[[], Any]) -> Any:
-    """What *action* returns or raises: storages, brokers and mail backends raise what they like."""
+    """The result of *action*, or its exception: storages, brokers and mail backends raise anything."""
     try:
         return action()
     except Exception as error:  # noqa: BLE001  (see above)
@@ -500,5 +500,5 @@ def _wrong(name: str, message: str, remedy: str) -> Check:
 
 
 def _missing(name: str, message: str, remedy: str) -> Check:
-    """Something that a laptop can do without and a production site cannot."""
+    """A problem that is a warning with ``DEBUG`` and an error without."""
     return Check(name, State.WARNING if conf.debug else State.WRONG, message, remedy)

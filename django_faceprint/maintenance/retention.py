@@ -1,4 +1,4 @@
-"""What must not be kept: files nobody refers to, old call records, and evidence past its retention."""
+"""Deleting uncommitted files, old call records, and evidence whose retention has ended."""
 
 from __future__ import annotations
 
@@ -21,34 +21,34 @@ from django_faceprint.records import statistics
 from django_faceprint.verification import consent
 
 BATCH = 500
-#: Call records deleted in one run at most: more per day than any account may make.
+#: Maximum number of call records deleted in one run; per day, more than an account can make.
 CALLS_PER_RUN = 20_000
-#: A storage that fails this often in one run is down; the rest waits for the next run.
+#: After this number of failures storage counts as down and the run stops deleting.
 STORAGE_FAILURES_PER_RUN = 10
 
 
 @dataclass
 class RetentionReport:
-    """What one run removed, and how often storage refused."""
+    """Counts of what one run deleted, and of failures of storage."""
 
     uncommitted_files: int = 0
     calls: int = 0
     log_entries: int = 0
-    #: Files of exports and bundles whose time was over.
+    #: Expired files of exports and bundles.
     exports: int = 0
     sessions: int = 0
-    #: Files of those sessions, and of records that stay.
+    #: Files of those sessions, and expired files of other sessions.
     files: int = 0
     failures: int = 0
 
     @property
     def storage_is_down(self) -> bool:
-        """Storage failed so often that asking it further in this run is a waste of time."""
+        """Whether storage failed :data:`STORAGE_FAILURES_PER_RUN` times."""
         return self.failures >= STORAGE_FAILURES_PER_RUN
 
 
 def retain() -> RetentionReport:
-    """Remove one batch of each kind. Safe to run at any time, twice, and beside the engine."""
+    """Delete one batch of each kind. Safe to run at any time, twice at once, and beside the engine."""
     report = RetentionReport()
     _purge_sessions(report)
     _purge_files(report)
@@ -62,7 +62,7 @@ def retain() -> RetentionReport:
 
 
 def _discard_uncommitted(report: RetentionReport) -> None:
-    """Files whose upload was never committed: their worker died or lost its lease."""
+    """Delete files whose upload was never committed: the worker died or lost its lease."""
     old = UploadIntent.objects.filter(created_at__lt=now() - evidence_files.INTENT_LIFE).order_by(
         "created_at"
     )
@@ -86,14 +86,14 @@ def _forget_calls(report: RetentionReport) -> None:
 
 
 def _purge_sessions(report: RetentionReport) -> None:
-    """Delete evidence and identity of sessions past ``retain_until``; the skeleton of the record stays."""
+    """Delete evidence and identity of sessions past ``retain_until``; the records stay."""
     due = VerificationSession.objects.filter(retain_until__lt=now()).order_by("retain_until")
     for session_pk in list(due.values_list("pk", flat=True)[:BATCH]):
         _purge(session_pk, report)
 
 
 def _purge(session_pk: int, report: RetentionReport) -> None:
-    """Purge one session: its rows together, then its files, each with an intent until it is gone."""
+    """Purge the rows of one session together, then its files; each has an intent until it is gone."""
     purged = erasure.Purged()
     with transaction.atomic():
         if not erasure.purge_rows(session_pk, "retention", purged, retain_until__lt=now()):
@@ -107,7 +107,7 @@ def _purge(session_pk: int, report: RetentionReport) -> None:
 
 
 def _purge_files(report: RetentionReport) -> None:
-    """Delete files whose own time is over; their records stay."""
+    """Delete files past their own ``retain_until``; their records stay."""
     due = MediaAsset.objects.filter(retain_until__lt=now()).order_by("retain_until")
     batch = list(due.values_list("pk", flat=True)[:BATCH])
     if not batch:
@@ -125,7 +125,7 @@ def _purge_files(report: RetentionReport) -> None:
 
 @dataclass(frozen=True)
 class Forecast:
-    """What goes by ``until``: so many records as a whole, and so many files, theirs included.
+    """What ``retain`` deletes by ``until``: number of whole records, and files including theirs.
 
     ``lines`` are files by plan and kind, the most bytes first.
     """
@@ -154,7 +154,7 @@ class ForecastLine:
 
 
 def forecast(until: datetime) -> Forecast:
-    """What ``retain`` will delete by *until* if nothing changes: three queries, which read what goes."""
+    """What ``retain`` will delete by *until* if nothing changes. Costs three queries over these rows."""
     sessions = VerificationSession.objects.filter(retain_until__lt=until)
     stored = MediaAsset.objects.stored()
     alone = stored.filter(retain_until__lt=until).exclude(session__retain_until__lt=until)

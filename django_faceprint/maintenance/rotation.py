@@ -1,7 +1,7 @@
-"""Key rotation: everything that is stored goes over to the newest keys, while the engine works on.
+"""Key rotation: re-encrypt everything stored with the newest keys while the engine keeps running.
 
-Every sealed value and every index names the key that made it, so there is nothing to remember about how
-far a rotation has come: one that was interrupted begins anew and passes over what is done already.
+Every sealed value and every index names its key, so a rotation needs no saved position: an interrupted one
+starts again and skips values that are done.
 """
 
 from __future__ import annotations
@@ -35,16 +35,16 @@ from django_faceprint.privacy.fields import EncryptedField, encrypted_fields
 from django_faceprint.privacy.files import rewrap_file_key
 from django_faceprint.privacy.keys import SealBroken, encryption_ring
 
-#: Rows that are read, and those of them that are locked and changed, at a time.
+#: Maximum number of rows that are read, or locked and changed, at a time.
 BATCH = 200
-#: For so long a start may be repeated under its Idempotency-Key across a rotation. What its digest was made
-#: of is not kept, so that it cannot be made anew; after that, key and digest are dropped.
+#: Until this age a start may be repeated with its Idempotency-Key across a rotation. Its digest cannot be
+#: made again, as the request is not kept; later, key and digest are dropped.
 REPEATED_WITHIN = timedelta(days=1)
 
 
 @dataclass(frozen=True)
 class BrokenValue:
-    """A value that no key of the ring opens: where it is, and why, without anything of its content."""
+    """A value that no key opens: its place and the error, without its content."""
 
     model: str
     pk: Any
@@ -54,9 +54,9 @@ class BrokenValue:
 
 @dataclass
 class RotationReport:
-    """What one rotation did. ``changed`` counts rows by the name of their model.
+    """The result of one rotation. ``rows`` were read; ``changed`` counts rows by the name of their model.
 
-    ``waiting`` are digests of requests of the last day, which keep their index key until a later rotation.
+    ``waiting`` counts requests of the last day, whose digests need the old index key until a later rotation.
     """
 
     rows: int = 0
@@ -72,11 +72,11 @@ def rotate_keys(
     progress: Callable[[RotationReport, int], None] | None = None,
     stop: Callable[[], bool] | None = None,
 ) -> RotationReport:
-    """Seal everything anew that was not sealed with the newest key, and make indexes of old keys anew.
+    """Re-encrypt values that are not under the newest key, and compute indexes of old keys again.
 
-    Memory stays flat and rows are locked for a moment only; run it when all processes know the new keys,
-    or they go on writing with old ones. What does not open is reported and left as it is. *progress* is
-    told the report so far and how many rows there were at the start; *stop* is asked between batches.
+    Memory stays flat and rows are locked only briefly. Run it when all processes have the new keys, or they
+    keep writing with old ones. Values that do not open are reported and left unchanged. *progress* receives
+    the report so far and the number of rows at the start; *stop* is called between batches.
 
     Raises :class:`FaceprintConfigurationError` for unusable keys.
     """
@@ -104,7 +104,7 @@ def _tables() -> list[QuerySet[Any]]:
 
 
 def _columns(model: type[Model]) -> list[str]:
-    """What of a row is looked at."""
+    """The columns of *model* that a rotation reads."""
     extra: dict[type[Model], tuple[str, ...]] = {
         MediaAsset: ("public_id", "wrapped_key"),
         JobPart: ("public_id", "wrapped_key"),
@@ -140,7 +140,7 @@ def _rotate(rows: QuerySet[Any], batch: list[Any], report: RotationReport, *, dr
         report.changed[name] += len(outdated)
         return
     with transaction.atomic():
-        # Looked at again under the lock: the engine may have changed them since.
+        # Checked again under the lock: the engine may have changed the rows since.
         for row in rows.select_for_update().filter(pk__in=outdated):
             changes, _ = _changes(row)
             if changes:
@@ -157,16 +157,16 @@ def _write(row: Any, changes: dict[str, Any], report: RotationReport) -> None:
         table.update(**changes)
         return
     if isinstance(row, UpstreamAnswer):
-        # The same answer was kept a second time under the new key meanwhile: one of the two is enough.
+        # The same answer was stored again under the new key meanwhile: one of the two is enough.
         table.delete()
     else:
-        # The only other column that no two rows may share.
+        # The only other unique column.
         why = "Another row has the same value."
         report.broken.append(BrokenValue(row._meta.model_name, row.pk, "verify_token_index", why))
 
 
 def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
-    """The columns of *row* that need to be written anew."""
+    """New values of the columns of *row* that need rewriting, and its broken values."""
     changes: dict[str, Any] = {}
     broken: list[BrokenValue] = []
 

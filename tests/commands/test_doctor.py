@@ -383,7 +383,7 @@ class TestEngine:
         found = examine()
         assert states(found) == {"heartbeat": "wrong"}
         assert found["heartbeat"]["message"] == "The engine last ran 6 minutes ago."
-        assert "record_heartbeat" in found["heartbeat"]["remedy"]
+        assert "beat_schedule" in found["heartbeat"]["remedy"]
 
     def test_an_engine_that_never_ran(self, examine: Examine) -> None:
         from django_faceprint.models import Heartbeat

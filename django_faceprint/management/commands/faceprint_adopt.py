@@ -59,7 +59,7 @@ class Count:
 
 
 class Command(BaseCommand):
-    """Exit status 0; 1 when lines were refused: correct them and hand in the file again."""
+    """Exit status 0; 1 when lines were refused: correct them and run the command again."""
 
     help = "Adopt verification sessions that were started elsewhere, from a CSV file."
 
@@ -75,7 +75,7 @@ class Command(BaseCommand):
         parser.add_argument("--dry-run", action="store_true", help="check every line, adopt nothing")
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Adopt line by line and print what became of them."""
+        """Adopt line by line and print the counts."""
         count = Count()
         problem = ""
         self._line = ProgressLine(self.stdout)
@@ -145,12 +145,12 @@ def _opened(name: str, encoding: str) -> Iterator[TextIO]:
 
 
 def _rows(stream: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
-    """Each line that holds anything, with its number. Raises :class:`CommandError` for a wrong head."""
+    """Each line that is not empty, with its number. Raises :class:`CommandError` for a wrong head line."""
     reader = csv.reader(stream, strict=True)
     head = [cell.strip().lower() for cell in next(reader, [])]
     unknown = sorted(set(head) - set(COLUMNS))
     if "verify_token" not in head or unknown or len(set(head)) != len(head):
-        # Without a head line, the first line holds data: it is not quoted.
+        # Without a head line the first line is data, so it is not quoted.
         raise CommandError(
             _("The first line must name the columns: verify_token, and others of %s.") % " ".join(COLUMNS)
         )
@@ -165,7 +165,7 @@ def _rows(stream: TextIO) -> Iterator[tuple[int, dict[str, str]]]:
 
 
 def _adoption(row: Mapping[str, str], default_plan: str) -> Adoption:
-    """What one line asks for. Raises :class:`InvalidInput`."""
+    """The adoption of one line. Raises :class:`InvalidInput`."""
     if "#" in row:
         raise InvalidInput("verify_token", "too_many_cells")
     plan_id = row.get("plan") or default_plan
@@ -188,7 +188,7 @@ def _identity(row: Mapping[str, str]) -> Identity | None:
     name, number, kind = (row.get(column, "") for column in ("name", "number", "certificate_type"))
     if not (name or number or kind):
         return None
-    # The other system has submitted it already: its shape is checked, its check digit is not.
+    # The other system has submitted it already: only its form is checked, not its check digit.
     kind = kind or "0"
     return Identity.checked(name, number, int(kind) if kind in tuple("01234") else -1, strict=False)
 

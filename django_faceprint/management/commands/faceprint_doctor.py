@@ -1,4 +1,4 @@
-"""``manage.py faceprint_doctor``: tries the installation and says in words what is wrong."""
+"""``manage.py faceprint_doctor``: test the installation and print problems with remedies."""
 
 from __future__ import annotations
 

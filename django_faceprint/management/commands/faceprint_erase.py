@@ -29,8 +29,8 @@ NOTHING_FOUND, NOT_VERIFIED, NOT_CONFIRMED = 1, 2, 3
 
 
 class Command(BaseCommand):
-    """Exit status 0: erased, storage included; 1: nothing was found; 2: files are left that faceprint.retain
-    deletes; 3: not confirmed."""
+    """Exit status 0: erased, including all files; 1: nothing found; 2: faceprint.retain must still delete
+    files; 3: not confirmed."""
 
     help = "Erase all that is kept of a person, found by ID number, or of single records."
 
@@ -73,7 +73,7 @@ class Command(BaseCommand):
         return VerificationSession.objects.filter(public_id__in=ids).order_by("pk")
 
     def _by_number(self) -> VerificationSessionQuerySet:
-        """An argument would stand in the shell's history and in the list of processes."""
+        """Read from standard input: an argument would appear in the shell's history and the process list."""
         if sys.stdin.isatty():
             number = getpass.getpass(_("ID number of the person (not shown): "))
         else:

@@ -1,4 +1,4 @@
-"""``manage.py faceprint_groups``: ready groups, from the least that a task needs."""
+"""``manage.py faceprint_groups``: create groups with the least permissions for each task."""
 
 from __future__ import annotations
 
@@ -39,7 +39,7 @@ GROUPS: tuple[tuple[Promise, frozenset[str]], ...] = (
 
 
 class Command(BaseCommand):
-    """May be run again: a group is known by its name in any language, and gets exactly these permissions."""
+    """May be repeated: finds a group by its name in any language and sets exactly these permissions."""
 
     help = "Make or update the groups for support, review, compliance and administration."
 
@@ -49,7 +49,7 @@ class Command(BaseCommand):
 
     @transaction.atomic
     def handle(self, *args: Any, **options: Any) -> None:
-        """Make them, then print what each may."""
+        """Create the groups and print their permissions."""
         language = options["language"] or settings.LANGUAGE_CODE
         if not translation.check_for_language(translation.to_locale(language).replace("_", "-")):
             raise CommandError(_("There is no language %s.") % language)
@@ -61,7 +61,7 @@ class Command(BaseCommand):
             if missing := codenames - set(found):
                 raise CommandError(_("Run migrate first: %s is missing.") % ", ".join(sorted(missing)))
             group = self._group(name, language)
-            # Others that an administrator has added, of other apps, stay.
+            # Permissions of other apps that an administrator has added stay.
             ours = group.permissions.filter(content_type__app_label="faceprint")
             group.permissions.remove(*ours.exclude(codename__in=codenames))
             group.permissions.add(*(found[codename] for codename in codenames))

@@ -1,4 +1,4 @@
-"""``manage.py faceprint_retain``: what retention deletes, told before or done now."""
+"""``manage.py faceprint_retain``: delete what has expired, or forecast it."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from django_faceprint.evidence import retention_rules
 from django_faceprint.maintenance import retention
 from django_faceprint.models import MediaAsset, Plan
 
-#: Days that ``--dry-run`` looks ahead: as far as any retention may reach.
+#: Maximum of ``--days``: the longest possible retention.
 MAX_DAYS = 36_500
 
 
 class Command(BaseCommand):
-    """Exit status 0; 1 when storage refused to delete something, which is tried again."""
+    """Exit status 0; 1 when storage refused to delete a file, which is retried later."""
 
     help = "Delete what has been kept long enough, as faceprint.retain does. --dry-run: only say what goes."
 
@@ -47,19 +47,19 @@ class Command(BaseCommand):
         )
 
     def handle(self, *args: Any, **options: Any) -> None:
-        """Tell or do it."""
+        """Forecast or delete."""
         if not 0 <= options["days"] <= MAX_DAYS:
             raise CommandError(_("--days: from 0 to %s.") % MAX_DAYS)
         if options["dry_run"]:
             if options["apply_rules"]:
                 raise CommandError(_("--dry-run changes nothing, so it takes no --apply-rules."))
-            self._tell(options["days"], as_json=options["json"])
+            self._print_forecast(options["days"], as_json=options["json"])
             return
         if options["apply_rules"]:
             self._apply(options["plan"])
         self._delete()
 
-    def _tell(self, days: int, *, as_json: bool) -> None:
+    def _print_forecast(self, days: int, *, as_json: bool) -> None:
         ahead = retention.forecast(now() + timedelta(days=days))
         if as_json:
             self.stdout.write(json.dumps(as_dict(ahead), ensure_ascii=False, indent=2))
@@ -106,7 +106,7 @@ class Command(BaseCommand):
 
 
 def as_dict(ahead: retention.Forecast) -> dict[str, Any]:
-    """A forecast for machines."""
+    """A forecast as JSON values."""
     return {
         "until": ahead.until.isoformat(),
         "records": ahead.records,

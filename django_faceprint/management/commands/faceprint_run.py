@@ -36,11 +36,11 @@ from django_faceprint.upstream import clients
 logger = logging.getLogger(__name__)
 
 LOST, BAIDU_DOWN = 3, 4
-#: Seconds for which ``--once`` waits for a Baidu that does not answer.
+#: Seconds that ``--once`` waits while Baidu does not answer.
 OUTAGE_PATIENCE = 60.0
-#: Charts may be a little late; what is due may not.
+#: Charts may be a little late; due sessions may not.
 ROLLUP_BUDGET = timedelta(seconds=10)
-#: Seconds. The doctor calls an engine dead that was not seen for five minutes.
+#: Seconds. The doctor reports an engine without a heartbeat for five minutes.
 MAX_INTERVAL = 120
 
 
@@ -93,7 +93,7 @@ class Command(BaseCommand):
             self._work(total, stop)
 
     def _work(self, total: WorkReport, stop: Event) -> None:
-        """Until nothing is due or Baidu does not answer. A signal is heeded between two sessions."""
+        """Work until nothing is due or Baidu does not answer. A signal stops it between two sessions."""
         while not stop.is_set():
             bar = self._new_bar(total)
             run = collect_due(
@@ -133,7 +133,7 @@ class Command(BaseCommand):
             stop.wait(interval)
 
     def _new_bar(self, before: WorkReport) -> Callable[[WorkReport], None] | None:
-        """What shows how far a run has come, on a terminal."""
+        """A callback that shows the progress of a run; None without a terminal."""
         if not self._line.is_shown:
             return None
         due = VerificationSession.objects.due(now()).count()
@@ -163,7 +163,7 @@ def _work_on_jobs() -> None:
 
 
 class _Chore:
-    """What beat would send on its own period."""
+    """A periodic task that beat would send."""
 
     def __init__(self, task: str, run: Callable[[], object]) -> None:
         self._period = timedelta(seconds=FACEPRINT_BEAT_SCHEDULE[task]["schedule"]).total_seconds()

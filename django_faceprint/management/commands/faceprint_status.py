@@ -1,4 +1,4 @@
-"""``manage.py faceprint_status``: how things stand, for people and for monitoring."""
+"""``manage.py faceprint_status``: the state of sessions and engine, for people and for monitoring."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ from django_faceprint.records import statistics
 from django_faceprint.records.forecast import forecast
 from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
-#: Sessions at risk that are printed; --json has more.
+#: Maximum number of sessions at risk that are printed; --json has more.
 SHOWN = 10
 AT_RISK, LOST, UNREADABLE = 1, 2, 3
 
 
 class Command(BaseCommand):
-    """Exit status 0: fine; 1: evidence is near its deadline; 2: a loss that nobody has acknowledged; 3: the
-    database or the settings do not let it be known."""
+    """Exit status 0: fine; 1: evidence is near its deadline; 2: an unacknowledged loss; 3: unknown, because
+    the database or the settings cannot be read."""
 
     help = "Print sessions, outstanding work, risk and loss. Exit: 0 fine, 1 at risk, 2 loss, 3 not known."
     # A failed check would end with 1, which means something else here; the doctor reports them.
