@@ -22,7 +22,7 @@ def passed(start: Callable[..., dict[str, Any]], scenario: Scenario) -> dict[str
     return session
 
 
-def test_the_creator_passes_a_withdrawal_on(api: APIClient, passed: dict[str, Any]) -> None:
+def test_the_creator_may_withdraw_the_consent(api: APIClient, passed: dict[str, Any]) -> None:
     address = f"{ROOT}sessions/{passed['id']}/"
     media = api.get(f"{address}media/").json()
     contents = [item["url"] for item in media if item["url"]]
@@ -83,7 +83,7 @@ def test_erasing_needs_its_permission_and_a_reason(
     assert NUMBER not in answer.content.decode()
 
 
-def test_erasing_is_for_sessions_that_exist_for_the_caller(
+def test_only_visible_sessions_can_be_erased(
     caller: Callable[..., APIClient], passed: dict[str, Any]
 ) -> None:
     officer = caller("officer", "erase_person")
@@ -91,7 +91,7 @@ def test_erasing_is_for_sessions_that_exist_for_the_caller(
     assert row(passed).erased_at is None
 
 
-def test_a_file_that_storage_keeps_is_told(
+def test_a_file_that_storage_keeps_gives_202(
     api: APIClient, passed: dict[str, Any], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from django.core.files.storage import FileSystemStorage

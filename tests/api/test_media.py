@@ -36,7 +36,7 @@ def media(client: APIClient, session: dict[str, Any]) -> list[dict[str, Any]]:
     return list(answer.json())
 
 
-def test_what_is_not_kept_by_rule_says_so_in_code_and_words(
+def test_a_file_not_kept_by_rule_has_a_reason_and_its_text(
     api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
@@ -97,7 +97,7 @@ def test_a_part_of_a_video(api: APIClient, passed: dict[str, Any]) -> None:
         (("view_all_sessions", "view_media"), True, 200),
     ],
 )
-def test_who_else_may_see_a_file(
+def test_reading_a_file_needs_its_permissions(
     api: APIClient,
     caller: Callable[..., APIClient],
     passed: dict[str, Any],
@@ -118,7 +118,7 @@ def test_who_else_may_see_a_file(
         body(answer)
 
 
-def test_what_is_not_there_has_a_reason_and_no_address(api: APIClient) -> None:
+def test_a_missing_file_has_a_reason_and_no_url(api: APIClient) -> None:
     owner = api.get(f"{ROOT}sessions/").wsgi_request.user
     session = make_passed_session(created_by=owner)
     gone = make_asset(session, "video", state=MediaAsset.State.NOT_PROVIDED, reason="recording_off")
@@ -128,7 +128,7 @@ def test_what_is_not_there_has_a_reason_and_no_address(api: APIClient) -> None:
         assert api.get(f"{ROOT}media/{name}/content/").json()["code"] == "not_found"
 
 
-def test_a_damaged_file_and_a_missing_one_are_told_apart(api: APIClient, passed: dict[str, Any]) -> None:
+def test_a_damaged_file_gives_502_and_a_missing_one_503(api: APIClient, passed: dict[str, Any]) -> None:
     first, second, *_ = media(api, passed)
     damaged = MediaAsset.objects.get(public_id=first["id"])
     path = Path(storages["faceprint"].path(damaged.stored_name))

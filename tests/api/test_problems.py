@@ -113,7 +113,7 @@ def test_a_refused_start_names_the_field_and_the_rule(
     assert scenario.control("GET", "ledger")["sessions"] == []
 
 
-def test_several_mistakes_are_told_at_once(api: APIClient) -> None:
+def test_several_errors_are_listed_together(api: APIClient) -> None:
     answer = api.post(SESSIONS, {"identity": {"name": NAME}, "reference": "x" * 101})
     problem = check_problem(answer, 400, "invalid")
     assert {(item["field"], item["code"]) for item in problem["errors"]} == {
@@ -123,7 +123,7 @@ def test_several_mistakes_are_told_at_once(api: APIClient) -> None:
     }
 
 
-def test_consent_is_demanded_where_the_settings_say_so(api: APIClient, settings: Any) -> None:
+def test_consent_is_required_if_the_settings_require_it(api: APIClient, settings: Any) -> None:
     settings.FACEPRINT = {**settings.FACEPRINT, "REQUIRE_CONSENT": True}
     body: dict[str, Any] = {"plan": "25001", "identity": IDENTITY, "purpose": "account opening"}
     check_problem(api.post(SESSIONS, body), 400, "required", "consent")
@@ -204,7 +204,7 @@ def test_details_are_translated(api: APIClient, settings: Any) -> None:
     ],
     ids=repr,
 )
-def test_what_is_no_json_object_is_refused(api: APIClient, body: bytes) -> None:
+def test_only_json_objects_are_accepted(api: APIClient, body: bytes) -> None:
     answer = api.generic("POST", SESSIONS, body[:30_000], content_type="application/json")
     problem = answer.json()
     assert (answer.status_code, answer["Content-Type"]) == (400, "application/problem+json")
@@ -279,9 +279,7 @@ def test_texts_of_a_hosts_own_classes_are_not_passed_on() -> None:
         assert NUMBER not in errors.problem_of(error).detail
 
 
-def test_a_throttle_of_the_host_is_told_with_its_wait(
-    api: APIClient, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_throttle_of_the_host_gives_retry_after(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:
     from rest_framework.throttling import UserRateThrottle
 
     class OnePerMinute(UserRateThrottle):
@@ -386,7 +384,7 @@ def test_a_start_that_came_to_nothing_is_over_after_its_time(
 
 
 @pytest.mark.parametrize(("hours", "code"), [(2.01, "expired"), (3.01, "closed")])
-def test_what_comes_too_late_is_a_conflict(
+def test_a_late_input_is_a_conflict(
     api: APIClient,
     start: Callable[..., dict[str, Any]],
     scenario: Scenario,
@@ -421,7 +419,7 @@ class BrokenStorage(Storage):
         raise OSError(f"https://evil.example.com/{name}")
 
 
-def test_a_storage_that_fails_is_told_and_nothing_is_sent(
+def test_a_failing_storage_gives_503_and_nothing_is_sent(
     api: APIClient, start: Callable[..., dict[str, Any]], settings: Any, scenario: Scenario
 ) -> None:
     session = start("25004", identity=None)
@@ -444,7 +442,7 @@ def test_a_missing_setting_says_nothing_to_the_caller(api: APIClient, settings: 
     check_problem(answer, 503, "configuration")
 
 
-def test_what_nobody_foresaw_is_logged_without_its_text(
+def test_an_unexpected_error_is_logged_without_its_text(
     api: APIClient, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def fail(*args: Any, **kwargs: Any) -> None:

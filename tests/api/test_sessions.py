@@ -126,7 +126,7 @@ def test_what_was_accepted_cannot_be_replaced(
     assert row(compared).assets.count() == 1
 
 
-def test_a_session_keeps_only_so_many_refused_pictures(
+def test_the_number_of_refused_pictures_is_limited(
     api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(match_image, "MAX_MATCH_IMAGES", 2)
@@ -140,7 +140,7 @@ def test_a_session_keeps_only_so_many_refused_pictures(
     assert sorted(row(session).assets.stored().values_list("position", flat=True)) == [0, 1]
 
 
-def test_an_upload_that_was_cut_off_holds_nothing_up(
+def test_an_interrupted_upload_does_not_block_the_next(
     start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start("25004", identity=None, match_image={"image": picture()})
@@ -204,7 +204,9 @@ def test_under_atomic_requests_no_transaction_is_open_and_failures_stay_recorded
     assert not connection.in_atomic_block
 
 
-def test_the_whole_way(api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario) -> None:
+def test_a_session_from_start_to_result(
+    api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
+) -> None:
     session = start()
     address = f"{ROOT}sessions/{session['id']}/"
     scenario.finish(row(session))
@@ -222,7 +224,7 @@ def test_the_whole_way(api: APIClient, start: Callable[..., dict[str, Any]], sce
     assert AccessLog.objects.filter(action="refresh", channel="api").count() == 1
 
 
-def test_a_failed_session_says_why_and_that_another_makes_sense(
+def test_a_failed_session_has_its_error_and_can_be_retried(
     api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
@@ -243,7 +245,7 @@ def test_an_abandoned_session_is_no_failure(
     assert (ended["status"], ended["verdict"], ended["can_retry"]) == ("abandoned", "expired", True)
 
 
-def test_own_mistakes_are_told_to_operators_only(
+def test_configuration_errors_are_described_to_operators_only(
     api: APIClient, settings: Any, start: Callable[..., dict[str, Any]]
 ) -> None:
     settings.FACEPRINT = {
@@ -290,7 +292,7 @@ def test_the_queries_of_a_list_do_not_grow_with_it(api: APIClient, transactional
     assert len(many) == len(one)
 
 
-def test_who_may_see_all_lists_all(
+def test_users_with_view_all_sessions_list_all(
     caller: Callable[..., APIClient], start: Callable[..., dict[str, Any]]
 ) -> None:
     session = start()
@@ -418,7 +420,7 @@ def test_the_h5_url_is_for_the_creator_alone(
 
 
 @pytest.mark.parametrize("settings_classes", [None, ["rest_framework.permissions.AllowAny"]])
-def test_nothing_is_open(
+def test_every_view_needs_authentication(
     start: Callable[..., dict[str, Any]], settings: Any, settings_classes: list[str] | None
 ) -> None:
     session = start()
@@ -449,7 +451,7 @@ def test_a_browser_session_needs_its_csrf_token(api: APIClient) -> None:
 # --- results ------------------------------------------------------------------------------------
 
 
-def test_a_result_is_masked_and_the_look_is_logged(
+def test_a_result_is_masked_and_reading_it_is_logged(
     api: APIClient, start: Callable[..., dict[str, Any]], scenario: Scenario
 ) -> None:
     session = start()
@@ -524,7 +526,7 @@ def test_ocr_is_masked_field_by_field_and_revealed_for_a_reason(
         ({"reason": "audit", "why": "x"}, "why", "unknown_field"),
     ],
 )
-def test_nothing_is_revealed_without_a_good_reason(
+def test_nothing_is_revealed_without_a_valid_reason(
     caller: Callable[..., APIClient], body: dict[str, str], field: str, code: str
 ) -> None:
     api = caller("owner", "reveal_identity")

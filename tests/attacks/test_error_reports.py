@@ -77,7 +77,9 @@ def identity() -> Identity:
     return Identity.checked(NAME, NUMBER, 0)
 
 
-def test_starting_a_session(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_start_is_reported_without_secrets(
+    scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     scenario.start("25001")  # the access token is there
     monkeypatch.setattr(HTTPConnection, "request", fail)
     request = StartRequest(plan_id="25001", identity=identity())
@@ -88,7 +90,9 @@ def test_starting_a_session(scenario: Scenario, report: Any, monkeypatch: pytest
         assert_silent(report(lambda call=call: call(request)))
 
 
-def test_submitting(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_failed_submission_is_reported_without_secrets(
+    scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     waiting = start_session(StartRequest(plan_id="25001"))
     matched = start_session(StartRequest(plan_id="25003"))
     token = waiting.verify_token
@@ -100,7 +104,7 @@ def test_submitting(scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyP
 
 
 @pytest.mark.parametrize("concurrency", [1, 3])
-def test_collecting(
+def test_a_failed_run_is_reported_without_secrets(
     scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch, concurrency: int
 ) -> None:
     session = scenario.start("25001")
@@ -118,7 +122,7 @@ def test_collecting(
     assert_silent(report(work), session.verify_token)
 
 
-def test_adopting_erasing_and_rotating(
+def test_failures_of_adopting_erasing_and_rotating_are_reported_without_secrets(
     scenario: Scenario, report: Any, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
     session = scenario.start("25001")
@@ -136,7 +140,9 @@ def test_adopting_erasing_and_rotating(
 
 
 @pytest.mark.django_db
-def test_pages_of_the_admin(report: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_failed_pages_of_the_admin_are_reported_without_secrets(
+    report: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
     session = factories.make_passed_session()
     browser = Client()
     browser.force_login(get_user_model().objects.create_superuser("root"))

@@ -57,7 +57,7 @@ def everything_stored(session: Session) -> str:
     return "\n".join(texts)
 
 
-def test_all_of_a_person_goes_and_of_nobody_else(
+def test_all_data_of_one_person_is_erased_and_nothing_else(
     scenario: Scenario, clock: Any, assert_archived: Any, hoarder: type[Hoarder]
 ) -> None:
     hoarder.obeys = True
@@ -130,7 +130,7 @@ class TestRows:
         assert statistics.lost_since(None) == 0
         assert statistics.at_risk(timedelta(days=1)) == 0
 
-    def test_what_storage_keeps_all_the_same_is_not_called_gone(
+    def test_an_erasure_is_not_verified_while_storage_keeps_a_file(
         self, hoarder: type[Hoarder], clock: Any
     ) -> None:
         make_stored_asset(make_passed_session(), MediaAsset.Kind.FACE)
@@ -169,7 +169,7 @@ class TestRows:
         assert not Erasure.objects.exists()
 
     @pytest.mark.parametrize("number", ["", " ", "370***********5826", OTHER])
-    def test_nobody_is_found_by_nothing_or_a_mask(self, number: str) -> None:
+    def test_an_empty_or_masked_number_finds_nobody(self, number: str) -> None:
         make_session()
         make_session(identity_name=None, identity_number=None)
         assert not sessions_of_person(number).exists()
@@ -182,7 +182,7 @@ class TestRows:
 
 
 @pytest.mark.django_db(transaction=True)
-def test_reasons_in_words_go_with_the_person_and_their_entries_stay() -> None:
+def test_free_text_reasons_are_erased_and_their_entries_stay() -> None:
     session, other = make_passed_session(), make_passed_session()
     for viewed in (session, other):
         record_access(

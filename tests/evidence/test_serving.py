@@ -283,7 +283,7 @@ def look(video: MediaAsset) -> Callable[..., int]:
     return record
 
 
-def test_a_player_makes_one_look(look: Callable[..., int], video: MediaAsset) -> None:
+def test_a_player_makes_one_view(look: Callable[..., int], video: MediaAsset) -> None:
     assert look(Range="bytes=0-") == 1
     assert look(Range="bytes=70000-") == 1
     assert look(Range=f"bytes={SIZE}-") == 1
@@ -297,7 +297,7 @@ def test_a_player_makes_one_look(look: Callable[..., int], video: MediaAsset) ->
     assert look() == 3
 
 
-def test_no_part_can_be_had_without_a_look(look: Callable[..., int]) -> None:
+def test_no_part_can_be_read_without_a_view(look: Callable[..., int]) -> None:
     assert look(Range="bytes=1-") == 1
     assert look(Range="bytes=1-") == 1
     assert look(Range="bytes=1-", user="another") == 2
@@ -305,11 +305,11 @@ def test_no_part_can_be_had_without_a_look(look: Callable[..., int]) -> None:
     assert look(**{"Range": "bytes=1-", "If-Range": '"another"'}) == 4
 
 
-def test_later_a_part_is_a_new_look(look: Callable[..., int], clock: Any) -> None:
+def test_a_later_part_is_a_new_view(look: Callable[..., int], clock: Any) -> None:
     assert look(Range="bytes=1-") == 1
     clock.advance(seconds=ONE_VIEW.total_seconds())
     assert look(Range="bytes=1-") == 2
 
 
-def test_head_is_no_look(look: Callable[..., int]) -> None:
+def test_head_is_no_view(look: Callable[..., int]) -> None:
     assert look("HEAD") == 0

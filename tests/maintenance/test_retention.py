@@ -116,7 +116,7 @@ class TestUncommittedUploads:
         assert (asset.state, asset.stored_name, asset.wrapped_key) == (State.WANTED, "", None)
         assert stored_files() == []
 
-    def test_nor_one_whose_file_is_about_to_be_deleted(
+    def test_nor_can_an_upload_whose_file_could_not_be_deleted(
         self, settings: Any, tmp_path: Path, clock: Any
     ) -> None:
         session = make_session()
@@ -255,7 +255,7 @@ class TestPurge:
         retention._purge(session.pk, RetentionReport())
         assert VerificationSession.objects.get().identity_name == NAME
 
-    def test_without_a_limit_nothing_goes(self, failing: Any, clock: Any) -> None:
+    def test_without_a_limit_nothing_is_deleted(self, failing: Any, clock: Any) -> None:
         make_stored_asset(make_passed_session(retain_until=None), Kind.FACE)
         clock.advance(days=36_500)
         assert retain().sessions == 0

@@ -73,7 +73,7 @@ def key_ids() -> dict[str, set[str]]:
     return found
 
 
-def test_everything_goes_over_to_the_newest_keys(
+def test_everything_is_re_encrypted_with_the_newest_keys(
     scenario: Scenario, archived: VerificationSession, keys: Keys, clock: Any, assert_archived: Any
 ) -> None:
     before = key_ids()
@@ -145,7 +145,7 @@ class TestRows:
         assert first.changed["verificationsession"] == 4
         assert rotate_keys().changed["verificationsession"] == 2
 
-    def test_what_does_not_open_is_named_and_left(self, keys: Keys) -> None:
+    def test_values_that_do_not_open_are_reported_and_left(self, keys: Keys) -> None:
         plan = make_plan()
         damaged, fine = make_session(plan=plan), make_session(plan=plan)
         asset = make_stored_asset(make_passed_session(plan=plan), MediaAsset.Kind.FACE)

@@ -46,7 +46,7 @@ def elsewhere(scenario: Scenario) -> Callable[..., str]:
 
 @pytest.mark.parametrize("known", [True, False])
 @pytest.mark.parametrize("plan_id", ["25001", "25002", "25005"])
-def test_what_was_started_elsewhere_is_archived(
+def test_an_adopted_session_is_archived(
     scenario: Scenario,
     elsewhere: Callable[..., str],
     assert_archived: Archived,
@@ -128,7 +128,9 @@ def test_a_person_who_is_still_on_the_page_is_waited_for(
     assert_archived(session)
 
 
-def test_nobody_comes(scenario: Scenario, elsewhere: Callable[..., str], clock: Any) -> None:
+def test_an_adopted_session_nobody_completes_is_abandoned(
+    scenario: Scenario, elsewhere: Callable[..., str], clock: Any
+) -> None:
     session = adopt(Adoption(elsewhere(finish=False), PLAN)).session
     for _ in range(20):
         clock.advance(minutes=15)

@@ -80,7 +80,7 @@ def request(**more: Any) -> StartRequest:
 # --- what is demanded ---------------------------------------------------------------------------
 
 
-def test_all_of_it_is_kept_apart_from_the_session(scenario: Scenario, required: Any) -> None:
+def test_the_consent_record_is_separate_from_the_session(scenario: Scenario, required: Any) -> None:
     session = start_session(request(consent=FULL))
     found = of_session(session)
     assert found is not None
@@ -108,7 +108,7 @@ def test_all_of_it_is_kept_apart_from_the_session(scenario: Scenario, required: 
         ({"channel": "call 13800138000"}, "consent.channel", "looks_personal"),
     ],
 )
-def test_what_is_missing_is_named_and_nothing_is_sent(
+def test_missing_evidence_is_named_and_nothing_is_sent(
     scenario: Scenario, required: Any, changes: dict[str, Any], field: str, code: str
 ) -> None:
     with pytest.raises(InvalidInput) as caught:
@@ -127,7 +127,7 @@ def test_without_consent_or_purpose_nothing_starts(
     assert (caught.value.field, caught.value.code) == (field, "required")
 
 
-def test_a_token_is_not_obtained_for_a_session_of_before_the_rule(scenario: Scenario, settings: Any) -> None:
+def test_no_token_is_obtained_for_a_session_older_than_the_rule(scenario: Scenario, settings: Any) -> None:
     session = register_session(request())
     settings.FACEPRINT = settings.FACEPRINT | {"REQUIRE_CONSENT": True}
     with pytest.raises(InvalidInput) as caught:
@@ -138,7 +138,7 @@ def test_a_token_is_not_obtained_for_a_session_of_before_the_rule(scenario: Scen
     assert scenario.fresh(session).verify_token
 
 
-def test_a_repeated_start_must_bring_the_same_consent(scenario: Scenario, required: Any) -> None:
+def test_a_repeated_start_needs_the_same_consent(scenario: Scenario, required: Any) -> None:
     first = start_session(request(consent=FULL, idempotency_key="k"))
     assert start_session(request(consent=FULL, idempotency_key="k")).pk == first.pk
     with pytest.raises(InvalidInput):
@@ -185,7 +185,7 @@ def test_a_child_needs_a_guardian_before_anything_is_sent(scenario: Scenario, re
     assert scenario.fresh(later).identity_number is None
 
 
-def test_with_a_guardian_it_goes_on(scenario: Scenario, required: Any) -> None:
+def test_with_a_guardian_the_session_continues(scenario: Scenario, required: Any) -> None:
     guarded = replace(FULL, guardian_reference="mother's form 12")
     session = start_session(request(consent=guarded))
     given = of_session(session)
@@ -194,14 +194,14 @@ def test_with_a_guardian_it_goes_on(scenario: Scenario, required: Any) -> None:
     consent.require_guardian(CHILD, 0, given.guardian_reference)
 
 
-def test_where_no_consent_is_required_children_are_not_refused(settings: Any) -> None:
+def test_without_required_consent_children_are_accepted(settings: Any) -> None:
     consent.require_guardian(CHILD, 0, None)
 
 
 # --- withdrawal ---------------------------------------------------------------------------------
 
 
-def test_withdrawn_everything_goes_and_nothing_is_fetched_any_more(
+def test_a_withdrawal_erases_everything_and_stops_collecting(
     scenario: Scenario, required: Any, clock: Any
 ) -> None:
     session = start_session(request(consent=FULL, identity=ADULT))
@@ -279,7 +279,7 @@ def test_a_withdrawal_may_be_repeated_and_keeps_its_first_time(scenario: Scenari
     assert (found.withdrawn_at, found.withdrawn_by) == (first, "officer")
 
 
-def test_a_withdrawal_without_a_consent_on_record_is_noted_all_the_same(scenario: Scenario) -> None:
+def test_a_withdrawal_without_a_recorded_consent_is_recorded_too(scenario: Scenario) -> None:
     session = start_session(request())
     withdraw(session, reason="by phone", actor=ACTOR)
     found = of_session(session)

@@ -119,7 +119,7 @@ def test_a_start_that_fails_leaves_a_record_and_can_be_repeated(scenario: Scenar
     assert VerificationSession.objects.count() == 1
 
 
-def test_a_start_that_fails_for_good_expires(scenario: Scenario, clock: Any) -> None:
+def test_a_start_that_keeps_failing_expires(scenario: Scenario, clock: Any) -> None:
     scenario.fault("verify_token_generate", "http_500")
     with pytest.raises(Unreachable):
         scenario.start()
@@ -244,7 +244,7 @@ def test_only_the_first_return_counts_and_a_forged_link_finds_nothing(scenario: 
     assert session.public_id.hex not in token.split(":")[1:]
 
 
-def test_a_closed_session_takes_nothing_more(scenario: Scenario, clock: Any) -> None:
+def test_a_closed_session_accepts_no_input(scenario: Scenario, clock: Any) -> None:
     session = scenario.start()
     clock.advance(hours=3, seconds=1)
     scenario.work()

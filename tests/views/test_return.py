@@ -36,9 +36,7 @@ def standing(browser: Client, session: VerificationSession, query: str = "") -> 
     return dict(answer.json())
 
 
-def test_the_page_that_baidu_sends_the_browser_to_waits_and_then_tells(
-    scenario: Scenario, browser: Client
-) -> None:
+def test_the_return_page_waits_and_then_shows_the_result(scenario: Scenario, browser: Client) -> None:
     session = scenario.start()
     done = scenario.control("POST", "finish", {"verify_token": session.verify_token, "outcome": "pass"})
     address = done["redirect"].removeprefix("http://testserver")
@@ -79,7 +77,7 @@ def test_the_page_speaks_the_browsers_language(scenario: Scenario) -> None:
     assert '<html lang="zh-hans"' in page
 
 
-def test_a_link_that_was_not_made_here_finds_nothing(scenario: Scenario, browser: Client) -> None:
+def test_a_forged_link_finds_no_session(scenario: Scenario, browser: Client) -> None:
     session = scenario.start()
     forged = way_back(session)[:-2] + "x/"
     for address in (forged, f"/faceprint/return/{session.public_id}/", f"/faceprint/return/{'x' * 500}/"):
@@ -110,7 +108,7 @@ def test_head_and_status_change_nothing(scenario: Scenario, browser: Client) -> 
     assert browser.post(way_back(session)).status_code == 405
 
 
-def test_reloading_does_not_have_baidu_asked_all_the_time(
+def test_reloading_requests_a_recheck_only_once_per_interval(
     scenario: Scenario, browser: Client, clock: Any
 ) -> None:
     session = scenario.start()
@@ -176,7 +174,7 @@ def test_the_person_is_sent_on_to_the_host_whatever_the_result(
         ("unknown", "This verification has ended"),
     ],
 )
-def test_every_end_has_words(scenario: Scenario, browser: Client, verdict: str, text: str) -> None:
+def test_every_final_status_has_a_text(scenario: Scenario, browser: Client, verdict: str, text: str) -> None:
     session = scenario.start()
     VerificationSession.objects.filter(pk=session.pk).update(verdict=verdict)
     page = browser.get(way_back(session)).content.decode()
@@ -229,7 +227,7 @@ def test_no_transaction_and_no_login_stand_in_the_way(
     assert scenario.fresh(session).returned_at is not None
 
 
-def test_a_link_says_nothing_in_the_log(
+def test_a_link_is_not_logged(
     scenario: Scenario, browser: Client, caplog: pytest.LogCaptureFixture, clock: Any
 ) -> None:
     caplog.set_level("DEBUG")
