@@ -42,7 +42,7 @@ def check_open(session: VerificationSession) -> None:
 def client_of(session: VerificationSession) -> Iterator[FaceprintClient]:
     """The client of the session's application. An upstream error is written on *session* and passes."""
     try:
-        with clients.client_for(session.application, session=session) as client:
+        with clients.upstream.client_for(session.application, session=session) as client:
             yield client
     except InvalidInput:
         raise

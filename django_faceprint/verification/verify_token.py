@@ -42,7 +42,7 @@ def h5_url(session: VerificationSession) -> str | None:
         return None
     if session.expires_at is None or now() >= session.expires_at:
         return None
-    with clients.client_for(session.application, session=session) as client:
+    with clients.upstream.client_for(session.application, session=session) as client:
         return client.h5_url(_require_token(session))
 
 
