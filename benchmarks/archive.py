@@ -1,13 +1,14 @@
-"""``archive``: whole sessions per second, against curl and the loop that projects write by hand.
+"""``archive``: whole sessions per second, against the floor, curl and the loop that projects write by hand.
 
-Rivals are interleaved: each round runs all of them one after the other in shuffled order, and ratios are
-taken within a round, so that other load on the machine falls on both sides.
+The floor does the engine's work by the shortest path (see :mod:`.floor`): it is the limit. curl and the
+loop do less and serve as orientation. Each round runs all contestants one after the other in shuffled order,
+and ratios are taken within a round, so that other load on the machine falls on both sides.
 """
 
 from __future__ import annotations
 
 import argparse
-import json
+import os
 import random
 import shutil
 import time
@@ -21,13 +22,16 @@ from .project import CONCURRENCY, Project
 from .report import Goal, Report, Spread
 from .servers import postgresql, sqlite
 from .upstream import Upstream, serving
-from .workspace import Worker, folder
+from .workspace import Worker, folder, run_worker
 
 NETWORKS = {"http": "plain HTTP", "https": "TLS", "delayed": "plain HTTP, 50 ms before each answer"}
+SHORT_NAMES = {"http": "HTTP", "https": "TLS", "delayed": "50 ms"}
 #: Sessions of one run. The loop is slow where it makes many connections, so that it gets fewer.
 SESSIONS = 120
 LOOP_SESSIONS = {"http": 40, "https": 8, "delayed": 5}
 MANY = 64
+#: Threads of the floor's processes: where nobody waits, one is the fastest.
+FLOOR_THREADS = {"http": 1, "https": 1, "delayed": MANY}
 
 Result = Mapping[str, float]
 
@@ -96,9 +100,15 @@ def run(options: argparse.Namespace) -> Report:
 def _contestants(
     project: Project, upstream: Upstream, network: str, count: int, home: Path
 ) -> list[Contestant]:
+    here = _reaching(project, upstream, network)
+
     def engine(processes: int, concurrency: int) -> Callable[[], Result]:
-        there = replace(_reaching(project, upstream, network), concurrency=concurrency)
+        there = replace(here, concurrency=concurrency)
         return lambda: archive(there, upstream, count, processes=processes)
+
+    def floor(processes: int) -> Callable[[], Result]:
+        there = replace(here, concurrency=FLOOR_THREADS[network])
+        return lambda: archive(there, upstream, count, processes=processes, by_floor=True)
 
     def curl(parallel: int) -> Callable[[], Result]:
         return lambda: _with_folder(
@@ -115,6 +125,8 @@ def _contestants(
         "engine, 1 process": engine(1, CONCURRENCY),
         "engine, 2 processes": engine(2, CONCURRENCY),
     }
+    if project.is_on_postgresql:
+        found |= {"floor, 1 process": floor(1), "floor, 2 processes": floor(2)}
     if network == "delayed":
         # One after the other is the loop's speed again.
         del found["curl, one after the other"]
@@ -134,17 +146,21 @@ def archive(
     count: int,
     *,
     processes: int = 1,
+    by_floor: bool = False,
     profile: Path | None = None,
     before: Callable[[], None] | None = None,
 ) -> dict[str, float]:
-    """Let fresh engine processes archive *count* sessions; checked, and removed again.
+    """Let fresh processes of the engine, or of the floor, archive *count* sessions; check and remove them.
 
-    *before* is called when they are ready and have not begun.
+    *before* is called when the processes are ready and have not begun.
     """
     sessions.start(count)
-    arguments = [str(profile)] if profile else []
-    workers = [Worker("benchmarks.engine", arguments, project.environment()) for _ in range(processes)]
+    module = "benchmarks.floor" if by_floor else "benchmarks.engine"
+    workers = []
     try:
+        for number in range(processes):
+            arguments = [str(number), str(processes)] if by_floor else [str(profile)] if profile else []
+            workers.append(Worker(module, arguments, project.environment()))
         for worker in workers:
             worker.wait_ready()
         if before is not None:
@@ -152,7 +168,7 @@ def archive(
         started = time.monotonic()
         for worker in workers:
             worker.go()
-        results: list[dict[str, float]] = [json.loads(worker.result()) for worker in workers]
+        results = [worker.result() for worker in workers]
         seconds = time.monotonic() - started
     finally:
         for worker in workers:
@@ -169,19 +185,9 @@ def archive(
 
 
 def _loop(upstream: Upstream, network: str, place: Path) -> Result:
-    import os
-
     arguments = [upstream.address(network), upstream.authorities if network == "https" else ""]
-    worker = Worker(
-        "benchmarks.rivals", [*arguments, str(LOOP_SESSIONS[network]), str(place)], dict(os.environ)
-    )
-    try:
-        worker.wait_ready()
-        worker.go()
-        result: dict[str, float] = json.loads(worker.result())
-        return result
-    finally:
-        worker.stop()
+    arguments += [str(LOOP_SESSIONS[network]), str(place)]
+    return run_worker("benchmarks.rivals", arguments, os.environ)
 
 
 def _with_folder(home: Path, action: Callable[[Path], Result]) -> Result:
@@ -225,6 +231,7 @@ def _fill(
         (one.network, one.name): [item["sessions"] / item["seconds"] for item in results[one]]
         for one in contestants
     }
+    to_floor: list[list[str]] = []
     for network in networks:
         rows = []
         for one in contestants:
@@ -240,19 +247,38 @@ def _fill(
             ["", "sessions/s", "MB/s", "client CPU, ms/session"],
             rows,
         )
-        report.goals += _goals(
-            network, {name: value for (at, name), value in speeds.items() if at == network}
-        )
+        of_network = {name: value for (at, name), value in speeds.items() if at == network}
+        to_floor += _ratios_to_floor(network, of_network)
+        report.goals += _goals(network, of_network)
+    if to_floor:
+        report.table("Engine / floor, by sessions per second", ["", "ratio"], to_floor)
     report.figures = {
         f"{one.network}: {one.name}": [dict(item) for item in results[one]] for one in contestants
     }
     mb = upstream.session_bytes / 1e6
     report.notes.append(
         f"A session: 2 answers with card pictures, 3 small ones, a video of 3 MB, 5 pictures; {mb:.2f} MB.\n"
-        "curl only GETs the large answers and the files; the loop asks what it must to find them. Every run\n"
-        "of the engine was checked: each file decrypts and has the hash of what was served. Files and rows\n"
-        "are kept in memory where there is room: the disk is not measured."
+        "The floor does the engine's work by the shortest path, without leases, upload intents, retries\n"
+        "and thumbnails. curl only GETs the large answers and the files; the loop asks what it must to find\n"
+        "them. Every run of the engine and of the floor is checked: each file decrypts and has the hash of\n"
+        "what was served, and each session has its rows. Files and rows are kept in memory where there is\n"
+        "room: the disk is not measured."
     )
+
+
+def _ratios_to_floor(network: str, speeds: Mapping[str, Sequence[float]]) -> list[list[str]]:
+    """Each engine against the floor with as many processes."""
+    return [
+        [f"{SHORT_NAMES[network]}: {name}", str(_ratio(speeds, name, floor))]
+        for name in speeds
+        for floor in [name.replace("engine", "floor").partition(", CONCURRENCY")[0]]
+        if name.startswith("engine") and floor in speeds
+    ]
+
+
+def _ratio(speeds: Mapping[str, Sequence[float]], one: str, other: str) -> Spread:
+    """Taken within each round."""
+    return Spread.of([mine / theirs for mine, theirs in zip(speeds[one], speeds[other], strict=True)])
 
 
 def _goals(network: str, speeds: Mapping[str, Sequence[float]]) -> list[Goal]:
@@ -274,11 +300,10 @@ def _goals(network: str, speeds: Mapping[str, Sequence[float]]) -> list[Goal]:
             (f"engine, 1 process, CONCURRENCY {MANY}", "requests loop", "requests loop", 25.0),
         ],
     }[network]
-    words = {"http": "HTTP", "https": "TLS", "delayed": "50 ms"}[network]
     return [
         Goal(
-            f"{words}: {one} / {name}",
-            Spread.of([mine / theirs for mine, theirs in zip(speeds[one], speeds[other], strict=True)]),
+            f"{SHORT_NAMES[network]}: {one} / {name}",
+            _ratio(speeds, one, other),
             at_least=least,
         )
         for one, other, name, least in goals

@@ -10,7 +10,6 @@ fewer rows there, the time that the missing rows take to show, measured with it,
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import re
 import statistics
@@ -23,11 +22,10 @@ from html import unescape
 from typing import Any
 
 from . import sessions
-from .engine import peak_memory
 from .project import Project, set_up, use_database
 from .report import Goal, Report, Spread
 from .servers import DatabaseServer, postgresql
-from .workspace import Worker, folder, require_space
+from .workspace import folder, peak_memory, require_space, run_worker
 
 ROWS = 1_000_000
 FEW_ROWS = 1_000
@@ -468,7 +466,9 @@ def _compare_exports(report: Report, many: Side) -> None:
     for kind in ("export_csv", "export_xlsx"):
         found = {}
         for name, count in sizes.items():
-            found[name] = result = _export(kind, keys[count - 1])
+            found[name] = result = run_worker(
+                "benchmarks.console_export", [kind, str(keys[count - 1])], os.environ
+            )
             if result["records"] != count:
                 raise AssertionError(f"{result['records']} records were exported instead of {count}.")
             table.append(
@@ -490,14 +490,3 @@ def _compare_exports(report: Report, many: Side) -> None:
         ["", "records", "peak memory, MB", "of it before the start", "file, MB", "records/s"],
         table,
     )
-
-
-def _export(kind: str, last: int) -> dict[str, float]:
-    worker = Worker("benchmarks.console_export", [kind, str(last)], os.environ)
-    try:
-        worker.wait_ready()
-        worker.go()
-        result: dict[str, float] = json.loads(worker.result())
-        return result
-    finally:
-        worker.stop()

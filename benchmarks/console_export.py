@@ -5,14 +5,11 @@ Exports every record up to that key, masked, reads the whole file back, and says
 
 from __future__ import annotations
 
-import json
-import os
 import sys
 import time
-from typing import Any
 
-from .engine import peak_memory
 from .project import set_up
+from .workspace import answer, measured, peak_memory, wait_for_go
 
 
 def main() -> None:
@@ -26,28 +23,21 @@ def main() -> None:
     from django_faceprint.models import Job
     from django_faceprint.records.filters import Selection
 
+    def work() -> dict[str, int]:
+        who = Actor("operator", "admin", "1")
+        job = jobs.start(kind, Selection({"created": "all"}, up_to=last), actor=who)
+        jobs.work_on(job, until=float("inf"), monotonic=time.monotonic)
+        if job.state != Job.State.DONE or job.done != job.total:
+            raise AssertionError(f"The export came to {job.done} of {job.total} records ({job.state}).")
+        return {"records": job.done, "key": job.pk}
+
     connection.ensure_connection()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
+    wait_for_go()
     before = peak_memory()
-    began = time.monotonic()
-    job = jobs.start(kind, Selection({"created": "all"}, up_to=last), actor=Actor("operator", "admin", "1"))
-    jobs.work_on(job, until=float("inf"), monotonic=time.monotonic)
-    if job.state != Job.State.DONE or job.done != job.total:
-        raise AssertionError(f"The export came to {job.done} of {job.total} records ({job.state}).")
-    seconds = time.monotonic() - began
-    _, _, chunks = jobs.open_file(job)
+    result = measured(work)
+    _, _, chunks = jobs.open_file(Job.objects.get(pk=result["key"]))
     size = sum(map(len, chunks))
-    result: dict[str, Any] = {
-        "records": job.done,
-        "seconds": seconds,
-        "bytes": size,
-        "before": before,
-        "memory": peak_memory(),
-    }
-    sys.stdout.write(json.dumps(result) + os.linesep)
-    sys.stdout.flush()
+    answer({**result, "bytes": size, "before": before, "memory": peak_memory()})
 
 
 if __name__ == "__main__":

@@ -6,29 +6,17 @@
 from __future__ import annotations
 
 import cProfile
-import json
 import sys
 import time
 from datetime import timedelta
-from pathlib import Path
+from functools import partial
 
 from . import plain
 from .project import Project, set_up
+from .workspace import answer, measured, wait_for_go
 
 #: Below the time after which a run begins no further download.
 RUN_SECONDS = 100
-
-
-def peak_memory() -> int | None:
-    """The most memory that this process has had so far, in bytes; None where the system does not tell.
-
-    Not ``ru_maxrss``, which a process inherits from the one that started it.
-    """
-    status = Path("/proc/self/status")
-    for line in status.read_text(encoding="ascii").splitlines() if status.exists() else ():
-        if line.startswith("VmHWM:"):
-            return int(line.split()[1]) * 1024
-    return None
 
 
 def main() -> None:
@@ -39,30 +27,21 @@ def main() -> None:
     from django_faceprint.conf import conf
     from django_faceprint.engine.runner import collect_due
 
-    connection.ensure_connection()
     profile = cProfile.Profile() if len(sys.argv) > 1 else None
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
-    started, cpu = time.monotonic(), time.process_time()
-    if profile is not None:
-        profile.enable()
-    with plain.files(encrypted=Project.from_environment().encrypts):
+
+    def work() -> dict[str, int]:
         report = collect_due(
             budget=timedelta(seconds=RUN_SECONDS), monotonic=time.monotonic, concurrency=conf.concurrency
         )
-    result = {
-        "sessions": report.sessions,
-        "failures": report.failures,
-        "seconds": time.monotonic() - started,
-        "cpu": time.process_time() - cpu,
-        "memory": peak_memory(),
-    }
+        return {"sessions": report.sessions, "failures": report.failures}
+
+    connection.ensure_connection()
+    wait_for_go()
+    with plain.files(encrypted=Project.from_environment().encrypts):
+        result = measured(work if profile is None else partial(profile.runcall, work))
     if profile is not None:
-        profile.disable()
         profile.dump_stats(sys.argv[1])
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.stdout.flush()
+    answer(result)
 
 
 if __name__ == "__main__":

@@ -11,12 +11,11 @@ from dataclasses import replace
 
 from . import sessions
 from .archive import archive
-from .engine import peak_memory
 from .project import Project
 from .report import Goal, Report, Spread
 from .servers import sqlite
 from .upstream import VIDEO_BYTES, serving
-from .workspace import Missing, folder
+from .workspace import Missing, folder, peak_memory
 
 LARGE = 126_000_000
 #: As many as are visited at once.

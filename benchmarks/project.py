@@ -32,6 +32,11 @@ class Project:
     encryption_keys: tuple[int, ...] = (1,)
     index_keys: tuple[int, ...] = (2,)
 
+    @property
+    def is_on_postgresql(self) -> bool:
+        """Whether the database is PostgreSQL."""
+        return str(self.database["ENGINE"]).endswith("postgresql")
+
     @classmethod
     def from_environment(cls) -> Self:
         """The project that the starting process has described."""

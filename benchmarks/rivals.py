@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import resource
 import subprocess
 import sys
@@ -14,7 +13,7 @@ import time
 from pathlib import Path
 
 from .upstream import ANSWERS, MEDIA, Upstream
-from .workspace import program
+from .workspace import answer, measured, program, wait_for_go
 
 SECONDS = 60
 
@@ -93,18 +92,8 @@ def main() -> None:
     import requests  # noqa: F401  (not on the clock)
 
     address, authorities, sessions, folder = sys.argv[1:]
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
-    started, cpu = time.monotonic(), time.process_time()
-    done = loop(address, authorities, int(sessions), Path(folder))
-    result = {
-        "sessions": done,
-        "seconds": time.monotonic() - started,
-        "cpu": time.process_time() - cpu,
-    }
-    sys.stdout.write(json.dumps(result) + "\n")
-    sys.stdout.flush()
+    wait_for_go()
+    answer(measured(lambda: {"sessions": loop(address, authorities, int(sessions), Path(folder))}))
 
 
 if __name__ == "__main__":

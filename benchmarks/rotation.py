@@ -9,19 +9,14 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
-import sys
-import time
 from contextlib import ExitStack
 from dataclasses import replace
-from typing import Any
 
 from . import sessions
-from .engine import peak_memory
 from .project import Project, set_up, use_database
 from .report import Goal, Report, Spread
 from .servers import postgresql
-from .workspace import Missing, Worker
+from .workspace import Missing, answer, measured, peak_memory, run_worker, wait_for_go
 
 ROWS = 100_000
 TIMES = 10
@@ -93,14 +88,7 @@ def _rotate(project: Project, number: int) -> dict[str, float]:
     """Rotate in a fresh process that knows both keys of each ring, the new one first."""
     encryption, index = (keys if number % 2 else keys[::-1] for keys in KEYS)
     there = replace(project, encryption_keys=encryption, index_keys=index)
-    worker = Worker("benchmarks.rotation", [], there.environment())
-    try:
-        worker.wait_ready()
-        worker.go()
-        result: dict[str, float] = json.loads(worker.result())
-        return result
-    finally:
-        worker.stop()
+    return run_worker("benchmarks.rotation", [], there.environment())
 
 
 def _fill(rows: int) -> None:
@@ -158,22 +146,16 @@ def main() -> None:
     from django_faceprint.maintenance.rotation import rotate_keys
 
     connection.ensure_connection()
-    sys.stdout.write("ready\n")
-    sys.stdout.flush()
-    sys.stdin.readline()
+    wait_for_go()
     before = peak_memory()
-    started, cpu = time.monotonic(), time.process_time()
-    report = rotate_keys()
-    result: dict[str, Any] = {
-        "seconds": time.monotonic() - started,
-        "cpu": time.process_time() - cpu,
-        "before": before,
-        "memory": peak_memory(),
-        "changed": report.changed.total(),
-        "left": len(report.broken) + rotate_keys(dry_run=True).changed.total(),
-    }
-    sys.stdout.write(json.dumps(result) + os.linesep)
-    sys.stdout.flush()
+
+    def work() -> dict[str, int]:
+        report = rotate_keys()
+        return {"changed": report.changed.total(), "broken": len(report.broken)}
+
+    result = measured(work)
+    left = result["broken"] + rotate_keys(dry_run=True).changed.total()
+    answer({**result, "before": before, "left": left})
 
 
 if __name__ == "__main__":

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import json
 from collections import Counter
 from collections.abc import Sequence
 from datetime import timedelta
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
     from django_faceprint.models import Plan
 
 AGE = timedelta(minutes=5)
+#: Of the person whom upstream names.
+ID_NUMBER = "11010519491231002X"
 
 
 def migrate() -> None:
@@ -82,7 +85,8 @@ def plan() -> Plan:
 def verify(count: int, hashes: Sequence[str], archive: str) -> None:
     """Raise unless exactly *count* sessions are complete and each has exactly these files, which decrypt.
 
-    Every file is read back. Nothing else may lie in the folder of the archive.
+    Every file is read back, and so is what each session and its answers hold encrypted. Nothing else may lie
+    in the folder of the archive.
     """
     from django_faceprint.evidence.files import open_stored
     from django_faceprint.models import MediaAsset, UploadIntent, VerificationSession
@@ -106,6 +110,36 @@ def verify(count: int, hashes: Sequence[str], archive: str) -> None:
     files = sum(1 for path in Path(archive).rglob("*") if path.is_file())
     _require(files == count * len(hashes), f"{files} files instead of {count * len(hashes)}")
     _require(not UploadIntent.objects.exists(), "an upload was not settled")
+    _verify_rows(count)
+
+
+def _verify_rows(count: int) -> None:
+    """Raise unless each session has an outcome, an attempt, and an answer and a call of each interface."""
+    from django_faceprint.models import (
+        UpstreamAnswer,
+        UpstreamCall,
+        VerificationAttempt,
+        VerificationSession,
+    )
+
+    for session in VerificationSession.objects.iterator():
+        confirmed = session.confirmed or {}
+        _require(confirmed.get("number") == ID_NUMBER, "a session names another person")
+        _require(
+            session.verdict == "passed" and session.score is not None and session.wake_at is None,
+            "a session has no outcome",
+        )
+    _require(VerificationAttempt.objects.filter(passed=True).count() == count, "an attempt is missing")
+    for endpoint in ("result_detail", "result_getall", "result_simple", "result_media_query", "result_stat"):
+        answers = UpstreamAnswer.objects.filter(endpoint=endpoint, parsed=True)
+        _require(
+            answers.values("session").distinct().count() == answers.count() == count,
+            f"an answer of {endpoint} is missing",
+        )
+        bodies = [json.loads(answer.body or "{}") for answer in answers.iterator()]
+        _require(all(body.get("success") for body in bodies), "an answer has another content")
+        calls = UpstreamCall.objects.filter(endpoint=endpoint, outcome="ok")
+        _require(calls.count() == count, f"a call of {endpoint} is missing")
 
 
 def remove(archive: str) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import glob
+import json
 import os
 import shutil
 import signal
@@ -116,7 +117,10 @@ def stop(
 
 
 class Worker:
-    """A Python process of ours: says "ready", waits for "go", works, answers with one line of JSON."""
+    """A Python process of ours: says "ready", waits for "go", works, answers with one line of JSON.
+
+    Its own part is :func:`wait_for_go`, :func:`measured` and :func:`answer`.
+    """
 
     def __init__(self, module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> None:
         self._name = module
@@ -139,9 +143,10 @@ class Worker:
         self._process.stdin.write("go\n")
         self._process.stdin.flush()
 
-    def result(self) -> str:
-        """What it answers; returns when it has."""
-        return self._read("")
+    def result(self) -> dict[str, Any]:
+        """Its answer; returns when it has worked."""
+        answered: dict[str, Any] = json.loads(self._read(""))
+        return answered
 
     def _read(self, expected: str) -> str:
         assert self._process.stdout is not None
@@ -157,3 +162,51 @@ class Worker:
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()
+
+
+def run_worker(module: str, arguments: Sequence[str], environment: Mapping[str, str]) -> dict[str, Any]:
+    """Start one :class:`Worker`, let it work, and return its answer."""
+    worker = Worker(module, arguments, environment)
+    try:
+        worker.wait_ready()
+        worker.go()
+        return worker.result()
+    finally:
+        worker.stop()
+
+
+def wait_for_go() -> None:
+    """In a worker: say "ready" and return when the process that started it says "go"."""
+    sys.stdout.write("ready\n")
+    sys.stdout.flush()
+    sys.stdin.readline()
+
+
+def measured(work: Callable[[], Mapping[str, Any]]) -> dict[str, Any]:
+    """In a worker: the figures that *work* returns, with its seconds, CPU seconds and peak memory (bytes)."""
+    started, cpu = time.monotonic(), time.process_time()
+    figures = work()
+    return {
+        **figures,
+        "seconds": time.monotonic() - started,
+        "cpu": time.process_time() - cpu,
+        "memory": peak_memory(),
+    }
+
+
+def answer(result: Mapping[str, Any]) -> None:
+    """In a worker: answer with *result*."""
+    sys.stdout.write(json.dumps(result) + "\n")
+    sys.stdout.flush()
+
+
+def peak_memory() -> int | None:
+    """Peak memory of this process in bytes; None where the system does not say.
+
+    Not ``ru_maxrss``, which a process inherits from the one that started it.
+    """
+    status = Path("/proc/self/status")
+    for line in status.read_text(encoding="ascii").splitlines() if status.exists() else ():
+        if line.startswith("VmHWM:"):
+            return int(line.split()[1]) * 1024
+    return None
