@@ -2,7 +2,7 @@
 
 Sessions are claimed, given back and written by the runs of ``engine.runner`` themselves, on the real
 tables (:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
-``schedule.priority`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
+``queue.priority_of`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
 
 - *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come
   evenly spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who
@@ -40,7 +40,7 @@ from django_faceprint.tasks import RUN_BUDGET, TICK_SECONDS
 from django_faceprint.upstream import clients, rate_limit
 from tests.clock import START, clock
 
-from .outage import Story
+from .outage import Scenario
 
 #: Seconds for which waking one batch of sessions counts: a rather slow database.
 BATCH_WOKEN_IN = 0.02
@@ -73,8 +73,8 @@ class Table(Protocol):
 
     cost: Cost
 
-    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
-        """Make a row of each; returns the stories by primary key."""
+    def fill(self, scenarios: Sequence[Scenario]) -> dict[int, Scenario]:
+        """Make a row of each; returns the scenarios by primary key."""
 
     def replaced(self) -> ExitStack:
         """Inside, the engine's runs work on this table."""
@@ -83,22 +83,22 @@ class Table(Protocol):
         """The person's browser has come back."""
 
 
-def _columns(story: Story) -> dict[str, Any]:
+def _columns(scenario: Scenario) -> dict[str, Any]:
     """The row as :func:`~django_faceprint.verification.start_session` leaves it."""
-    issued = START + timedelta(seconds=story.started_at)
+    issued = START + timedelta(seconds=scenario.started_at)
     dates = deadlines.session_deadlines(issued, issued)
     pending = deadlines.undecided_deadlines(
         requested_at=issued,
         media_deadline=dates.media_deadline,
         results_deadline=dates.results_deadline,
-        records_video=story.records,
-        moment=issued if story.wakes_at is None else START,
+        records_video=scenario.records,
+        moment=issued if scenario.wakes_at is None else START,
     )
     returned = wake_at = None
-    if story.returned_at is not None and story.returned_at <= 0:
-        returned = wake_at = START + timedelta(seconds=story.returned_at)
-    if story.wakes_at is not None:
-        wake_at = START + timedelta(seconds=story.wakes_at)
+    if scenario.returned_at is not None and scenario.returned_at <= 0:
+        returned = wake_at = START + timedelta(seconds=scenario.returned_at)
+    if scenario.wakes_at is not None:
+        wake_at = START + timedelta(seconds=scenario.wakes_at)
     return {
         "token_requested_at": issued,
         "token_answered_at": issued,
@@ -133,7 +133,7 @@ class _Replaced:
 class DatabaseTable(_Replaced):
     """The real tables: production's functions, with a stop-watch."""
 
-    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
+    def fill(self, scenarios: Sequence[Scenario]) -> dict[int, Scenario]:
         recorded, plain = (
             Plan.objects.create(plan_id=f"9000{number}", name="simulated", records_video=number == 1)
             for number in (1, 2)
@@ -142,15 +142,15 @@ class DatabaseTable(_Replaced):
             VerificationSession(
                 environment=VerificationSession.Environment.SANDBOX,
                 application="default",
-                plan=recorded if story.records else plain,
-                created_at=START + timedelta(seconds=story.started_at),
-                **_columns(story),
+                plan=recorded if scenario.records else plain,
+                created_at=START + timedelta(seconds=scenario.started_at),
+                **_columns(scenario),
             )
-            for story in stories
+            for scenario in scenarios
         ]
         VerificationSession.objects.bulk_create(rows, batch_size=2000)
         pks = VerificationSession.objects.order_by("pk").values_list("pk", flat=True)
-        return dict(zip(pks, stories, strict=True))
+        return dict(zip(pks, scenarios, strict=True))
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
@@ -181,7 +181,7 @@ class DatabaseTable(_Replaced):
 
 
 class MemoryTable(_Replaced):
-    """Rows in memory: what the statements of ``schedule`` do, in its order or in another."""
+    """Rows in memory: what the statements of ``queue`` do, in its order or in another."""
 
     def __init__(self, order: Order | None = None) -> None:
         super().__init__()
@@ -191,11 +191,11 @@ class MemoryTable(_Replaced):
         self._ready: list[tuple[Any, int, int]] = []
         self._asleep: list[tuple[datetime, int, int]] = []
 
-    def fill(self, stories: Sequence[Story]) -> dict[int, Story]:
-        for pk, story in enumerate(stories, start=1):
+    def fill(self, scenarios: Sequence[Scenario]) -> dict[int, Scenario]:
+        for pk, scenario in enumerate(scenarios, start=1):
             self._rows[pk] = SimpleNamespace(
                 pk=pk,
-                **_columns(story),
+                **_columns(scenario),
                 priority_at=None,
                 lease_epoch=0,
                 lease_until=None,
@@ -206,7 +206,7 @@ class MemoryTable(_Replaced):
                 due_since=None,
             )
             self._sleep(self._rows[pk])
-        return dict(enumerate(stories, start=1))
+        return dict(enumerate(scenarios, start=1))
 
     def replaced(self) -> ExitStack:
         stack = ExitStack()
@@ -432,21 +432,20 @@ class _Worker:
 class CatchingUp:
     """One simulation, from the end of the outage until nothing is outstanding."""
 
-    def __init__(self, stories: Sequence[Story], table: Any, setting: Setting, *, seed: int = 7) -> None:
+    def __init__(self, scenarios: Sequence[Scenario], table: Any, setting: Setting, *, seed: int = 7) -> None:
         self.setting = setting
         self.seconds = 0.0
         self.outcome = Outcome(cost=table.cost)
         self.table = table
         self._chance = random.Random(seed)
-        self._stories = table.fill(stories)
-        self._outstanding = set(self._stories)
+        self._scenarios = table.fill(scenarios)
+        self._outstanding = set(self._scenarios)
         self._workers = [_Worker(self) for _ in range(setting.processes)]
         self._events: list[tuple[float, int, Callable[[], None]]] = []
         self._number = itertools.count()
         self._urgent: list[_Place] = []
         self._waiting: list[_Place] = []
         self._turn = 0
-        self._turn_is_coming = False
         self._booked: _Place | None = None
 
     def monotonic(self) -> float:
@@ -457,9 +456,9 @@ class CatchingUp:
         """Simulate; returns what was kept."""
         # Settings are read before, not at each of millions of looks at the clock.
         with self.table.replaced(), patch.object(polling.jitter, "uniform", self._chance.uniform):
-            for pk, story in self._stories.items():
-                if story.returned_at is not None and story.returned_at > 0:
-                    self._at(story.returned_at, partial(self._come_back, pk))
+            for pk, scenario in self._scenarios.items():
+                if scenario.returned_at is not None and scenario.returned_at > 0:
+                    self._at(scenario.returned_at, partial(self._come_back, pk))
             self._at(0.0, self._tick)
             while self._outstanding:
                 self.seconds, _, event = heapq.heappop(self._events)
@@ -526,16 +525,16 @@ class CatchingUp:
     # --- visits -------------------------------------------------------------------------------------
 
     def _visit(self, place: _Place) -> None:
-        story = self._stories[place.visit.lease.session_pk]
-        if story.finished_at is None or story.finished_at > self.seconds:
+        scenario = self._scenarios[place.visit.lease.session_pk]
+        if scenario.finished_at is None or scenario.finished_at > self.seconds:
             self.outcome.turns["poll"] += 1
-            self._at(self.seconds + POLL_SECONDS, lambda: self._end_poll(place, story))
+            self._at(self.seconds + POLL_SECONDS, lambda: self._end_poll(place, scenario))
             return
         done_at = self.seconds + self.setting.visit_seconds
-        kept = [kind for kind, gone_at in story.gone.items() if done_at <= gone_at]
+        kept = [kind for kind, gone_at in scenario.gone.items() if done_at <= gone_at]
         self._at(done_at, lambda: self._end_visit(place, kept))
 
-    def _end_poll(self, place: _Place, story: Story) -> None:
+    def _end_poll(self, place: _Place, scenario: Scenario) -> None:
         row = place.visit.session
         moment = now()
         closes_at = deadlines.window_closes_at(row)
@@ -548,7 +547,7 @@ class CatchingUp:
                 requested_at=row.token_requested_at,
                 media_deadline=row.media_deadline,
                 results_deadline=row.results_deadline,
-                records_video=story.records,
+                records_video=scenario.records,
                 moment=moment,
             )
             place.visit.release(polling.next_poll_at(row, moment), pending)

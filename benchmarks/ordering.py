@@ -36,7 +36,7 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from .catching_up import Order, Outcome
-    from .outage import Story
+    from .outage import Scenario
 
 VISIT_SECONDS = 2.0
 #: How long a visit waits for its turn when all places are taken: none is free when a turn comes up.
@@ -91,8 +91,8 @@ def set_up(database: str) -> None:
 
 
 def compare_orders(count: int) -> None:
-    """Our order, first come first served and random, in each scenario."""
-    for title, stories, least in scenarios(count):
+    """Our order, first come first served and random, after each outage."""
+    for title, scenarios, least in outages(count):
         print(f"\n{title}\n")
         print(
             "| time | order | media kept | of the optimum | results | faces "
@@ -100,10 +100,10 @@ def compare_orders(count: int) -> None:
         )
         print("|---|---|---:|---:|---:|---:|---:|---:|")
         for words, factor in ENOUGH:
-            compare_at(stories, words, least * factor)
+            compare_at(scenarios, words, least * factor)
 
 
-def scenarios(count: int) -> list[tuple[str, list[Story], float]]:
+def outages(count: int) -> list[tuple[str, list[Scenario], float]]:
     """Title, sessions and the rate at which all their media can just be kept."""
     from . import outage
 
@@ -129,20 +129,20 @@ def scenarios(count: int) -> list[tuple[str, list[Story], float]]:
     ]
 
 
-def compare_at(stories: Sequence[Story], words: str, rate: float) -> None:
+def compare_at(scenarios: Sequence[Scenario], words: str, rate: float) -> None:
     """The rows of one rate."""
     from . import outage
     from .catching_up import MemoryTable, by_lot, first_come
 
     limit: dict[str, Any] = {"rate": rate, "visit_seconds": VISIT_SECONDS}
-    best = outage.most(stories, "media", **limit)
-    sure = outage.most_together(stories, outage.SURE, **limit)
-    together = outage.most_together(stories, (*outage.SURE, "face"), **limit)
+    best = outage.most(scenarios, "media", **limit)
+    sure = outage.most_together(scenarios, outage.SURE, **limit)
+    together = outage.most_together(scenarios, (*outage.SURE, "face"), **limit)
     orders: list[tuple[str, Order | None]] = [("ours", None)]
     if words == "not quite enough":
         orders += [("first come", first_come), ("random", by_lot(5))]
     for name, order in orders:
-        kept = simulate(stories, MemoryTable(order), rate).kept
+        kept = simulate(scenarios, MemoryTable(order), rate).kept
         certain = kept["media"] + kept["results"]
         print(
             f"| {words} ({rate:.2f}/s) | {name} | {kept['media']:,} | {percent(kept['media'], best)} "
@@ -152,14 +152,16 @@ def compare_at(stories: Sequence[Story], words: str, rate: float) -> None:
         )
 
 
-def simulate(stories: Sequence[Story], table: Any, rate: float) -> Outcome:
+def simulate(scenarios: Sequence[Scenario], table: Any, rate: float) -> Outcome:
     """Catch up at *rate* with the workers of this benchmark."""
     from .catching_up import CatchingUp, Setting
 
     # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
     places = max(1, round(rate * (VISIT_SECONDS + SPARE_SECONDS)))
     processes = min(PROCESSES, places)
-    return CatchingUp(stories, table, Setting(rate, VISIT_SECONDS, processes, -(-places // processes))).run()
+    return CatchingUp(
+        scenarios, table, Setting(rate, VISIT_SECONDS, processes, -(-places // processes))
+    ).run()
 
 
 def print_million() -> None:
@@ -167,12 +169,12 @@ def print_million() -> None:
     from . import outage
     from .catching_up import MemoryTable
 
-    stories = outage.asked_in_vain(1_000_000)
-    rate = outage.enough(stories, VISIT_SECONDS) * 0.95
+    scenarios = outage.asked_in_vain(1_000_000)
+    rate = outage.enough(scenarios, VISIT_SECONDS) * 0.95
     began = time.perf_counter()
-    kept = simulate(stories, MemoryTable(), rate).kept
+    kept = simulate(scenarios, MemoryTable(), rate).kept
     seconds = time.perf_counter() - began
-    best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
+    best = outage.most(scenarios, "media", rate=rate, visit_seconds=VISIT_SECONDS)
     print(
         f"\n1,000,000 sessions in memory, not quite enough time ({rate:.2f}/s): media of {kept['media']:,} "
         f"kept, {percent(kept['media'], best)} of the optimum; {seconds:.0f} s"
@@ -209,11 +211,11 @@ def print_cost(count: int, rate: float) -> None:
     from .catching_up import DatabaseTable, MemoryTable
 
     # So that, for any number of sessions, about the same rate would be enough.
-    stories = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / rate))
-    rate = outage.enough(stories, VISIT_SECONDS) * 0.95
-    outcome = simulate(stories, DatabaseTable(), rate)
-    twin = simulate(stories, MemoryTable(), rate)
-    best = outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS)
+    scenarios = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / rate))
+    rate = outage.enough(scenarios, VISIT_SECONDS) * 0.95
+    outcome = simulate(scenarios, DatabaseTable(), rate)
+    twin = simulate(scenarios, MemoryTable(), rate)
+    best = outage.most(scenarios, "media", rate=rate, visit_seconds=VISIT_SECONDS)
     spent = outcome.cost.seconds
     each = [1000 * seconds / count for seconds in (spent["promote"], spent["claim"], spent["commit"])]
     print(

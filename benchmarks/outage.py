@@ -1,6 +1,6 @@
 """Who waits for us when an outage ends: sessions, drawn at random but the same each time.
 
-Seconds count from the end of the outage. What is true of a session upstream (:class:`Story`) is kept apart
+Seconds count from the end of the outage. What is true of a session upstream (:class:`Scenario`) is kept apart
 from its row: the engine learns of it by asking only.
 """
 
@@ -35,7 +35,7 @@ OUTAGE_BEGINS_AT = 8
 
 
 @dataclass(frozen=True, slots=True)
-class Story:
+class Scenario:
     """One person: when the token was issued, the person was done and the browser came back (None: never).
 
     ``gone`` says when each piece of evidence is gone upstream. ``wakes_at`` is set where the engine has been
@@ -50,7 +50,7 @@ class Story:
     wakes_at: float | None = None
 
 
-def backlog(count: int, *, seed: int = 1, verify_within: float = 0.0) -> list[Story]:
+def backlog(count: int, *, seed: int = 1, verify_within: float = 0.0) -> list[Scenario]:
     """Sessions that started during the outage; each person was done within *verify_within* seconds.
 
     With 0, evidence goes as early as it can, when the engine's safe deadline is over.
@@ -58,90 +58,94 @@ def backlog(count: int, *, seed: int = 1, verify_within: float = 0.0) -> list[St
     chance = random.Random(seed)
     starts = sorted(chance.choices(range(20), weights=_outage_hours(), k=count))
     return [
-        _story(chance, -OUTAGE + 3600 * (hour + chance.random()), verify_within=verify_within)
+        _scenario(chance, -OUTAGE + 3600 * (hour + chance.random()), verify_within=verify_within)
         for hour in starts
     ]
 
 
 def asked_in_vain(
     count: int, *, seed: int = 3, left: tuple[float, float] = (1800.0, DAY - OUTAGE)
-) -> list[Story]:
+) -> list[Scenario]:
     """Sessions of the last hours before Baidu failed; the engine has been trying again and again since.
 
     Their media have so many seconds *left*, half an hour to four hours; each session sleeps until its next
     try.
     """
     chance = random.Random(seed)
-    stories = []
+    scenarios = []
     # The waits between the tries are drawn by lot: the same each time.
     polling.jitter.seed(seed)
     for start in sorted(chance.uniform(left[0] - DAY, left[1] - DAY) for _ in range(count)):
-        story = _story(chance, start, verify_within=0.0)
-        deadline = START + timedelta(seconds=min(at for at in story.gone.values() if at > 0))
+        scenario = _scenario(chance, start, verify_within=0.0)
+        deadline = START + timedelta(seconds=min(at for at in scenario.gone.values() if at > 0))
         moment = START - timedelta(minutes=20)
         while moment < START:
             moment = polling.retry_at(moment, 20, deadline)
-        stories.append(replace(story, wakes_at=(moment - START).total_seconds()))
-    return stories
+        scenarios.append(replace(scenario, wakes_at=(moment - START).total_seconds()))
+    return scenarios
 
 
 def arrivals(
     count: int, *, seed: int = 2, within: float = DAY, never: float = 0.0, verify_within: float = 0.0
-) -> list[Story]:
+) -> list[Scenario]:
     """Sessions that start in the time *within* after the outage; a share *never* does not finish."""
     chance = random.Random(seed)
-    stories = []
+    scenarios = []
     for start in sorted(chance.uniform(0, within) for _ in range(count)):
         if chance.random() < never:
-            stories.append(Story(start, None, None, chance.random() < RECORDED))
+            scenarios.append(Scenario(start, None, None, chance.random() < RECORDED))
         else:
-            stories.append(_story(chance, start, away=chance.uniform(60, 600), verify_within=verify_within))
-    return stories
+            scenarios.append(
+                _scenario(chance, start, away=chance.uniform(60, 600), verify_within=verify_within)
+            )
+    return scenarios
 
 
 def _outage_hours() -> list[int]:
     return [HOURS[(OUTAGE_BEGINS_AT + hour) % 24] for hour in range(20)]
 
 
-def _story(chance: random.Random, start: float, *, away: float = 120.0, verify_within: float) -> Story:
+def _scenario(chance: random.Random, start: float, *, away: float = 120.0, verify_within: float) -> Scenario:
     records = chance.random() < RECORDED
     verified_at = start + chance.uniform(0, verify_within)
     kinds = LIVES if records else [kind for kind in LIVES if kind != "media"]
     back_at = max(start + away, verified_at)
-    return Story(start, back_at, back_at, records, {kind: verified_at + LIVES[kind] for kind in kinds})
+    return Scenario(start, back_at, back_at, records, {kind: verified_at + LIVES[kind] for kind in kinds})
 
 
-def enough(stories: Sequence[Story], visit_seconds: float) -> float:
+def enough(scenarios: Sequence[Scenario], visit_seconds: float) -> float:
     """The least rate (sessions a second) at which all media of a backlog can be kept."""
-    return least_rate(story.gone["media"] - visit_seconds for story in stories if "media" in story.gone)
+    return least_rate(
+        scenario.gone["media"] - visit_seconds for scenario in scenarios if "media" in scenario.gone
+    )
 
 
-def most(stories: Sequence[Story], kind: str, *, rate: float, visit_seconds: float) -> int:
+def most(scenarios: Sequence[Scenario], kind: str, *, rate: float, visit_seconds: float) -> int:
     """Of how many sessions evidence of *kind* can be kept at most, by whoever knows all in advance.
 
     Each session needs one turn, from when the person is done until so long before the evidence is gone. For
     a backlog that is all there from the beginning this is Moore and Hodgson's number.
     """
     jobs = [
-        (max(story.finished_at, 0.0), story.gone[kind] - visit_seconds)
-        for story in stories
-        if story.finished_at is not None and kind in story.gone
+        (max(scenario.finished_at, 0.0), scenario.gone[kind] - visit_seconds)
+        for scenario in scenarios
+        if scenario.finished_at is not None and kind in scenario.gone
     ]
     last = max((job[1] for job in jobs), default=0.0)
     return most_in_turns(jobs, [turn / rate for turn in range(1, int(last * rate) + 1)])
 
 
 def most_together(
-    stories: Sequence[Story], kinds: Sequence[str], *, rate: float, visit_seconds: float
+    scenarios: Sequence[Scenario], kinds: Sequence[str], *, rate: float, visit_seconds: float
 ) -> int:
     """No schedule keeps more pieces of these *kinds* in all: one visit yields all that is still there."""
     jobs = [
         (
-            max(story.finished_at, 0.0),
-            sorted(at - visit_seconds for kind, at in story.gone.items() if kind in kinds),
+            max(scenario.finished_at, 0.0),
+            sorted(at - visit_seconds for kind, at in scenario.gone.items() if kind in kinds),
         )
-        for story in stories
-        if story.finished_at is not None
+        for scenario in scenarios
+        if scenario.finished_at is not None
     ]
-    each = sum(most(stories, kind, rate=rate, visit_seconds=visit_seconds) for kind in kinds)
+    each = sum(most(scenarios, kind, rate=rate, visit_seconds=visit_seconds) for kind in kinds)
     return min(each, no_more_than(jobs, rate, levels=len(kinds)))

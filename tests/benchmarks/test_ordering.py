@@ -21,17 +21,17 @@ SCENARIOS: dict[str, Callable[[], list[Story]]] = {
 }
 
 
-def setting(stories: list[Story], factor: float) -> Setting:
-    return Setting(outage.enough(stories, VISIT_SECONDS) * factor, VISIT_SECONDS, 2, 2)
+def setting(scenarios: list[Scenario], factor: float) -> Setting:
+    return Setting(outage.enough(scenarios, VISIT_SECONDS) * factor, VISIT_SECONDS, 2, 2)
 
 
 @pytest.mark.django_db(transaction=True)
 @pytest.mark.parametrize("name", SCENARIOS)
 def test_memory_gives_what_the_real_claims_give(name: str, clock: Any) -> None:
-    stories = SCENARIOS[name]()
-    given = setting(stories, 0.8)
-    real = CatchingUp(stories, DatabaseTable(), given).run()
-    twin = CatchingUp(stories, MemoryTable(), given).run()
+    scenarios = SCENARIOS[name]()
+    given = setting(scenarios, 0.8)
+    real = CatchingUp(scenarios, DatabaseTable(), given).run()
+    twin = CatchingUp(scenarios, MemoryTable(), given).run()
     assert real.kept == twin.kept
     assert real.turns == twin.turns
     assert real.hours == twin.hours
@@ -39,27 +39,27 @@ def test_memory_gives_what_the_real_claims_give(name: str, clock: Any) -> None:
 
 @pytest.mark.parametrize("factor", [1.0, 0.7, 0.3])
 def test_the_optimum_of_a_backlog_is_moore_and_hodgsons(factor: float) -> None:
-    stories = outage.backlog(2000)
-    rate = outage.enough(stories, VISIT_SECONDS) * factor
-    deadlines = [story.gone["media"] - VISIT_SECONDS for story in stories if story.records]
-    assert outage.most(stories, "media", rate=rate, visit_seconds=VISIT_SECONDS) == moore_hodgson(
+    scenarios = outage.backlog(2000)
+    rate = outage.enough(scenarios, VISIT_SECONDS) * factor
+    deadlines = [scenario.gone["media"] - VISIT_SECONDS for scenario in scenarios if scenario.records]
+    assert outage.most(scenarios, "media", rate=rate, visit_seconds=VISIT_SECONDS) == moore_hodgson(
         (1 / rate, deadline) for deadline in deadlines
     )
 
 
 def test_all_is_kept_at_the_least_rate_and_something_is_lost_below_it() -> None:
-    stories = outage.backlog(2000)
-    rate = outage.enough(stories, VISIT_SECONDS)
-    recorded = sum(story.records for story in stories)
-    assert outage.most(stories, "media", rate=rate * 1.001, visit_seconds=VISIT_SECONDS) == recorded
-    assert outage.most(stories, "media", rate=rate * 0.99, visit_seconds=VISIT_SECONDS) < recorded
+    scenarios = outage.backlog(2000)
+    rate = outage.enough(scenarios, VISIT_SECONDS)
+    recorded = sum(scenario.records for scenario in scenarios)
+    assert outage.most(scenarios, "media", rate=rate * 1.001, visit_seconds=VISIT_SECONDS) == recorded
+    assert outage.most(scenarios, "media", rate=rate * 0.99, visit_seconds=VISIT_SECONDS) < recorded
 
 
 def test_the_engine_is_close_to_the_optimum_where_first_come_first_served_is_not(clock: Any) -> None:
-    stories = outage.asked_in_vain(4000, left=(60, 4000))
-    given = setting(stories, 0.9)
-    best = outage.most(stories, "media", rate=given.rate, visit_seconds=VISIT_SECONDS)
-    ours = CatchingUp(stories, MemoryTable(), given).run()
-    naive = CatchingUp(stories, MemoryTable(first_come), given).run()
+    scenarios = outage.asked_in_vain(4000, left=(60, 4000))
+    given = setting(scenarios, 0.9)
+    best = outage.most(scenarios, "media", rate=given.rate, visit_seconds=VISIT_SECONDS)
+    ours = CatchingUp(scenarios, MemoryTable(), given).run()
+    naive = CatchingUp(scenarios, MemoryTable(first_come), given).run()
     assert 0.99 * best <= ours.kept["media"] <= best
     assert naive.kept["media"] < 0.8 * best
