@@ -22,7 +22,7 @@ COMMANDS = {
     "encryption": "the archive with and without the cipher of its files",
     "rotation": "all rows under new keys: memory and time",
     "seek": "jumps in a long encrypted video against a plain one",
-    "looks": "records seen per second with the access log and without it",
+    "access_log_overhead": "requests per second with the access log and without it",
     "console": "the record console at a million records: lists, filters, lookup, and Django's own list",
     "claims": "the queue at millions of sessions: plans and times on PostgreSQL and MariaDB",
 }

@@ -1,7 +1,7 @@
-"""``looks``: what it costs that each look at a record is written down.
+"""``access_log_overhead``: requests per second with the access log and without it.
 
-Fifty viewers at once read records in full through the API's own view, in this process: permission, record,
-answer, and the entry of the access log before it. With the log and without it take turns.
+Fifty viewers at once read records in full through the API's own view, in this process: permission, entry of
+the access log, record, answer. Runs with the log and without it alternate.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ from .workspace import folder
 
 VIEWERS = 50
 RECORDS = 500
-LOOKS = 1_500
+REQUESTS = 1_500
 ROUNDS = 7
 GOAL = 0.9
 
@@ -29,13 +29,13 @@ GOAL = 0.9
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("--viewers", type=int, default=VIEWERS, help=f"at once (default: {VIEWERS})")
-    parser.add_argument("--looks", type=int, default=LOOKS, help=f"of each turn (default: {LOOKS})")
+    parser.add_argument("--requests", type=int, default=REQUESTS, help=f"of each run (default: {REQUESTS})")
     parser.add_argument("--rounds", type=int, default=ROUNDS, help=f"default: {ROUNDS}")
 
 
 def run(options: argparse.Namespace) -> Report:
     """Measure on both databases."""
-    report = Report(f"Looks: {options.viewers} viewers at once, with the access log and without")
+    report = Report(f"Access-log overhead: {options.viewers} viewers at once")
     rows = []
     with ExitStack() as stack:
         home = stack.enter_context(folder())
@@ -48,22 +48,21 @@ def run(options: argparse.Namespace) -> Report:
             sessions.migrate()
             speeds = _compare(options)
             rows += [
-                [name, "with the log" if logged else "without", str(Spread.of(speeds[logged]))]
-                for logged in (True, False)
+                [name, "on" if logged else "off", str(Spread.of(speeds[logged]))] for logged in (True, False)
             ]
             ratios = [on / off for on, off in zip(speeds[True], speeds[False], strict=True)]
             report.goals.append(Goal(f"{name}, with the log / without", Spread.of(ratios), at_least=GOAL))
             report.figures[name] = {"with": speeds[True], "without": speeds[False]}
     report.table(
-        f"Looks per second; {options.rounds} rounds of {options.looks} (least–most)",
-        ["database", "", "looks/s"],
+        f"Medians of {options.rounds} rounds of {options.requests} requests (least–most)",
+        ["database", "access log", "requests/s"],
         rows,
     )
     return report
 
 
 def _compare(options: argparse.Namespace) -> dict[bool, list[float]]:
-    """Looks per second with the log and without, round by round."""
+    """Requests per second with the log and without it, round by round."""
     from django.contrib.auth import get_user_model
 
     from django_faceprint.models import AccessLog, VerificationSession
@@ -72,20 +71,21 @@ def _compare(options: argparse.Namespace) -> dict[bool, list[float]]:
     sessions.start(RECORDS)
     ids = [str(public_id) for public_id in VerificationSession.objects.values_list("public_id", flat=True)]
     speeds: dict[bool, list[float]] = {True: [], False: []}
-    _turn(viewer, ids, options.viewers, options.looks // 3, logged=True)
+    _requests_per_second(viewer, ids, options.viewers, options.requests // 3, logged=True)
     for number in range(options.rounds):
         for logged in (True, False) if number % 2 else (False, True):
             before = AccessLog.objects.count()
-            speeds[logged].append(_turn(viewer, ids, options.viewers, options.looks, logged=logged))
+            speed = _requests_per_second(viewer, ids, options.viewers, options.requests, logged=logged)
+            speeds[logged].append(speed)
             written = AccessLog.objects.count() - before
-            if written != (options.looks if logged else 0):
+            if written != (options.requests if logged else 0):
                 raise AssertionError(f"{written} entries were written.")
     return speeds
 
 
-def _turn(viewer: Any, ids: list[str], viewers: int, looks: int, *, logged: bool) -> float:
-    """So many looks, shared by all viewers; how many there were per second."""
-    places = iter(range(looks))
+def _requests_per_second(viewer: Any, ids: list[str], viewers: int, requests: int, *, logged: bool) -> float:
+    """Send *requests* from all viewers together."""
+    numbers = iter(range(requests))
     guard = threading.Lock()
     problems: list[BaseException] = []
     ready = threading.Barrier(viewers + 1)
@@ -102,12 +102,12 @@ def _turn(viewer: Any, ids: list[str], viewers: int, looks: int, *, logged: bool
         try:
             while True:
                 with guard:
-                    place = next(places, None)
-                if place is None:
+                    number = next(numbers, None)
+                if number is None:
                     return
                 request = factory.get("/")
                 force_authenticate(request, viewer)
-                answer = view(request, id=ids[place % len(ids)])
+                answer = view(request, id=ids[number % len(ids)])
                 answer.render()
                 if answer.status_code != 200:
                     raise AssertionError(f"The view answered {answer.status_code}.")
@@ -129,4 +129,4 @@ def _turn(viewer: Any, ids: list[str], viewers: int, looks: int, *, logged: bool
         took = time.perf_counter() - began
     if problems:
         raise problems[0]
-    return looks / took
+    return requests / took
