@@ -1,8 +1,8 @@
-"""What a session costs in calls to Baidu, by plan and outcome: ``python -m benchmarks.calls``.
+"""Calls to Baidu per session, by plan and outcome: ``python -m benchmarks.calls``.
 
-The engine itself against the sandbox over HTTP; only the clock is moved: to each moment at which the engine
-wants to look again. The figures are the sandbox's own count of the requests that it answered. The
-access_token is there already: it serves all sessions for a month.
+The engine runs against the sandbox over HTTP; the clock is moved to each moment at which a visit is due. The
+figures are the sandbox's own count of the requests that it answered. The access_token exists already: all
+sessions share it for a month.
 """
 
 from __future__ import annotations
@@ -41,7 +41,7 @@ LIVENESS, LOW_SCORE = "223120", "low_score"
 
 @dataclass(frozen=True)
 class Cell:
-    """What one session cost: calls by interface, files that were downloaded."""
+    """The calls of one session by interface, and its downloaded files."""
 
     calls: tuple[int, ...]
     downloads: int
@@ -75,7 +75,7 @@ class Bench:
         return Counter({name: sum(outcomes.values()) for name, outcomes in calls.items()})
 
     def start(self, plan_id: str) -> VerificationSession:
-        """A host starts a session with all that the plan requires."""
+        """Start a session with everything that the plan requires."""
         from django_faceprint.client import Identity, MatchImage
         from django_faceprint.verification import StartRequest, start_session
         from tests.factories import NUMBER, image_bytes
@@ -100,7 +100,7 @@ class Bench:
         record_return(session)
 
     def work(self, session: VerificationSession, until: timedelta | None = None) -> None:
-        """The engine looks whenever it wants to: for so long, or until it is done with the session."""
+        """Let the engine visit the session whenever it is due: for *until*, or until all is done."""
         from django_faceprint.engine.runner import collect_due
 
         end = None if until is None else self.clock() + until
@@ -149,7 +149,7 @@ def _stays_away(bench: Bench, session: VerificationSession) -> None:
     """Nothing happens."""
 
 
-def _passes_in_bad_weather(bench: Bench, session: VerificationSession) -> None:
+def _passes_despite_errors(bench: Bench, session: VerificationSession) -> None:
     bench.work(session, ON_THE_PAGE)
     for endpoint in ("result_detail", "result_getall", "result_simple", "result_media_query", "result_stat"):
         bench.control("POST", "faults", {"endpoint": endpoint, "kind": "http_500", "count": 1})
@@ -160,13 +160,13 @@ def _passes_in_bad_weather(bench: Bench, session: VerificationSession) -> None:
 OUTCOMES: dict[str, Story] = {
     "passed": _passes,
     "passed_left": _passes_and_leaves,
-    "passed_500": _passes_in_bad_weather,
+    "passed_500": _passes_despite_errors,
     "failed_liveness": _fails(LIVENESS),
     "failed_score": _fails(LOW_SCORE),
     "retried": _fails_then_passes,
     "away": _stays_away,
 }
-WORDS = {
+LABELS = {
     "en": {
         "plan": "plan",
         "outcome": "outcome",
@@ -207,10 +207,10 @@ def outcomes_of(plan: Plan) -> list[str]:
 
 
 def measure(bench: Bench, plan_id: str, outcome: str) -> Cell:
-    """Let one session of this plan end like that; what it cost until nothing was outstanding."""
+    """Let one session of this plan have this *outcome*; its calls until nothing is outstanding."""
     from django_faceprint.engine import polling
 
-    # Waits after a failure are drawn by lot: the same each time.
+    # Waits after a failure are random: the same each time.
     polling.jitter.seed(plan_id)
     before = bench.counts()
     session = bench.start(plan_id)
@@ -233,8 +233,8 @@ def warm_up(bench: Bench) -> None:
 
 def heading(language: str) -> str:
     """The first two lines of the table."""
-    words = WORDS[language]
-    names = [words["plan"], words["outcome"], *INTERFACES.values(), words["calls"], words["files"]]
+    labels = LABELS[language]
+    names = [labels["plan"], labels["outcome"], *INTERFACES.values(), labels["calls"], labels["files"]]
     return f"| {' | '.join(names)} |\n|---|---|" + "---:|" * (len(INTERFACES) + 2)
 
 
@@ -242,12 +242,12 @@ def row(language: str, plan_id: str, outcome: str, cell: Cell) -> str:
     """One line of the table."""
     figures = [*cell.calls, cell.total, cell.downloads]
     return (
-        f"| {plan_id} | {WORDS[language][outcome]} | {' | '.join(str(figure or '') for figure in figures)} |"
+        f"| {plan_id} | {LABELS[language][outcome]} | {' | '.join(str(figure or '') for figure in figures)} |"
     )
 
 
 @contextmanager
-def bench_of_our_own() -> Iterator[Bench]:
+def private_bench() -> Iterator[Bench]:
     """A database, a sandbox and a clock for this process."""
     from django.conf import settings
     from django.db import connection
@@ -275,10 +275,10 @@ def bench_of_our_own() -> Iterator[Bench]:
 def main(arguments: Sequence[str] | None = None) -> None:
     """Print the table in Markdown."""
     parser = argparse.ArgumentParser(prog="python -m benchmarks.calls", description=__doc__.splitlines()[0])
-    parser.add_argument("--language", choices=sorted(WORDS), nargs="*", default=["en"])
+    parser.add_argument("--language", choices=sorted(LABELS), nargs="*", default=["en"])
     options = parser.parse_args(arguments)
     set_up("")
-    with bench_of_our_own() as bench:
+    with private_bench() as bench:
         warm_up(bench)
         cells = [
             (plan_id, outcome, measure(bench, plan_id, outcome))

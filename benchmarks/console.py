@@ -1,10 +1,10 @@
 """``console``: the record console at a million records against a thousand, and against Django's own list.
 
-Pages are asked for as a browser asks, through Django's test client, with every middleware and query; the next
-and the last page by the links that the page itself has. The two databases take turns at each address.
+Requests go through Django's test client with every middleware and query; the next and the last page follow
+the links of the page itself. The two databases alternate at each address.
 
 The small database spans a week, so that its pages are as full as those of the large one. Where a filter finds
-fewer rows there, the time that the missing rows take to show, measured with it, is added to its side.
+fewer rows there, its medians are normalised: the measured time of the missing rows is added to them.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ ROUNDS = 10
 REQUESTS = 3
 BYTES_PER_ROW = 6_000
 MAX_RATIO = 1.3
-LEAST_GAIN = 5.0
+MIN_GAIN = 5.0
 MAX_MEMORY = 1.1
 #: Records of the small export.
 EXPORTED = 10_000
@@ -111,7 +111,7 @@ OVER_ALL_TIME = (
 
 @dataclass(frozen=True)
 class Address:
-    """Something that is asked for: its group, what it is called, and how it is asked of a client."""
+    """A page to request: its group, its name, and the request by a client."""
 
     group: str
     name: str
@@ -119,7 +119,7 @@ class Address:
 
     @property
     def key(self) -> str:
-        """What it is called among all."""
+        """Its name among all groups."""
         return f"{self.group}: {self.name}"
 
 
@@ -137,7 +137,7 @@ class Side:
     rows: dict[str, int] = field(default_factory=dict)
 
     def use(self) -> None:
-        """Work on this database from now on, by the connection that it has."""
+        """Use this database from now on, by its open connection."""
         from django.db import DEFAULT_DB_ALIAS, connections
 
         connections[DEFAULT_DB_ALIAS] = self.connection
@@ -161,7 +161,7 @@ def run(options: argparse.Namespace) -> Report:
     )
     with ExitStack() as stack:
         home = stack.enter_context(folder())
-        # Nobody waits for the disk while the tables are filled.
+        # Filling the tables does not wait for the disk.
         server = stack.enter_context(postgresql({"fsync": "off"}))
         report.versions = {server.version: ""}
         first = server.create("many")
@@ -183,7 +183,7 @@ def run(options: argparse.Namespace) -> Report:
 
 
 def _make(server: DatabaseServer, name: str, entry: dict[str, Any], count: int, years: float) -> Side:
-    """A filled database, and somebody who may see all of it."""
+    """A filled database, and a client of a superuser."""
     from django.contrib.auth import get_user_model
     from django.db import DEFAULT_DB_ALIAS, connections
     from django.test import Client
@@ -211,7 +211,7 @@ def _make(server: DatabaseServer, name: str, entry: dict[str, Any], count: int, 
 
 
 def _addresses(client: Any) -> list[Address]:
-    """What is asked of the database that is in use."""
+    """The addresses for the database in use."""
     from django_faceprint.devtools import sample_data
     from django_faceprint.models import Plan
 
@@ -325,7 +325,7 @@ def _timed(side: Side, address: Address) -> tuple[float, Any]:
 
 
 def _measure(sides: Sequence[Side], options: argparse.Namespace) -> None:
-    """Ask for every address that all sides have, the sides in turns."""
+    """Request every address that all sides have, alternating between the sides."""
     by_key: dict[str, list[tuple[Side, Address]]] = {}
     for side in sides:
         for address in side.addresses:
@@ -345,13 +345,13 @@ def _measure(sides: Sequence[Side], options: argparse.Namespace) -> None:
 
 
 def percentile(values: Sequence[float], share: float) -> float:
-    """The least value that so great a share of *values* does not exceed."""
+    """The least value that *share* of *values* do not exceed."""
     ordered = sorted(values)
     return ordered[min(int(len(ordered) * share), len(ordered) - 1)]
 
 
 def seconds_per_row(side: Side) -> float:
-    """What one more row on a page takes: by the full page against the emptiest one, at the median."""
+    """The time of one more row on a page: the median of the full page against that of the emptiest one."""
     full = f"{PAGES}: first page"
     empty = min(
         (key for key in side.seconds if key.startswith((ALONE, COMBINED))), key=lambda key: side.rows[key]
@@ -391,7 +391,13 @@ def _compare_sizes(report: Report, few: Side, many: Side, options: argparse.Name
     report.table(
         f"Milliseconds at {few.count:,} and {many.count:,} records: p50 / p95 of "
         f"{options.rounds * options.requests}",
-        [*("", "", "rows", f"{few.count:,}", f"{many.count:,}"), "p50", "p95", "p50, rows made even", "p95"],
+        [
+            *("", "", "rows", f"{few.count:,}", f"{many.count:,}"),
+            "p50",
+            "p95",
+            "normalised p50",
+            "normalised p95",
+        ],
         table,
     )
     for group, by_name in ratios.items():
@@ -401,8 +407,8 @@ def _compare_sizes(report: Report, few: Side, many: Side, options: argparse.Name
         )
         report.goals.append(Goal(f"{group}: p95, all", Spread.of(list(by_name.values())), at_most=MAX_RATIO))
     report.notes.append(
-        f"A row more takes {per_row * 1000:.2f} ms to show; the last two columns add that to the small side\n"
-        "for each row that its page lacks. Records are opened with the entry of the access log."
+        f"One more row takes {per_row * 1000:.2f} ms; the normalised ratios add that to the small side for\n"
+        "each row that its page lacks. Opening a record writes the entry of the access log."
     )
     report.figures["sizes"] = {
         side.name: {"rows": side.rows, "seconds": side.seconds} for side in (few, many)
@@ -439,7 +445,7 @@ def _compare_with_rival(report: Report, many: Side, options: argparse.Namespace)
     rival = seconds["ModelAdmin: first page"]
     for name in ours:
         gains = [slow / quick for slow, quick in zip(rival, seconds[f"ours: {name}"], strict=True)]
-        report.goals.append(Goal(f"list, {name}: ModelAdmin / ours", Spread.of(gains), at_least=LEAST_GAIN))
+        report.goals.append(Goal(f"list, {name}: ModelAdmin / ours", Spread.of(gains), at_least=MIN_GAIN))
     report.figures["rival"] = seconds
 
 

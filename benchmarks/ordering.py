@@ -1,26 +1,25 @@
 """How much evidence the engine's order of work saves after an outage: ``python -m benchmarks.ordering``.
 
-Media live for 24 hours, nothing could be fetched for 20, and then the account's rate of requests leaves
-barely, not quite or far too little time. A session is one job: a visit asks each
-interface once, so that it takes one turn of the rate, and some seconds for the downloads after it. A piece of
-evidence is kept when that is over before Baidu deletes it. Baidu deletes as early as it may: media 24 hours
-and results 72 hours after the token was issued.
+Media live for 24 hours, nothing could be fetched for 20, and then the account's rate limit leaves barely
+enough, not quite enough or far too little time. A session is one job: a visit calls each interface once,
+which takes one slot of the rate limit, and then downloads for some seconds. A piece of evidence is kept when
+the visit ends before Baidu deletes it. Baidu deletes as early as its documents allow: media 24 hours and
+results 72 hours after the token was issued.
 
-What is compared with what
---------------------------
-A session has several deadlines, and one visit saves all that is still there. So the optimum is not about
-sessions but about pieces, and it is given twice:
+Yardsticks
+----------
+A session has several deadlines, and one visit saves all that is still there. The optimum therefore counts
+pieces, not sessions, and it is given twice:
 
 - For each kind alone, the most sessions whose piece of that kind any schedule can save (Moore and Hodgson,
   for jobs of equal length; Glover's form of it where sessions are not all there from the beginning). No
-  schedule can be better for any kind, and it knows all in advance.
-- For the pieces together, a bound that no schedule passes: the sum of these numbers, or what linear
-  programming duality says where that is less.
+  schedule keeps more of any kind, and this one knows everything in advance.
+- For the pieces together, a bound that no schedule exceeds: the sum of these numbers, or the bound by linear
+  programming duality where that is less.
 
-Both are for schedules that care for nothing else. The engine also cares for the face of result/simple, which
-may last for two hours or for three days: Baidu's documents disagree. It takes two hours, so that young
-sessions come first. Whether it is right to do so is not for a simulation to say; the tables have the kept
-faces in a column of their own, as if Baidu did delete after two hours.
+Both ignore the face of result/simple, which lasts two hours or three days: Baidu's documents disagree. The
+engine assumes two hours, so that young sessions come first. The simulation cannot say whether that is right;
+the tables show the kept faces in a column of their own, as if Baidu deleted them after two hours.
 
 First come, first served and random order go through the same simulator, with the same claims.
 """
@@ -53,7 +52,11 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--sessions", type=int, default=50_000, help="sessions in memory (50000)")
     parser.add_argument("--million", action="store_true", help="also simulate 1,000,000 sessions in memory")
     parser.add_argument(
-        "--rows", type=int, nargs="*", default=[], help="also on a real database, with so many sessions each"
+        "--rows",
+        type=int,
+        nargs="*",
+        default=[],
+        help="also on a real database, with these numbers of sessions",
     )
     parser.add_argument(
         "--database",
@@ -61,9 +64,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
         help="where: postgres://… or mysql://…; SQLite in a temporary file by default",
     )
     parser.add_argument(
-        "--rate", type=float, default=20.0, help="sessions a second that --rows has hardly enough of (20)"
+        "--rate", type=float, default=20.0, help="sessions per second for --rows, not quite enough (20)"
     )
-    parser.add_argument("--no-memory", action="store_true", help="only what --rows and --million say")
+    parser.add_argument("--no-memory", action="store_true", help="only --rows and --million")
     options = parser.parse_args(arguments)
     set_up(options.database)
     if not options.no_memory:
@@ -75,7 +78,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
 
 
 def set_up(database: str) -> None:
-    """Make this process one of a project whose clock the simulation moves."""
+    """Set Django up with a clock that the simulation moves."""
     if database:
         os.environ["FACEPRINT_TEST_DATABASE"] = database
     os.environ["DJANGO_SETTINGS_MODULE"] = "tests.settings"
@@ -99,8 +102,8 @@ def compare_orders(count: int) -> None:
             "| media and results, of the bound | with faces, of the bound |"
         )
         print("|---|---|---:|---:|---:|---:|---:|---:|")
-        for words, factor in ENOUGH:
-            compare_at(scenarios, words, least * factor)
+        for label, factor in ENOUGH:
+            compare_at(scenarios, label, least * factor)
 
 
 def outages(count: int) -> list[tuple[str, list[Scenario], float]]:
@@ -129,8 +132,8 @@ def outages(count: int) -> list[tuple[str, list[Scenario], float]]:
     ]
 
 
-def compare_at(scenarios: Sequence[Scenario], words: str, rate: float) -> None:
-    """The rows of one rate."""
+def compare_at(scenarios: Sequence[Scenario], label: str, rate: float) -> None:
+    """Print the rows of one rate."""
     from . import outage
     from .catching_up import MemoryTable, by_lot, first_come
 
@@ -139,13 +142,13 @@ def compare_at(scenarios: Sequence[Scenario], words: str, rate: float) -> None:
     sure = outage.most_together(scenarios, outage.SURE, **limit)
     together = outage.most_together(scenarios, (*outage.SURE, "face"), **limit)
     orders: list[tuple[str, Order | None]] = [("ours", None)]
-    if words == "not quite enough":
+    if label == "not quite enough":
         orders += [("first come", first_come), ("random", by_lot(5))]
     for name, order in orders:
         kept = simulate(scenarios, MemoryTable(order), rate).kept
         certain = kept["media"] + kept["results"]
         print(
-            f"| {words} ({rate:.2f}/s) | {name} | {kept['media']:,} | {percent(kept['media'], best)} "
+            f"| {label} ({rate:.2f}/s) | {name} | {kept['media']:,} | {percent(kept['media'], best)} "
             f"| {kept['results']:,} | {kept['face']:,} | {percent(certain, sure)} "
             f"| {percent(certain + kept['face'], together)} |",
             flush=True,
@@ -156,7 +159,7 @@ def simulate(scenarios: Sequence[Scenario], table: Any, rate: float) -> Outcome:
     """Catch up at *rate* with the workers of this benchmark."""
     from .catching_up import CatchingUp, Setting
 
-    # Enough places for the downloads of as many visits as begin meanwhile, and a few more.
+    # Enough places for the downloads of all visits that begin meanwhile, and a few more.
     places = max(1, round(rate * (VISIT_SECONDS + SPARE_SECONDS)))
     processes = min(PROCESSES, places)
     return CatchingUp(
@@ -182,7 +185,7 @@ def print_million() -> None:
 
 
 def percent(part: int, whole: int) -> str:
-    """With two decimals, rounded down: 100 % is only what is all."""
+    """With two decimals, rounded down: 100 % means all."""
     return f"{int(10_000 * part / whole) / 100:.2f} %" if whole else "-"
 
 
@@ -190,7 +193,7 @@ def percent(part: int, whole: int) -> str:
 
 
 def compare_costs(counts: Sequence[int], rate: float) -> None:
-    """The same through the real tables, and what the statements of the scheduling take."""
+    """The same on the real tables, with the time of the queue's statements."""
     from django.db import connection
 
     print(f"\nThrough the real claims on {connection.vendor}, not quite enough time\n")
@@ -206,11 +209,11 @@ def compare_costs(counts: Sequence[int], rate: float) -> None:
 
 
 def print_cost(count: int, rate: float) -> None:
-    """One row, in milliseconds of database time for each session."""
+    """Print one row: milliseconds of database time per session."""
     from . import outage
     from .catching_up import DatabaseTable, MemoryTable
 
-    # So that, for any number of sessions, about the same rate would be enough.
+    # About the same rate is enough for any number of sessions.
     scenarios = outage.asked_in_vain(count, left=(60.0, 60.0 + count * outage.RECORDED / rate))
     rate = outage.enough(scenarios, VISIT_SECONDS) * 0.95
     outcome = simulate(scenarios, DatabaseTable(), rate)

@@ -1,7 +1,7 @@
-"""Who waits for us when an outage ends: sessions, drawn at random but the same each time.
+"""The sessions that are outstanding when an outage ends, drawn at random with fixed seeds.
 
 Seconds count from the end of the outage. What is true of a session upstream (:class:`Scenario`) is kept apart
-from its row: the engine learns of it by asking only.
+from its row: the engine learns it only by asking.
 """
 
 from __future__ import annotations
@@ -68,12 +68,12 @@ def asked_in_vain(
 ) -> list[Scenario]:
     """Sessions of the last hours before Baidu failed; the engine has been trying again and again since.
 
-    Their media have so many seconds *left*, half an hour to four hours; each session sleeps until its next
-    try.
+    Their media have *left* (least, most) seconds left, half an hour to four hours by default; each session
+    sleeps until its next try.
     """
     chance = random.Random(seed)
     scenarios = []
-    # The waits between the tries are drawn by lot: the same each time.
+    # The waits between the tries are random: the same each time.
     polling.jitter.seed(seed)
     for start in sorted(chance.uniform(left[0] - DAY, left[1] - DAY) for _ in range(count)):
         scenario = _scenario(chance, start, verify_within=0.0)
@@ -121,9 +121,9 @@ def enough(scenarios: Sequence[Scenario], visit_seconds: float) -> float:
 
 
 def most(scenarios: Sequence[Scenario], kind: str, *, rate: float, visit_seconds: float) -> int:
-    """Of how many sessions evidence of *kind* can be kept at most, by whoever knows all in advance.
+    """The most sessions whose evidence of *kind* a schedule can keep that knows everything in advance.
 
-    Each session needs one turn, from when the person is done until so long before the evidence is gone. For
+    Each session needs one slot after its person is done and *visit_seconds* before the evidence is gone. For
     a backlog that is all there from the beginning this is Moore and Hodgson's number.
     """
     jobs = [
@@ -138,7 +138,7 @@ def most(scenarios: Sequence[Scenario], kind: str, *, rate: float, visit_seconds
 def most_together(
     scenarios: Sequence[Scenario], kinds: Sequence[str], *, rate: float, visit_seconds: float
 ) -> int:
-    """No schedule keeps more pieces of these *kinds* in all: one visit yields all that is still there."""
+    """A bound on the pieces of these *kinds* together: one visit yields all that is still there."""
     jobs = [
         (
             max(scenario.finished_at, 0.0),

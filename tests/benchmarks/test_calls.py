@@ -40,7 +40,7 @@ def bench(sandbox: Any, plans: dict[str, Plan], clock: Any) -> Bench:
 def test_the_table_says_what_the_engine_does(bench: Bench, plan_id: str, outcome: str, verdict: str) -> None:
     cell = calls.measure(bench, plan_id, outcome)
     assert cell.verdict == verdict
-    for language in calls.WORDS:
+    for language in calls.LABELS:
         assert calls.row(language, plan_id, outcome, cell) in published(language)
 
 
@@ -49,10 +49,10 @@ def test_the_table_has_every_cell_in_both_languages(bench: Bench) -> None:
         (plan_id, outcome) for plan_id, plan in bench.plans.items() for outcome in calls.outcomes_of(plan)
     ]
     figures = []
-    for language, words in calls.WORDS.items():
+    for language, labels in calls.LABELS.items():
         head, _, *lines = published(language)
         assert [head, _] == calls.heading(language).splitlines()
         columns = [[column.strip() for column in line.strip("|").split("|")] for line in lines]
-        assert [tuple(line[:2]) for line in columns] == [(plan, words[outcome]) for plan, outcome in cells]
+        assert [tuple(line[:2]) for line in columns] == [(plan, labels[outcome]) for plan, outcome in cells]
         figures.append([line[2:] for line in columns])
     assert figures[0] == figures[1]

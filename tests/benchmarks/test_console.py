@@ -98,7 +98,7 @@ def test_the_95th_percentile_is_one_of_the_values() -> None:
     assert console.percentile([3.0], 0.95) == 3.0
 
 
-def test_rows_that_are_missing_are_made_even() -> None:
+def test_a_missing_row_counts_as_long_as_one_more_row_takes() -> None:
     side = console.Side("few", 1, None, None)
     full, empty = f"{console.PAGES}: first page", f"{console.ALONE}: erased=1"
     side.rows = {full: 50, empty: 0}
