@@ -12,7 +12,7 @@ import os
 import random
 import shutil
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -31,14 +31,14 @@ SESSIONS = 120
 LOOP_SESSIONS = {"http": 40, "https": 8, "delayed": 5}
 MANY = 64
 #: Threads of the floor's processes: where nobody waits, one is the fastest.
-FLOOR_THREADS = {"http": 1, "https": 1, "delayed": MANY}
+FLOOR_THREADS = {"http": 1, "https": 1, "delayed": 32}
 
 Result = Mapping[str, float]
 
 
 @dataclass(frozen=True)
 class Contestant:
-    """Somebody who fetches sessions over one network, once per round."""
+    """A program that fetches sessions over one network, once per round."""
 
     name: str
     network: str
@@ -92,7 +92,7 @@ def run(options: argparse.Namespace) -> Report:
         for network in networks:
             # Fetches the access_token, which serves for weeks.
             archive(_reaching(project, upstream, network), upstream, 1)
-        results = _rounds(contestants, options.rounds)
+        results = run_rounds(contestants, options.rounds)
     _fill(report, upstream, networks, contestants, results)
     return report
 
@@ -199,7 +199,8 @@ def _with_folder(home: Path, action: Callable[[Path], Result]) -> Result:
         shutil.rmtree(place)
 
 
-def _rounds(contestants: Sequence[Contestant], rounds: int) -> dict[Contestant, list[Result]]:
+def run_rounds(contestants: Sequence[Contestant], rounds: int) -> dict[Contestant, list[Result]]:
+    """Let all *contestants* run in each round, in shuffled order."""
     results: dict[Contestant, list[Result]] = {contestant: [] for contestant in contestants}
     order = random.Random(1)
     for number in range(rounds):
@@ -216,6 +217,16 @@ def _rounds(contestants: Sequence[Contestant], rounds: int) -> dict[Contestant, 
     return results
 
 
+def sessions_per_second(results: Iterable[Result]) -> list[float]:
+    """Of each round."""
+    return [result["sessions"] / result["seconds"] for result in results]
+
+
+def cpu_milliseconds(results: Iterable[Result]) -> list[float]:
+    """CPU time of each session, round by round."""
+    return [1000 * result["cpu"] / result["sessions"] for result in results]
+
+
 def _profile(project: Project, upstream: Upstream, count: int, path: Path) -> None:
     archive(replace(project, api_url=upstream.http, concurrency=1), upstream, count, profile=path.resolve())
 
@@ -227,10 +238,8 @@ def _fill(
     contestants: Sequence[Contestant],
     results: Mapping[Contestant, Sequence[Result]],
 ) -> None:
-    speeds: dict[tuple[str, str], list[float]] = {
-        (one.network, one.name): [item["sessions"] / item["seconds"] for item in results[one]]
-        for one in contestants
-    }
+    speeds = {(one.network, one.name): sessions_per_second(results[one]) for one in contestants}
+    cpu = {(one.network, one.name): cpu_milliseconds(results[one]) for one in contestants}
     to_floor: list[list[str]] = []
     for network in networks:
         rows = []
@@ -238,20 +247,24 @@ def _fill(
             if one.network != network:
                 continue
             speed = Spread.of(speeds[network, one.name])
-            cpu = Spread.of([1000 * item["cpu"] / item["sessions"] for item in results[one]])
-            rows.append(
-                [one.name, str(speed), f"{speed.median * upstream.session_bytes / 1e6:.0f}", str(cpu)]
-            )
+            megabytes = f"{speed.median * upstream.session_bytes / 1e6:.0f}"
+            rows.append([one.name, str(speed), megabytes, str(Spread.of(cpu[network, one.name]))])
         report.table(
             f"{NETWORKS[network]}: medians of {len(results[contestants[0]])} rounds (least–most)",
             ["", "sessions/s", "MB/s", "client CPU, ms/session"],
             rows,
         )
-        of_network = {name: value for (at, name), value in speeds.items() if at == network}
-        to_floor += _ratios_to_floor(network, of_network)
-        report.goals += _goals(network, of_network)
+        both = [
+            {name: values for (at, name), values in figures.items() if at == network}
+            for figures in (speeds, cpu)
+        ]
+        to_floor += [
+            [f"{SHORT_NAMES[network]}: {name}", *(str(_ratio(figures, name, floor)) for figures in both)]
+            for name, floor in _floors(both[0]).items()
+        ]
+        report.goals += _goals(network, both[0])
     if to_floor:
-        report.table("Engine / floor, by sessions per second", ["", "ratio"], to_floor)
+        report.table("Engine / floor with as many processes", ["", "sessions/s", "client CPU"], to_floor)
     report.figures = {
         f"{one.network}: {one.name}": [dict(item) for item in results[one]] for one in contestants
     }
@@ -266,19 +279,19 @@ def _fill(
     )
 
 
-def _ratios_to_floor(network: str, speeds: Mapping[str, Sequence[float]]) -> list[list[str]]:
-    """Each engine against the floor with as many processes."""
-    return [
-        [f"{SHORT_NAMES[network]}: {name}", str(_ratio(speeds, name, floor))]
-        for name in speeds
-        for floor in [name.replace("engine", "floor").partition(", CONCURRENCY")[0]]
-        if name.startswith("engine") and floor in speeds
-    ]
+def _floors(names: Iterable[str]) -> dict[str, str]:
+    """For each engine among *names* the floor with as many processes."""
+    floors = {
+        name: name.replace("engine", "floor").partition(", CONCURRENCY")[0]
+        for name in names
+        if name.startswith("engine")
+    }
+    return {name: floor for name, floor in floors.items() if floor in names}
 
 
-def _ratio(speeds: Mapping[str, Sequence[float]], one: str, other: str) -> Spread:
+def _ratio(figures: Mapping[str, Sequence[float]], one: str, other: str) -> Spread:
     """Taken within each round."""
-    return Spread.of([mine / theirs for mine, theirs in zip(speeds[one], speeds[other], strict=True)])
+    return Spread.of([mine / theirs for mine, theirs in zip(figures[one], figures[other], strict=True)])
 
 
 def _goals(network: str, speeds: Mapping[str, Sequence[float]]) -> list[Goal]:
