@@ -1,4 +1,4 @@
-"""``python -m benchmarks COMMAND``: measure and print a table; with ``--json`` write every figure, too.
+"""``python -m benchmarks COMMAND``: measure and print tables; with ``--json`` also write every figure.
 
 Exit status: 0, also when a goal is missed; 1 when something is missing on this machine; 2 for wrong
 arguments.
@@ -15,10 +15,10 @@ from pathlib import Path
 from .workspace import Missing
 
 COMMANDS = {
-    "archive": "whole sessions per second against curl and a requests loop",
+    "archive": "whole sessions per second against the floor of the same work, curl and a requests loop",
     "statements": "SQL statements per archived session on PostgreSQL",
     "memory": "peak memory with a long video",
-    "celery": "messages per session, and the share of the CPU",
+    "celery": "messages per session and Celery's share of the CPU",
     "encryption": "the archive with and without the cipher of its files",
     "rotation": "all rows under new keys: memory and time",
     "seek": "jumps in a long encrypted video against a plain one",
@@ -42,7 +42,7 @@ def main() -> int:
         command.add_argument("--json", type=Path, metavar="FILE", help="write every figure there, too")
         module.add_arguments(command)
     options = parser.parse_args()
-    # However it is ended: what was started is stopped, and what was written is removed.
+    # Also on SIGTERM: stop what was started and remove what was written.
     signal.signal(signal.SIGTERM, _terminate)
     problem = ""
     try:

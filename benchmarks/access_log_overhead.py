@@ -84,7 +84,7 @@ def _compare(options: argparse.Namespace) -> dict[bool, list[float]]:
 
 
 def _requests_per_second(viewer: Any, ids: list[str], viewers: int, requests: int, *, logged: bool) -> float:
-    """Send *requests* from all viewers together."""
+    """Let all viewers together send *requests* requests."""
     numbers = iter(range(requests))
     guard = threading.Lock()
     problems: list[BaseException] = []

@@ -1,8 +1,7 @@
-"""The Celery application of ``celery``: the product's tasks and beat, each task's CPU time written down.
+"""The Celery application of ``celery``: the product's tasks and beat, with each task's CPU time.
 
 ``python -m celery --app benchmarks.application worker``; the environment variable ``FACEPRINT_TASK_LOG``
-names the file, which gets a line for every task: its name and the seconds of the processor that its body
-took.
+names the file, which gets a line for every task: its name and the CPU seconds of its body.
 """
 
 from __future__ import annotations
@@ -40,7 +39,7 @@ def note_begin(task_id: str, **_: Any) -> None:
 
 @task_postrun.connect
 def note_end(task_id: str, task: Any, **_: Any) -> None:
-    """A task's body has ended. The time that writing it down takes counts as Celery's."""
+    """A task's body has ended. Writing the line counts as Celery's time."""
     seconds = time.process_time() - _begun.pop(task_id)
     with Path(os.environ[TASK_LOG]).open("a", encoding="ascii") as log:
         log.write(f"{task.name} {seconds:.6f}\n")

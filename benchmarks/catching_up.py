@@ -2,10 +2,10 @@
 
 Sessions are claimed, given back and written by the runs of ``engine.runner`` themselves, on the real
 tables (:class:`DatabaseTable`) or, for a million of them, on rows in memory that are ordered by the same
-``queue.priority_of`` (:class:`MemoryTable`; a test shows that both give the same). What is replaced:
+``queue.priority_of`` (:class:`MemoryTable`; a test shows that both give the same). The replaced parts:
 
-- *Network.* Each visit takes one turn of the account's limit, then some seconds of downloads. Turns come
-  evenly spaced. Of those who wait for one, the urgent are first, in their order, then the others by lot; who
+- *Network.* Each visit takes one slot of the account's rate limit, then downloads for some seconds. Slots are
+  evenly spaced. Urgent visits get theirs first, in their order, then the others in random order; a visit that
   has waited for ten seconds gives up, as in ``upstream.rate_limit``.
 - *Time.* A run lasts as long as in a Celery worker and is followed by the next one at once when its time was
   up, else by the next tick. Waking 500 sessions takes a fixed time.
@@ -52,14 +52,14 @@ Order = Callable[[Any, datetime], Any]
 
 @dataclass
 class Cost:
-    """Real seconds in the scheduling's statements, by function, and how often each was called."""
+    """Real seconds in the queue's statements, and calls, by function."""
 
     seconds: dict[str, float] = field(default_factory=lambda: defaultdict(float))
     calls: Counter[str] = field(default_factory=Counter)
 
     @contextmanager
     def of(self, name: str) -> Iterator[None]:
-        """Count what happens inside as a call of *name*."""
+        """Count the block as a call of *name*."""
         began = time.perf_counter()
         try:
             yield
@@ -69,18 +69,18 @@ class Cost:
 
 
 class Table(Protocol):
-    """Where sessions wait for their turn."""
+    """Holds the outstanding sessions."""
 
     cost: Cost
 
     def fill(self, scenarios: Sequence[Scenario]) -> dict[int, Scenario]:
-        """Make a row of each; returns the scenarios by primary key."""
+        """Make a row of each scenario; returns the scenarios by primary key."""
 
     def replaced(self) -> ExitStack:
         """Inside, the engine's runs work on this table."""
 
     def request_recheck(self, pk: int) -> None:
-        """The person's browser has come back."""
+        """The person's browser has returned."""
 
 
 def _columns(scenario: Scenario) -> dict[str, Any]:
@@ -114,7 +114,7 @@ class _Replaced:
 
     def __init__(self) -> None:
         self.cost = Cost()
-        #: Simulated seconds that were spent on waking.
+        #: Simulated seconds of waking sessions.
         self.spent: float = 0.0
 
     def __getattr__(self, name: str) -> Any:
@@ -131,7 +131,7 @@ class _Replaced:
 
 
 class DatabaseTable(_Replaced):
-    """The real tables: production's functions, with a stop-watch."""
+    """The real tables: production's functions, timed."""
 
     def fill(self, scenarios: Sequence[Scenario]) -> dict[int, Scenario]:
         recorded, plain = (
@@ -277,7 +277,7 @@ class MemoryTable(_Replaced):
             row.lease_until = row.wake_at = moment + ttl
             row.recheck_requested = False
             self._sleep(row)
-            # What a worker has read does not change under it.
+            # A copy: what a worker has read does not change.
             leases.append(Lease(row.pk, row.lease_epoch, copy(row), moment, priority_at))
         return leases
 
@@ -300,7 +300,7 @@ class MemoryTable(_Replaced):
             if row.lease_epoch == lease.epoch:
                 row.lease_until = None
                 row.recheck_requested = False
-                # As a statement would: by the time of the lease's end only where there is nothing else.
+                # As the statement does: by the lease's end only where there is no other deadline.
                 self._make_ready(row, now())
 
     def commit(self, batch: Sequence[Changes], retry: DatabaseRetry) -> list[Changes]:
@@ -337,7 +337,7 @@ def first_come(row: Any, moment: datetime) -> datetime:
     return row.due_since
 
 
-def by_lot(seed: int) -> Order:
+def in_random_order(seed: int) -> Order:
     """In random order."""
     chance = random.Random(seed)
     return lambda row, moment: chance.random()
@@ -345,7 +345,7 @@ def by_lot(seed: int) -> Order:
 
 @dataclass(frozen=True)
 class Setting:
-    """What the engine is given to work with: turns in a second, seconds of downloads, workers."""
+    """The engine's resources: slots per second, seconds of downloads per visit, workers."""
 
     rate: float
     visit_seconds: float = 2.0
@@ -354,7 +354,7 @@ class Setting:
 
     @classmethod
     def sized(cls, rate: float, visit_seconds: float = 2.0) -> Setting:
-        """As many places as an operator would have for this rate: for downloads and a short wait."""
+        """As many places as an operator would configure for this rate: downloads and a short wait."""
         places = max(1, round(rate * (visit_seconds + 3.0)))
         concurrency = min(places, 8)
         return cls(rate, visit_seconds, -(-places // concurrency), concurrency)
@@ -362,7 +362,7 @@ class Setting:
 
 @dataclass
 class Outcome:
-    """What became of it: sessions by the kind of evidence that was kept, turns by what they were used for."""
+    """The result: sessions by the kind of kept evidence, slots by their use."""
 
     kept: Counter[str] = field(default_factory=Counter)
     turns: Counter[str] = field(default_factory=Counter)
@@ -373,7 +373,7 @@ class Outcome:
 
 @dataclass(eq=False)
 class _Place:
-    """A visit under way: who makes it and since when it waits for its turn."""
+    """A visit under way: its worker, and since when it has waited for its slot."""
 
     worker: _Worker
     visit: Visit
@@ -420,7 +420,7 @@ class _Worker:
             time_is_up = self.simulation.monotonic() >= self.run.stop_at
             self.run = None
             if time_is_up:
-                # It has sent a message to whoever is free.
+                # It has sent a message to any free worker.
                 self.begin()
 
     def end(self, place: _Place) -> None:
@@ -453,8 +453,7 @@ class CatchingUp:
         return float(self.seconds + self.table.spent)
 
     def run(self) -> Outcome:
-        """Simulate; returns what was kept."""
-        # Settings are read before, not at each of millions of looks at the clock.
+        """Simulate; returns the outcome."""
         with self.table.replaced(), patch.object(polling.jitter, "uniform", self._chance.uniform):
             for pk, scenario in self._scenarios.items():
                 if scenario.returned_at is not None and scenario.returned_at > 0:
@@ -472,7 +471,7 @@ class CatchingUp:
         heapq.heappush(self._events, (seconds, next(self._number), event))
 
     def _tick(self) -> None:
-        """Beat's message reaches one free worker, if there is one."""
+        """Beat's message reaches one free worker, if any."""
         for worker in self._workers:
             if worker.run is None:
                 worker.begin()
@@ -489,7 +488,7 @@ class CatchingUp:
     # --- turns --------------------------------------------------------------------------------------
 
     def ask(self, place: _Place) -> None:
-        """A visit begins: it waits for a turn."""
+        """A visit begins: it waits for a slot."""
         if self._booked is None:
             self._book(place)
             return
@@ -555,7 +554,7 @@ class CatchingUp:
 
     def _end_visit(self, place: _Place, kept: list[str]) -> None:
         if place.visit.session.pk in self._outstanding:
-            # Not for the second time, after a lease that ended in mid-visit.
+            # Not a second time, after a lease that ended during the visit.
             self._outstanding.discard(place.visit.session.pk)
             self.outcome.kept.update(kept)
         self.outcome.turns["media" if "media" in kept else "results" if kept else "nothing"] += 1

@@ -1,9 +1,9 @@
-"""``celery``: what Celery costs beside the engine: messages per session, and its share of the CPU.
+"""``celery``: Celery's overhead beside the engine: messages per session, and its share of the CPU.
 
-A real worker with beat, on Redis and PostgreSQL. Every session's person returns, which sends what the product
-sends then. The processor's time of all processes of the worker is read from the system; what of it was spent
-in the bodies of tasks they say themselves. The rest is Celery's: receiving, decoding, handing over to the
-pool, acknowledging, beat. Beside it the same sessions are worked on without Celery.
+A real worker with beat, on Redis and PostgreSQL. Every session's person returns, which sends the product's
+messages. The CPU time of the worker's processes is read from the system, that of task bodies is measured in
+the tasks. The rest is Celery's: receiving, decoding, handing over to the pool, acknowledging, beat. The same
+sessions are archived without Celery for comparison.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Measure."""
     if not Path("/proc/self/stat").exists():
-        raise Missing("Only Linux tells the processor's time of other processes.")
+        raise Missing("The CPU time of other processes can be read on Linux only.")
     import celery
 
-    report = Report("Celery: what it costs beside the engine")
+    report = Report("Celery: overhead beside the engine")
     messages: list[float] = []
     ticks: list[float] = []
     shares: list[float] = []
@@ -117,7 +117,7 @@ def _worker(project: Project, home: Path, log: Path) -> Iterator[int]:
 
 
 def _drive(project: Project, upstream: Upstream, count: int, log: Path) -> None:
-    """So many people return; come back when the worker has archived all and has nothing left to do."""
+    """Let *count* people return; wait until the worker has archived all and is idle."""
     from django_faceprint.models import VerificationSession
     from django_faceprint.tasks import notify_worker
 
@@ -128,7 +128,7 @@ def _drive(project: Project, upstream: Upstream, count: int, log: Path) -> None:
     give_up_at = time.monotonic() + PATIENCE
     while len(_tasks(log)["faceprint.collect"]) < sent or VerificationSession.objects.outstanding().exists():
         if time.monotonic() > give_up_at:
-            raise RuntimeError("The worker does not come to an end.")
+            raise RuntimeError("The worker does not finish.")
         time.sleep(0.1)
     sessions.verify(count, upstream.hashes, project.archive)
     sessions.remove(project.archive)
@@ -144,7 +144,7 @@ def _tasks(log: Path) -> defaultdict[str, list[float]]:
 
 
 def _cpu(pid: int) -> float:
-    """Seconds of the processor that a process and its living children have used."""
+    """CPU seconds of a process and its living children."""
     fields = Path(f"/proc/{pid}/stat").read_text(encoding="ascii").rpartition(")")[2].split()
     own = (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
     children = Path(f"/proc/{pid}/task/{pid}/children").read_text(encoding="ascii").split()

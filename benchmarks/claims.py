@@ -1,7 +1,7 @@
-"""``claims``: the engine's queue at millions of sessions, asked by the production code.
+"""``claims``: the engine's queue at millions of sessions, by the production code.
 
-Plans are those of the statements that :mod:`django_faceprint.engine.queue` sends, taken at the moment
-when it sends them; one that reads the table or sorts it ends the benchmark with an error.
+Each statement of :mod:`django_faceprint.engine.queue` is explained when it is sent; a plan that reads or
+sorts the table ends the benchmark with an error.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """The command's own options."""
     parser.add_argument("--rows", type=int, default=ROWS, help=f"sessions (default: {ROWS})")
     parser.add_argument(
-        "--times", type=int, default=TIMES, help=f"so many times as many for comparison (default: {TIMES})"
+        "--times", type=int, default=TIMES, help=f"factor of the larger table (default: {TIMES})"
     )
     parser.add_argument("--server", choices=["postgresql", "mariadb"], action="append", help="only this one")
 
@@ -59,8 +59,8 @@ def run(options: argparse.Namespace) -> Report:
             finally:
                 connections.close_all()
     report.notes.append(
-        "Rows are filled in by the database; the servers do not wait for the disk. Neighbours in the queue\n"
-        "lie far from each other in the table. Ratios are between blocks of calls that follow each other."
+        "The database itself fills the tables; the servers do not wait for the disk. Neighbours in the\n"
+        "queue lie far from each other in the table. Ratios are between consecutive blocks of calls."
     )
     return report
 
@@ -118,7 +118,7 @@ def _measure(server: DatabaseServer, rows: int, times: int, report: Report) -> N
 
 
 def _compare(server: DatabaseServer, rows: int, times: int, report: Report) -> None:
-    """The same calls on few and on many rows, half of which wait and half of which are due."""
+    """The same calls on few and on many rows, half of them waiting and half due."""
     from django_faceprint.clock import now
     from django_faceprint.engine import queue
 
@@ -167,7 +167,7 @@ def _claim() -> None:
 
 
 def _without_index() -> tuple[list[float], list[float]]:
-    """Claims with the index and without it, in turns."""
+    """Seconds of claims with the index and without it, alternating."""
     from django.db import connection
 
     from django_faceprint.models import VerificationSession
@@ -185,7 +185,7 @@ def _without_index() -> tuple[list[float], list[float]]:
 
 
 def _median(call: Callable[[], Any], *, calls: int = CALLS) -> float:
-    """Seconds that one call takes."""
+    """The median of the seconds of one call."""
     seconds = []
     for _ in range(calls):
         started = time.perf_counter()
@@ -198,7 +198,7 @@ def _median(call: Callable[[], Any], *, calls: int = CALLS) -> float:
 
 
 def _make(server: DatabaseServer, name: str, count: int, state: State) -> dict[str, Any]:
-    """A new database with so many sessions, which this process works on from now on; its entry."""
+    """Create a database with *count* sessions and use it from now on; its entry in DATABASES."""
     from django_faceprint.clock import now
 
     entry = server.create(name)
@@ -216,7 +216,7 @@ def _make(server: DatabaseServer, name: str, count: int, state: State) -> dict[s
 
 @dataclass(frozen=True)
 class Plan:
-    """How the database carries out one statement: the indexes that it reads, and what it does besides."""
+    """The plan of one statement: the indexes that it reads, and ``bad`` steps such as sorting."""
 
     sql: str
     verb: str
@@ -226,7 +226,7 @@ class Plan:
 
 @dataclass
 class _Explainer:
-    """An execute wrapper that has each statement on the sessions explained before it is carried out."""
+    """An execute wrapper that explains each statement on the sessions before it runs."""
 
     found: list[Plan] = field(default_factory=list)
 
@@ -241,7 +241,7 @@ class _Explainer:
 
 @contextmanager
 def plans() -> Iterator[list[Plan]]:
-    """The plans of the statements on sessions that are sent within the block."""
+    """The plans of the statements on sessions within the block."""
     from django.db import connection
 
     explainer = _Explainer()
@@ -288,7 +288,7 @@ def _verb(sql: str) -> str:
 
 
 def _check(found: Sequence[Plan]) -> None:
-    """Raise when one of them reads the table or sorts it, or when nothing was explained at all."""
+    """Raise when a plan reads or sorts the table, or when there is none."""
     assert found, "no statement was explained"
     for plan in found:
         assert not plan.bad, f"{', '.join(plan.bad)}: {plan.sql}"

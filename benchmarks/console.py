@@ -461,7 +461,7 @@ def _last_page_of_rival(many: Side) -> int:
 def _compare_exports(report: Report, many: Side) -> None:
     """Peak memory of an export of all records against one of few, each in a process of its own."""
     if peak_memory() is None:
-        report.notes.append("Only Linux tells the peak of a process's memory: exports are not measured.")
+        report.notes.append("Exports are not measured: peak memory can be read on Linux only.")
         return
     from django_faceprint.devtools import sample_data
 

@@ -1,6 +1,6 @@
 """One export in a process of its own, for ``console``: ``python -m benchmarks.console_export KIND KEY``.
 
-Exports every record up to that key, masked, reads the whole file back, and says how much memory that took.
+Exports every record up to that key, masked, reads the whole file back, and reports the peak memory.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from .workspace import answer, measured, peak_memory, wait_for_go
 
 
 def main() -> None:
-    """Wait for "go", export, say what was done."""
+    """Wait for "go", export, answer."""
     kind, last = sys.argv[1], int(sys.argv[2])
     set_up()
     from django.db import connection

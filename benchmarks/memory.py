@@ -1,6 +1,6 @@
-"""``memory``: the most memory that a process needs while it archives sessions with a long video.
+"""``memory``: peak memory of a process that archives sessions with a long video.
 
-Each run is a process of its own. A video is streamed, so that its size should not show.
+Each run is a process of its own. Videos are streamed: their size must not matter.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from .upstream import VIDEO_BYTES, serving
 from .workspace import Missing, folder, peak_memory
 
 LARGE = 126_000_000
-#: As many as are visited at once.
+#: As many as the engine visits concurrently.
 SESSIONS = 8
 GOAL = 1.1
 
@@ -32,7 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Measure."""
     if peak_memory() is None:
-        raise Missing("Only Linux tells the peak of a process's memory.")
+        raise Missing("The peak memory of a process can be read on Linux only.")
     import sqlite3
 
     report = Report("Memory: the peak of a process that archives videos")

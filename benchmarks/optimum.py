@@ -1,6 +1,6 @@
-"""How much any schedule could keep: the yardstick for an order of work.
+"""The most that any schedule can keep: the yardstick for an order of work.
 
-Times are numbers on one scale, of which only the order and, for durations, the sums count.
+Times are numbers on one scale; only their order matters and, for durations, their sums.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from collections.abc import Iterable, Sequence
 
 
 def moore_hodgson(jobs: Iterable[tuple[float, float]]) -> int:
-    """How many of *jobs* (duration, deadline), all ready at 0, one machine can finish in time at most.
+    """The most of *jobs* (duration, deadline), all ready at 0, that one machine can finish in time.
 
     Moore, "An n job, one machine sequencing algorithm for minimizing the number of late jobs" (1968), in
     Hodgson's form: take the jobs by their deadlines, and whenever one would be late, give up the longest of
@@ -28,11 +28,10 @@ def moore_hodgson(jobs: Iterable[tuple[float, float]]) -> int:
 
 
 def most_in_turns(jobs: Iterable[tuple[float, float]], turns: Sequence[float]) -> int:
-    """How many of *jobs* (first moment, last moment) can be given one of *turns* (ascending) each at most.
+    """The most of *jobs* (first moment, last moment) that can each have one of *turns* (ascending).
 
-    Glover, "Maximum matching in a convex bipartite graph" (1967): each turn goes to the job that may be done
-    and whose last moment comes first. This is Moore's problem for jobs of one length that are not all ready
-    at the beginning.
+    Glover, "Maximum matching in a convex bipartite graph" (1967): each turn goes to the ready job whose last
+    moment comes first. This is Moore's problem for jobs of one length, not all ready at the beginning.
     """
     coming = sorted(jobs, reverse=True)
     waiting: list[float] = []
@@ -51,10 +50,10 @@ def most_in_turns(jobs: Iterable[tuple[float, float]], turns: Sequence[float]) -
 def no_more_than(jobs: Sequence[tuple[float, Sequence[float]]], rate: float, levels: int = 3) -> int:
     """A bound for jobs that yield several pieces: no schedule of evenly spaced turns keeps more of them.
 
-    A job is (first moment, the moment until which each of its pieces is there). Weak duality: let every turn
-    have a price that falls in steps of one; whatever the schedule, each job gains at most what the best turn
-    for it yields above its price, and all turns together cost at most the sum of their prices. Any steps
-    give a bound; those that give about the least are looked for.
+    A job is (first moment, the last moment of each of its pieces). Weak duality: let every turn have a price
+    that falls in steps of one; in every schedule each job gains at most the yield of its best turn above that
+    turn's price, and all turns together cost at most the sum of their prices. Any steps give a bound; this
+    searches for steps that give about the lowest.
     """
     steps = [0.0] * levels
     # Steps that are good for some of the jobs are good for all.

@@ -135,7 +135,7 @@ def outages(count: int) -> list[tuple[str, list[Scenario], float]]:
 def compare_at(scenarios: Sequence[Scenario], label: str, rate: float) -> None:
     """Print the rows of one rate."""
     from . import outage
-    from .catching_up import MemoryTable, by_lot, first_come
+    from .catching_up import MemoryTable, first_come, in_random_order
 
     limit: dict[str, Any] = {"rate": rate, "visit_seconds": VISIT_SECONDS}
     best = outage.most(scenarios, "media", **limit)
@@ -143,7 +143,7 @@ def compare_at(scenarios: Sequence[Scenario], label: str, rate: float) -> None:
     together = outage.most_together(scenarios, (*outage.SURE, "face"), **limit)
     orders: list[tuple[str, Order | None]] = [("ours", None)]
     if label == "not quite enough":
-        orders += [("first come", first_come), ("random", by_lot(5))]
+        orders += [("first come", first_come), ("random", in_random_order(5))]
     for name, order in orders:
         kept = simulate(scenarios, MemoryTable(order), rate).kept
         certain = kept["media"] + kept["results"]

@@ -1,4 +1,4 @@
-"""What a benchmark has found: figures with their spread, ratios beside their goals, as a table or as JSON."""
+"""A benchmark's results: figures with their spread, ratios beside their goals, as a table or as JSON."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from typing import Any
 
 @dataclass(frozen=True)
 class Spread:
-    """The median of several rounds, and the least and the most of them."""
+    """The median, minimum and maximum of several rounds."""
 
     median: float
     least: float
@@ -31,7 +31,7 @@ class Spread:
 
 @dataclass(frozen=True)
 class Goal:
-    """A figure that was promised: at least or at most so much."""
+    """A promised figure with its lower or upper limit."""
 
     name: str
     value: Spread

@@ -1,8 +1,8 @@
-"""``rotation``: all rows under new keys, in a process of its own whose memory is watched.
+"""``rotation``: all rows under new keys, in a process of its own: time and peak memory.
 
-Two databases on PostgreSQL, the second with ten times as many rows. Each round gives encryption and index
-keys back and forth between two, so that every row is sealed anew every time; that nothing is left under the
-old keys is checked. Of a process's peak, what it has before it begins is told beside it.
+Two databases on PostgreSQL, the second with ten times as many rows. The rounds alternate between two pairs
+of encryption and index keys, so that each seals every row anew; no row may be left under the old keys. The
+memory before the start is reported beside the peak.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(options: argparse.Namespace) -> Report:
     """Measure."""
     if peak_memory() is None:
-        raise Missing("Only Linux tells the peak of a process's memory.")
+        raise Missing("The peak memory of a process can be read on Linux only.")
     report = Report("Rotation: every row under new keys")
     sizes = (options.rows // TIMES, options.rows)
     found: dict[int, list[dict[str, float]]] = {size: [] for size in sizes}
@@ -92,7 +92,7 @@ def _rotate(project: Project, number: int) -> dict[str, float]:
 
 
 def _fill(rows: int) -> None:
-    """So many rows, a fifth of them records, sealed and indexed by the product."""
+    """Insert *rows* rows, a fifth of them records, sealed and indexed by the product."""
     from django_faceprint.evidence.answers import content_index
     from django_faceprint.models import MediaAsset, UpstreamAnswer, VerificationSession
     from django_faceprint.privacy.blind_index import blind_index
@@ -139,7 +139,7 @@ def _fill(rows: int) -> None:
 
 
 def main() -> None:
-    """Wait for "go", rotate, say what was done."""
+    """Wait for "go", rotate, answer."""
     set_up()
     from django.db import connection
 

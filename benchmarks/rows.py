@@ -1,4 +1,4 @@
-"""Millions of sessions, written by the database itself: only what the engine's queue looks at is filled."""
+"""Millions of sessions, inserted by the database itself: only the columns that the queue reads are filled."""
 
 from __future__ import annotations
 
@@ -8,10 +8,10 @@ from enum import Enum
 from typing import Any
 
 TABLE = "faceprint_verificationsession"
-#: Each session's time is so far from that of the next.
+#: Between the times of one session and the next.
 STEP = timedelta(milliseconds=50)
 
-#: The indexes that the engine's queue stands on.
+#: The indexes of the engine's queue.
 QUEUE = ("faceprint_session_wake", "faceprint_session_ready", "faceprint_session_next")
 
 _TEXTS = (
@@ -21,11 +21,11 @@ _TEXTS = (
 
 
 class State(Enum):
-    """What the engine's queue says of the sessions."""
+    """The sessions' place in the engine's queue."""
 
     WAITING = "waiting"
     DUE = "due"
-    #: Every second one of the two.
+    #: Alternately waiting and due.
     MIXED = "mixed"
 
 
@@ -42,7 +42,7 @@ def fill(count: int, state: State, *, moment: datetime) -> None:
     on_postgres = connection.vendor == "postgresql"
 
     def at(start: str, step: str) -> str:
-        """The moment *start* and so many steps, as SQL."""
+        """The moment *start* plus *step* steps, as SQL."""
         microseconds = f"({step}) * {STEP // timedelta(microseconds=1)}"
         if on_postgres:
             return f"CAST(%({start})s AS timestamptz) + {microseconds} * INTERVAL '1 microsecond'"
@@ -95,9 +95,9 @@ def fill(count: int, state: State, *, moment: datetime) -> None:
 
 
 def _drop_indexes() -> list[str]:
-    """Drop what slows down the filling; returns the statements that make the queue's indexes anew.
+    """Drop the indexes, which slow down the filling; returns the statements that restore those of the queue.
 
-    The others serve lists and searches, and no question of the engine's.
+    The others serve lists and searches, not the engine.
     """
     from django.db import connection
 
@@ -115,7 +115,7 @@ def _drop_indexes() -> list[str]:
         cursor.execute(f"SHOW CREATE TABLE {TABLE}")
         table = cursor.fetchone()[1]
         keys = dict(re.findall(r"^  KEY `(\w+)` (\(.*\)),?$", table, re.MULTILINE))
-        # Foreign keys do not let go what begins with their column.
+        # Foreign keys need the indexes that begin with their column.
         foreign = tuple(f"(`{name}`" for name in re.findall(r"FOREIGN KEY \(`(\w+)`\)", table))
         dropped = [name for name, columns in keys.items() if not columns.startswith(foreign)]
         cursor.execute(f"ALTER TABLE {TABLE} " + ", ".join(f"DROP KEY `{name}`" for name in dropped))

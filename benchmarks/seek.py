@@ -1,7 +1,7 @@
-"""``seek``: what it takes to jump in a long encrypted video, against a plain one.
+"""``seek``: jumps in a long encrypted video against a plain one.
 
-Both videos are of one size and are asked for through the API's own view in this process: permission, entry of
-the access log, range. For the plain one the reader alone is exchanged. They take turns at the same places.
+Both videos have the same size and are requested through the API's own view in this process: permission, entry
+of the access log, range. For the plain one only the reader is replaced. The two alternate at the same places.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ MEGABYTES = 500
 JUMPS = 200
 ROUNDS = 5
 GOAL = 1.3
-#: A part as players ask for.
+#: A range as players request it.
 PART = 1 << 20
 _PIECE = 1 << 20
 
@@ -124,7 +124,7 @@ def _video(viewer: Any, size: int, *, encrypted: bool) -> Any:
 
 
 def _jump(viewer: Any, asset: Any, start: int, *, encrypted: bool) -> tuple[float, float]:
-    """Seconds until the first bytes of a part are there, and until all of it is."""
+    """Seconds until the first bytes of a range, and until its end."""
     from rest_framework.test import APIRequestFactory, force_authenticate
 
     from django_faceprint.api.views import MediaContentView

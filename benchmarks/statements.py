@@ -1,6 +1,6 @@
-"""``statements``: SQL statements per archived session, as PostgreSQL's own log has them.
+"""``statements``: SQL statements per archived session, counted in PostgreSQL's own log.
 
-The server writes down everything that the engine's connection sends, BEGIN and COMMIT included.
+The server logs every statement of the engine's connection, BEGIN and COMMIT included.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from .workspace import folder
 SESSIONS = 120
 ALONE = 5
 GOAL = 6.0
-#: The engine's connections call themselves so; nobody else's do.
+#: The application name of the engine's connections alone.
 NAME = "engine"
 
 _STATEMENT = re.compile(rf"{NAME}\|LOG:  (?:statement|execute [^:]*): (.*)")
@@ -62,7 +62,7 @@ def run(options: argparse.Namespace) -> Report:
         for _ in range(ALONE):
             archive(engine, upstream, 1, before=before)
             alone.append(_kinds(server.log, start[0]))
-    report = Report("Statements: what PostgreSQL is asked per archived session")
+    report = Report("Statements: SQL statements per archived session")
     report.versions = {server.version: ""}
     rows = [
         [kind, f"{count / options.sessions:.2f}", f"{sum(each[kind] for each in alone) / ALONE:.1f}"]
@@ -84,9 +84,9 @@ def run(options: argparse.Namespace) -> Report:
     )
     report.figures = {"together": together, "alone": alone, "sessions": options.sessions}
     report.notes.append(
-        "Counted from the server's log, with transaction control. A claim, its prefetches and a commit\n"
-        "serve many sessions; one that comes alone pays for all of them. Finished sessions are written\n"
-        "every 0.2 s: the slower the machine, the fewer share a commit."
+        "Counted in the server's log, with transaction control. A claim, its prefetches and a commit serve\n"
+        "many sessions; a single session needs all of them for itself. Finished sessions are written every\n"
+        "0.2 s: the slower the machine, the fewer share a commit."
     )
     return report
 
@@ -96,7 +96,7 @@ def _named(database: dict[str, Any]) -> dict[str, Any]:
 
 
 def _kinds(log: Path, start: int) -> Counter[str]:
-    """Which statements the engine has sent since the log was so long, by verb and table."""
+    """The engine's statements in the log from byte *start* on, counted by verb and table."""
     with log.open("rb") as lines:
         lines.seek(start)
         text = lines.read().decode("utf-8", errors="replace")
