@@ -1,4 +1,4 @@
-"""The product in a process of its own: one run of the engine over whatever is due, measured.
+"""The product in a process of its own: one measured run of the engine over all due sessions.
 
 ``python -m benchmarks.engine``; see :class:`.workspace.Worker`.
 """
@@ -20,7 +20,7 @@ RUN_SECONDS = 100
 
 
 def main() -> None:
-    """Wait for "go", work, say what was done. An argument is the file for a profile (of one thread)."""
+    """Wait for "go", work, answer. The optional argument is the file for a profile (of one thread)."""
     set_up()
     from django.db import connection
 

@@ -376,7 +376,7 @@ class Writer:
 
 
 def main() -> None:
-    """Wait for "go", archive this process's share, say what was done."""
+    """Wait for "go", archive this process's share, answer."""
     number, processes = map(int, sys.argv[1:])
     set_up()
     import psycopg

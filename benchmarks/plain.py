@@ -1,4 +1,4 @@
-"""Files without a cipher, to compare with: no setting of the product does this."""
+"""Files without a cipher, for comparison: no setting of the product does this."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The Django project that a benchmark runs in, for its own process and for those that it starts."""
+"""The Django project of a benchmark's own process and of the processes that it starts."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ CONCURRENCY = 8
 
 @dataclass(frozen=True)
 class Project:
-    """What differs between one run and another.
+    """The differences between runs.
 
     ``database`` is an entry of Django's DATABASES, ``archive`` the folder of the encrypted files.
     ``authorities`` is a file of certificates in place of certifi's; "" leaves that.
@@ -39,7 +39,7 @@ class Project:
 
     @classmethod
     def from_environment(cls) -> Self:
-        """The project that the starting process has described."""
+        """The project that the starting process describes."""
         return cls(**json.loads(os.environ[VARIABLE]))
 
     def environment(self) -> dict[str, str]:
@@ -51,13 +51,13 @@ class Project:
         }
 
     def set_up(self) -> None:
-        """Make this process one of the project."""
+        """Set Django up for this project in this process."""
         os.environ.update(self.environment())
         set_up()
 
 
 def use_database(entry: dict[str, Any]) -> None:
-    """Work on another database from now on, also one of another kind."""
+    """Use another database from now on, also one of another kind."""
     from django.db import DEFAULT_DB_ALIAS, connections
 
     connections.close_all()
@@ -66,11 +66,11 @@ def use_database(entry: dict[str, Any]) -> None:
 
 
 def set_up() -> None:
-    """Make this process one of the project that the environment describes."""
+    """Set Django up for the project that the environment describes."""
     project = Project.from_environment()
     if project.authorities:
-        # Before requests is imported, which asks once. No setting of the product lessens TLS, so that
-        # trusting the benchmark's own authority takes replacing the list itself.
+        # Before requests is imported, which reads the path once. No setting of the product weakens TLS, so
+        # that trusting the benchmark's own authority takes replacing the list itself.
         import certifi
 
         certifi.where = lambda: project.authorities

@@ -1,4 +1,4 @@
-"""What the engine is compared with: curl, and the loop around ``requests.get`` that is written by hand.
+"""The rivals: curl, and the loop around ``requests.get`` that projects write by hand.
 
 ``python -m benchmarks.rivals ADDRESS AUTHORITIES SESSIONS FOLDER`` is the loop, started as a
 :class:`.workspace.Worker`.
@@ -21,7 +21,7 @@ SECONDS = 60
 def curl(upstream: Upstream, network: str, sessions: int, folder: Path, *, parallel: int) -> dict[str, float]:
     """Fetch every session's two large answers and six files with one curl, which writes them to *folder*.
 
-    Only GETs: no JSON is read, nothing is decoded, hashed, encrypted or noted anywhere.
+    Only GETs: nothing is parsed, decoded, hashed, encrypted or recorded.
     """
     address = upstream.address(network)
     lines = []
@@ -88,7 +88,7 @@ def loop(address: str, authorities: str, sessions: int, folder: Path) -> int:
 
 
 def main() -> None:
-    """Wait for "go", run the loop, say how long it took."""
+    """Wait for "go", run the loop, answer."""
     import requests  # noqa: F401  (not on the clock)
 
     address, authorities, sessions, folder = sys.argv[1:]

@@ -23,7 +23,7 @@ _POSTGRES_FOLDERS = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/home
 
 @dataclass(frozen=True)
 class DatabaseServer:
-    """A running server: what it is, where it writes what it does, and who may make databases."""
+    """A running server: its entry in DATABASES without a name, version, log, and SQL as superuser."""
 
     entry: dict[str, Any]
     version: str
@@ -43,7 +43,7 @@ def postgresql(
 ) -> Iterator[DatabaseServer]:
     """PostgreSQL as it is installed, without a database. *settings* are its parameters.
 
-    ``in_memory``: for few rows, and where the disk is not to be measured.
+    ``in_memory``: for few rows, where the disk must not be measured.
     """
     install = "Debian, Ubuntu: apt install postgresql"
     postgres = program("postgres", install=install, folders=_POSTGRES_FOLDERS)
@@ -74,7 +74,7 @@ def postgresql(
             except psycopg.OperationalError:
                 return False
 
-        # SIGTERM would wait until nobody is connected any more.
+        # SIGTERM would wait for all clients to disconnect.
         with server(command, log=log, ready=answers, farewell=signal.SIGINT, **as_user):
 
             def execute(sql: str) -> None:
@@ -114,7 +114,7 @@ def mariadb() -> Iterator[DatabaseServer]:
             *(daemon, "--no-defaults", f"--datadir={data}", f"--socket={socket}", f"--port={port}"),
             *("--bind-address=127.0.0.1", f"--pid-file={home / 'pid'}", "--innodb-buffer-pool-size=512M"),
             *("--innodb-log-file-size=512M", "--character-set-server=utf8mb4"),
-            # Not the disk is measured.
+            # The disk is not measured.
             *("--innodb-flush-log-at-trx-commit=2", "--skip-innodb-doublewrite"),
         ]
         log = home / "log"
@@ -136,7 +136,7 @@ def mariadb() -> Iterator[DatabaseServer]:
 
 @contextmanager
 def redis() -> Iterator[str]:
-    """A Redis that forgets; its URL."""
+    """A Redis without persistence; its URL."""
     daemon = program("redis-server", "valkey-server", install="Debian, Ubuntu: apt install redis-server")
     with folder() as home:
         port = free_port()
@@ -159,14 +159,14 @@ def sqlite(path: Path) -> dict[str, Any]:
 
 
 def _driver(module: str, extra: str) -> Any:
-    """The database's driver. Raises :class:`Missing` with the extra that brings it."""
+    """The database's driver. Raises :class:`Missing`, naming the extra that installs it."""
     with suppress(ImportError):
         return importlib.import_module(module)
     raise Missing(f"The Python package {module} is not installed (pip install 'django-faceprint[{extra}]').")
 
 
 def _unprivileged(name: str, home: Path) -> dict[str, Any]:
-    """Options that start a process as somebody else, where we are root and the server refuses to be."""
+    """Options that start a process as the user *name*, where we are root and the server refuses to be."""
     if os.geteuid() != 0:
         return {}
     try:

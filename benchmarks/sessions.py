@@ -1,4 +1,4 @@
-"""Rows for the engine to work on, and the proof afterwards that it did."""
+"""Sessions for the engine to archive, and the check afterwards that it did."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def migrate() -> None:
 
 
 def start(count: int) -> None:
-    """Sessions whose person has just passed and come back: all of it is still to be asked and fetched."""
+    """Insert *count* sessions whose person has just passed and returned; nothing of them is archived."""
     from django_faceprint.base.deadlines import session_deadlines, undecided_deadlines
     from django_faceprint.clock import now
     from django_faceprint.models import VerificationSession

@@ -1,6 +1,6 @@
-"""Settings of a benchmark's processes: production in all but ``DEBUG``, without which loopback is refused.
+"""Settings of a benchmark's processes: production but for ``DEBUG``, without which loopback is refused.
 
-What differs between runs is in the environment variable ``FACEPRINT_BENCHMARK``; see :mod:`.project`.
+The environment variable ``FACEPRINT_BENCHMARK`` holds the differences between runs; see :mod:`.project`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ CELERY_TIMEZONE = TIME_ZONE
 
 
 def fixed_key(number: int) -> str:
-    """A fixed key in the form that settings take."""
+    """A fixed key in the form of the settings."""
     return base64.urlsafe_b64encode(bytes([number]) * 32).decode("ascii")
 
 

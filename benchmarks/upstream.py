@@ -1,7 +1,7 @@
-"""Baidu as nginx plays it: the same answers and files for every session, under URLs of its own.
+"""nginx in Baidu's place: the same answers and files for every session, under URLs of its own.
 
-nginx answers from the page cache and with next to no work, so that what is measured is whoever asks. It
-serves plain http, https and http with 50 ms before each answer.
+nginx answers from the page cache with next to no work, so that the client is measured. It serves plain http,
+https, and http with 50 ms before each answer.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ CARD_BYTES = 225_000
 FRAMES = 4
 
 _API = "/rpc/2.0/brain/solution/faceprint/result"
-#: What nginx serves, by the path that it is asked for; the session's own part is between the two.
+#: File names below a session's own path.
 FACE = "face.jpg"
 VIDEO = "video.mp4"
 FRAME_NAMES = tuple(f"frame{number}.jpg" for number in range(FRAMES))
@@ -47,7 +47,7 @@ ANSWERS = {
 
 @dataclass(frozen=True)
 class Upstream:
-    """A running upstream: its addresses, the file of trusted certificates, what an archive must hold."""
+    """A running upstream: its addresses, trusted certificates, and the expected content of an archive."""
 
     http: str
     https: str
@@ -55,7 +55,7 @@ class Upstream:
     authorities: str
     #: SHA-256 of every file that a session yields, card pictures included.
     hashes: tuple[str, ...]
-    #: Bytes of the files, and of everything that is sent for one session.
+    #: Bytes of one session's files and large answers.
     session_bytes: int
     version: str
 
@@ -68,7 +68,7 @@ class Upstream:
 def serving(home: Path, *, video_bytes: int = VIDEO_BYTES) -> Iterator[Upstream]:
     """nginx on free ports, until the block is left. *home* takes its files."""
     nginx = program("nginx", install="Debian, Ubuntu: apt install nginx-light")
-    # Below nginx's own folder it may need to read as somebody else.
+    # A folder of its own: nginx may read as another user.
     content = home / "content"
     content.mkdir()
     pictures = _write_files(content, video_bytes)
@@ -116,7 +116,7 @@ def _write_files(content: Path, video_bytes: int) -> tuple[str, ...]:
 
 
 def _picture(noise: random.Random, size: int) -> bytes:
-    """A JPEG of grey noise that is as large as wanted to within a few per cent."""
+    """A JPEG of grey noise of *size* bytes, give or take 3 %."""
     from PIL import Image
 
     # At this quality a pixel of noise takes rather more than half a byte.
@@ -129,7 +129,7 @@ def _picture(noise: random.Random, size: int) -> bytes:
         if abs(len(data) - size) < size * 0.03:
             return data
         side = int(side * (size / len(data)) ** 0.5)
-    raise AssertionError("the pictures do not come to the size that is wanted")
+    raise AssertionError("a picture does not reach the wanted size")
 
 
 def _video(noise: random.Random, size: int) -> bytes:
@@ -174,7 +174,7 @@ def _everything(cards: dict[str, str]) -> dict[str, Any]:
 
 
 def _write_certificates(home: Path) -> Path:
-    """A certificate for 127.0.0.1; returns certifi's list with it at the end, as long as any in use."""
+    """A certificate for 127.0.0.1; returns certifi's list with it appended, as long as lists in use."""
     import certifi
     from cryptography import x509
     from cryptography.hazmat.primitives import serialization
@@ -214,8 +214,8 @@ def _write_certificates(home: Path) -> Path:
 def _configuration(home: Path, content: Path, ports: dict[str, int]) -> str:
     """nginx's configuration.
 
-    A POST is turned into a GET by an internal redirect, and the delay is that of nginx before it refuses
-    somebody without a password: both without any work of a program of ours.
+    An internal redirect turns a POST into a GET. The delay is nginx's own before it refuses a request without
+    a password. Neither needs a program of ours.
     """
     listed = "\n".join(f"    {kind}_temp_path {home}/{kind};" for kind in _TEMPORARY)
     plain = "location / { error_page 401 =200 /now$uri; return 401; }"

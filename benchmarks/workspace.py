@@ -1,4 +1,4 @@
-"""Folders, programs, ports and processes of a benchmark, all of which are gone when it ends."""
+"""Folders, programs, ports and processes of a benchmark, which removes them when it ends."""
 
 from __future__ import annotations
 
@@ -22,7 +22,7 @@ MEMORY = Path("/dev/shm")  # noqa: S108  (the folder is made by tempfile)
 
 
 class Missing(Exception):
-    """Something that the benchmark needs is not on this machine; the text says what and how to get it."""
+    """The machine lacks something; the text says what, and how to get it."""
 
 
 def program(*names: str, install: str, folders: Sequence[str] = ()) -> str:
@@ -37,9 +37,9 @@ def program(*names: str, install: str, folders: Sequence[str] = ()) -> str:
 
 @contextmanager
 def folder(*, in_memory: bool = False, needed: int = 0) -> Iterator[Path]:
-    """A fresh folder that others may read, removed at the end.
+    """A fresh folder that other users can read, removed at the end.
 
-    In memory where that is wanted and there is room for *needed* bytes, so that the disk is not measured.
+    *in_memory*: in memory if there is room for *needed* bytes, so that the disk is not measured.
     """
     parent = None
     if in_memory and os.access(MEMORY, os.W_OK) and shutil.disk_usage(MEMORY).free > needed:
@@ -56,14 +56,14 @@ def folder(*, in_memory: bool = False, needed: int = 0) -> Iterator[Path]:
 
 
 def require_space(needed: int) -> None:
-    """Raise :class:`Missing` unless the temporary folder has room for so many bytes."""
+    """Raise :class:`Missing` unless the temporary folder has room for *needed* bytes."""
     place = tempfile.gettempdir()
     if shutil.disk_usage(place).free < needed:
         raise Missing(f"{place} has less than {needed // 1_000_000} MB free.")
 
 
 def listens(port: int) -> bool:
-    """Whether somebody accepts connections there."""
+    """Whether the local *port* accepts connections."""
     try:
         with socket.create_connection(("127.0.0.1", port), timeout=1):
             return True
@@ -81,7 +81,7 @@ def server(
     patience: float = 30.0,
     **options: Any,
 ) -> Iterator[subprocess.Popen[bytes]]:
-    """A server in a process group of its own; *log* takes what it says, *farewell* ends it."""
+    """A server in a process group of its own; *log* takes its output, *farewell* ends it."""
     with log.open("wb") as output:
         process = subprocess.Popen(
             command,
@@ -106,7 +106,7 @@ def server(
 def stop(
     process: subprocess.Popen[Any], *, farewell: signal.Signals = signal.SIGTERM, patience: float = 20.0
 ) -> None:
-    """End a process: politely, then not."""
+    """End a process: by *farewell*, after *patience* seconds by SIGKILL."""
     if process.poll() is None:
         process.send_signal(farewell)
         try:
@@ -134,7 +134,7 @@ class Worker:
         )
 
     def wait_ready(self) -> None:
-        """Return when it has imported and connected what it needs."""
+        """Return when it is imported and connected."""
         self._read("ready")
 
     def go(self) -> None:
@@ -157,7 +157,7 @@ class Worker:
         return line
 
     def stop(self) -> None:
-        """End it, if it has not ended."""
+        """End it if it still runs."""
         stop(self._process)
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
