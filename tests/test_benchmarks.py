@@ -1,4 +1,4 @@
-"""What the benchmarks measure with: figures, logs and plans are read as they are meant."""
+"""The benchmarks' own tools: figures, logs and plans are read correctly."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ def test_the_median_decides_whether_a_goal_is_met() -> None:
     assert not Goal("small", values, at_most=0.29).is_met
 
 
-def test_a_miss_is_said_in_text_and_in_json(tmp_path: Path) -> None:
+def test_a_missed_goal_is_reported_in_text_and_json(tmp_path: Path) -> None:
     report = Report("A title")
     report.goals.append(Goal("ratio", Spread.of([0.2]), at_least=0.25))
     assert "≥ 0.25×  MISSED" in report.text()
@@ -36,7 +36,7 @@ def test_a_miss_is_said_in_text_and_in_json(tmp_path: Path) -> None:
     assert goal["is_met"] is False
 
 
-def test_what_is_served_is_what_the_product_takes(tmp_path: Path) -> None:
+def test_the_product_accepts_the_served_files(tmp_path: Path) -> None:
     hashes = upstream._write_files(tmp_path, upstream.VIDEO_BYTES)
     video = tmp_path / upstream.VIDEO
     assert video.stat().st_size == upstream.VIDEO_BYTES
@@ -54,7 +54,7 @@ def test_what_is_served_is_what_the_product_takes(tmp_path: Path) -> None:
 
 @pytest.mark.django_db
 @pytest.mark.parametrize("encrypted", [True, False])
-def test_only_the_cipher_of_files_is_exchanged(encrypted: bool) -> None:
+def test_only_the_cipher_of_files_is_replaced(encrypted: bool) -> None:
     """Else the ratio would be that of two different products."""
     asset = make_asset(make_passed_session(), "face")
     data = image_bytes()
@@ -135,6 +135,6 @@ def test_a_plan_that_reads_the_table_on_mariadb_is_refused(kind: str, key: str |
         claims._check([claims._explained_by_mariadb(bad, "UPDATE x", ())])
 
 
-def test_where_nothing_was_explained_nothing_is_proved() -> None:
+def test_no_explained_statement_is_an_error() -> None:
     with pytest.raises(AssertionError, match="explained"):
         claims._check([])

@@ -1,4 +1,4 @@
-"""The published calls per session are what the engine does now."""
+"""The published calls per session are those of the present engine."""
 
 from __future__ import annotations
 
@@ -37,7 +37,7 @@ def bench(sandbox: Any, plans: dict[str, Plan], clock: Any) -> Bench:
         ("25007", "retried", "passed"),
     ],
 )
-def test_the_table_says_what_the_engine_does(bench: Bench, plan_id: str, outcome: str, verdict: str) -> None:
+def test_the_table_has_the_engines_calls(bench: Bench, plan_id: str, outcome: str, verdict: str) -> None:
     cell = calls.measure(bench, plan_id, outcome)
     assert cell.verdict == verdict
     for language in calls.LABELS:

@@ -1,4 +1,4 @@
-"""The benchmark of the console asks what the console understands, and compares like with like."""
+"""The console understands the benchmark's requests, and the compared pages show the same."""
 
 from __future__ import annotations
 

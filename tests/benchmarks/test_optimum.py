@@ -1,4 +1,4 @@
-"""The yardstick itself, against every schedule there is of a few jobs."""
+"""The yardstick itself, against every schedule of a few jobs."""
 
 from __future__ import annotations
 
@@ -40,12 +40,12 @@ def most_turns_by_trying(jobs: Sequence[tuple[int, int]], turns: Sequence[int]) 
 
 
 @given(st.lists(st.tuples(st.integers(1, 6), st.integers(1, 20)), max_size=6))
-def test_moore_and_hodgson_are_never_beaten(jobs: list[tuple[int, int]]) -> None:
+def test_moore_and_hodgson_give_the_optimum(jobs: list[tuple[int, int]]) -> None:
     assert moore_hodgson(jobs) == most_by_trying(jobs)
 
 
 @given(st.lists(st.tuples(times, times), max_size=5), st.lists(times, max_size=5, unique=True).map(sorted))
-def test_turns_are_given_out_as_well_as_can_be(jobs: list[tuple[int, int]], turns: list[int]) -> None:
+def test_turns_are_assigned_optimally(jobs: list[tuple[int, int]], turns: list[int]) -> None:
     assert most_in_turns(jobs, turns) == most_turns_by_trying(jobs, turns)
 
 

@@ -1,4 +1,4 @@
-"""The simulation: memory is as the database, its optimum is the optimum, and a bad order shows."""
+"""The simulation: memory gives what the database gives, its optimum is one, and a bad order keeps less."""
 
 from __future__ import annotations
 
