@@ -10,10 +10,10 @@ import pytest
 from benchmarks import outage
 from benchmarks.catching_up import CatchingUp, DatabaseTable, MemoryTable, Setting, first_come
 from benchmarks.optimum import moore_hodgson
-from benchmarks.outage import Story
+from benchmarks.outage import Scenario
 
 VISIT_SECONDS = 2.0
-SCENARIOS: dict[str, Callable[[], list[Story]]] = {
+SCENARIOS: dict[str, Callable[[], list[Scenario]]] = {
     "not enough time": lambda: outage.asked_in_vain(150, left=(60, 200)),
     "sessions go on starting": lambda: (
         outage.asked_in_vain(80, left=(60, 200)) + outage.arrivals(40, within=200, never=0.1)
