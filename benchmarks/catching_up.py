@@ -413,7 +413,7 @@ class _Worker:
             claimed := self.run.next_lease(self.active)
         ):
             self.active += 1
-            visit = Visit(claimed[0], claimed[0].row, VisitContext())
+            visit = Visit(claimed[0], claimed[0].row, VisitContext(clients.upstream))
             self.simulation.ask(_Place(self, visit, self.simulation.seconds))
         if not self.active:
             self.run.end()

@@ -9,13 +9,22 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any, NoReturn, Protocol, TypeVar
 
-from django.db import connections
+from django.db import DEFAULT_DB_ALIAS, connections, router
+
+from django_faceprint.models import VerificationSession
 
 T = TypeVar("T")
+
+#: Exceptions that end a run, such as a task's time limit, wherever they strike.
+Interrupts = tuple[type[BaseException], ...]
 
 
 class RunEnded(Exception):
     """The run for which something was to be done has ended."""
+
+
+class NoDatabaseHere(RuntimeError):
+    """A thread of the engine's visits tried to open a database connection."""
 
 
 class Database(Protocol):
@@ -30,10 +39,14 @@ def in_this_thread(work: Callable[[], T], /) -> T:
 
 
 def refuse_connections() -> None:
-    """From now on, opening a database connection in this thread raises ``RuntimeError``."""
+    """From now on, opening a connection to the databases of this app in this thread raises
+    :class:`NoDatabaseHere`."""
 
     def refuse(*arguments: Any, **options: Any) -> NoReturn:
-        raise RuntimeError("A visit's thread has no database connection: hand the work to the run's thread.")
+        raise NoDatabaseHere(
+            "A visit's thread has no database connection: hand the work to the run's thread."
+        )
 
-    for connection in connections.all():
-        connection.connect = refuse  # type: ignore[method-assign]
+    model = VerificationSession
+    for alias in {DEFAULT_DB_ALIAS, router.db_for_read(model), router.db_for_write(model)}:
+        connections[alias].connect = refuse  # type: ignore[method-assign]

@@ -131,7 +131,7 @@ class FaceprintClient(ClosedOnLeaving):
         """This client for one caller: other hooks over the same credentials, connections and breakers.
 
         ``token_store`` replaces the store if given; ``decode`` reads the pictures inside answers, see
-        :class:`PictureCache`. Cheap: nothing is opened, and nothing needs to be closed.
+        :class:`PictureCache`. Cheap: nothing is opened. Must not be closed: the connections are shared.
         """
         other = copy.copy(self)
         other._decode = decode

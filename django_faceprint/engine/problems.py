@@ -33,7 +33,7 @@ def run_step(visit: Visit, step: Callable[[Visit], None]) -> None:
     except (FaceprintError, FaceprintConfigurationError) as error:
         problem = error
     if problem is not None:
-        _report(visit, problem)
+        _report_failure(visit, problem)
     visit.checkpoint()
 
 
@@ -65,7 +65,7 @@ def log_unexpected(where: str, error: Exception) -> None:
     )
 
 
-def _report(visit: Visit, problem: Problem) -> None:
+def _report_failure(visit: Visit, problem: Problem) -> None:
     outcome = visit.outcome
     if isinstance(problem, RateLimitReached | HostDown):
         # Not the session's fault, and nothing was sent: it keeps its place.

@@ -8,9 +8,8 @@ from datetime import timedelta
 
 from django.views.decorators.debug import sensitive_variables
 
-from django_faceprint.base.db_thread import Database
+from django_faceprint.base.db_thread import Database, Interrupts
 from django_faceprint.base.lease import Lease
-from django_faceprint.evidence.files import Interrupts
 from django_faceprint.upstream import clients
 from django_faceprint.upstream.clients import Upstream
 

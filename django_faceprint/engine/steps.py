@@ -10,11 +10,10 @@ from typing import Any
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.base import deadlines
-from django_faceprint.base.db_thread import RunEnded
+from django_faceprint.base.db_thread import Interrupts, RunEnded
 from django_faceprint.base.lease import LeaseLost
 from django_faceprint.clock import now
 from django_faceprint.evidence import files, thumbnails
-from django_faceprint.evidence.files import Interrupts
 from django_faceprint.exceptions import FaceprintConfigurationError, FaceprintError, UnsafeMedia, UrlExpired
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.upstream.errors import NO_ERROR, error_columns

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextvars import copy_context
 from dataclasses import dataclass, field
 from queue import Empty, SimpleQueue
 from typing import Any, TypeVar, cast
 
-from django_faceprint.base.db_thread import Database, RunEnded, refuse_connections
-from django_faceprint.evidence.files import Interrupts
+from django_faceprint.base.db_thread import Database, Interrupts, RunEnded, refuse_connections
 
 from .visit import Visit
 
@@ -32,7 +32,7 @@ class VisitThreads:
     """
 
     def __init__(self, size: int, *, database: Database, interrupts: Interrupts) -> None:
-        self._pool = ThreadPoolExecutor(size, thread_name_prefix="faceprint", initializer=refuse_connections)
+        self._pool = ThreadPoolExecutor(size, thread_name_prefix="faceprint")
         self._database = database
         self._interrupts = interrupts
         self._events: SimpleQueue[_Request | Visit | BaseException] = SimpleQueue()
@@ -41,8 +41,9 @@ class VisitThreads:
 
     def submit(self, make: Callable[[Visit], Visit], visit: Visit) -> None:
         """Begin a visit in a thread."""
+        # A host's context, such as that of its logging, goes along.
+        self._pool.submit(copy_context().run, self._make, make, visit)
         self.active += 1
-        self._pool.submit(self._make, make, visit)
 
     def wait(self, timeout: float) -> Visit | None:
         """Serve one request of a visit, or return a visit that has finished; None after *timeout* seconds.
@@ -74,6 +75,9 @@ class VisitThreads:
             try:
                 return cast(T, request.result.result(timeout=1.0))
             except TimeoutError:
+                if request.result.done():
+                    # The work's own.
+                    raise
                 if self._closed:
                     raise RunEnded from None
 
@@ -88,6 +92,7 @@ class VisitThreads:
 
     def _make(self, make: Callable[[Visit], Visit], visit: Visit) -> None:
         try:
+            refuse_connections()
             self._events.put(make(visit))
         except BaseException as error:  # noqa: BLE001  (raised again in the run's own thread)
             self._events.put(error)

@@ -15,13 +15,12 @@ from typing import Any
 from uuid import UUID
 
 from django_faceprint.base import deadlines
-from django_faceprint.base.db_thread import Database, in_this_thread
+from django_faceprint.base.db_thread import Database, Interrupts, in_this_thread
 from django_faceprint.base.lease import Lease, Release
 from django_faceprint.client import Answer, FaceprintClient
 from django_faceprint.clock import now
 from django_faceprint.evidence import expected, files, retention_rules
 from django_faceprint.evidence.answers import make_answer, make_refusal
-from django_faceprint.evidence.files import Interrupts
 from django_faceprint.exceptions import FaceprintConfigurationError
 from django_faceprint.models import (
     MediaAsset,
@@ -30,7 +29,7 @@ from django_faceprint.models import (
     VerificationAttempt,
     VerificationSession,
 )
-from django_faceprint.upstream.clients import Upstream, upstream
+from django_faceprint.upstream.clients import Upstream
 
 from .card_pictures import CardPictures
 from .commit import Changes, commit_one
@@ -47,7 +46,7 @@ WRITE_AFTER = 0.5
 class VisitContext:
     """What visits need of the run that makes them."""
 
-    upstream: Upstream = upstream
+    upstream: Upstream
     database: Database = in_this_thread
     retry: DatabaseRetry = field(default_factory=DatabaseRetry)
     monotonic: Callable[[], float] = time.monotonic
@@ -250,7 +249,12 @@ class Visit:
         """The file of *asset* lies complete in storage; *columns* are those of :func:`~.files.save`."""
         written = columns["stored_name"]
         if written != name:
-            self.context.database(lambda: files.rename_reserved(name, written))
+            try:
+                self.context.database(lambda: files.rename_reserved(name, written))
+            except BaseException:
+                # Under this name, nothing would ever find it.
+                files.delete_file(written)
+                raise
         self.change(asset, retain_until=retention_rules.expires_at(self.session, asset.kind), **columns)
         self.changes.names.append(written)
         self.changes.stored.append(asset)

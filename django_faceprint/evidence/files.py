@@ -22,6 +22,7 @@ from django.core.files.storage import Storage, storages
 from django.db import transaction
 
 from django_faceprint.base import events
+from django_faceprint.base.db_thread import Interrupts, RunEnded
 from django_faceprint.base.lease import MAX_LEASE_SECONDS, Lease, LeaseLost
 from django_faceprint.clock import now
 from django_faceprint.exceptions import FaceprintError, UnsafeMedia, replace_exceptions
@@ -42,9 +43,6 @@ from .thumbnails import make_thumbnail
 logger = logging.getLogger(__name__)
 
 _Key = TypeVar("_Key", int, int | None)
-
-#: Exceptions that end the run, such as a task's time limit, wherever they strike.
-Interrupts = tuple[type[BaseException], ...]
 
 STORAGE_ALIAS = "faceprint"
 MAX_IMAGE_BYTES = 20 * 1024 * 1024
@@ -94,7 +92,13 @@ def save(
     check: _Check = _VideoCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
     sealed = seal(asset.public_id, name, check.chunks(), key=key, interrupts=interrupts)
-    facts = check.facts()
+    try:
+        facts = check.facts()
+    except UnsafeMedia:
+        if sealed["stored_name"] != name:
+            # The caller knows the reserved name alone.
+            delete_file(sealed["stored_name"])
+        raise
     return {
         **sealed,
         "state": MediaAsset.State.STORED,
@@ -126,9 +130,8 @@ def seal(
     *chunks* raises.
     """
     key = key or new_file_key()
-    source = _Source(chunks)
-    stream = EncryptingStream(source, key, file_id)
-    written = _write(name, stream, source, interrupts)
+    stream = EncryptingStream(chunks, key, file_id)
+    written = _write(name, stream, interrupts)
     return {
         "stored_name": written,
         "wrapped_key": wrap_file_key(key, file_id),
@@ -149,9 +152,10 @@ def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
     try:
         columns = save(asset, name, chunks)
         rename_reserved(name, columns["stored_name"])
+        name = columns["stored_name"]
         with lease.fenced():
             wanted = MediaAsset.objects.wanted().filter(pk=asset.pk)
-            if not wanted.update(**columns) or not settle_names([columns["stored_name"]]):
+            if not wanted.update(**columns) or not settle_names([name]):
                 raise LeaseLost
             asset.refresh_from_db()
             transaction.on_commit(lambda: events.asset_archived(asset))
@@ -342,27 +346,13 @@ class _Encrypted(File):
         return cast(EncryptingStream, self.file).chunks()
 
 
-class _Source:
-    """Chunks on their way to the storage; remembers what reading them has raised."""
-
-    def __init__(self, chunks: Iterable[bytes]) -> None:
-        self._chunks = chunks
-        self.failure: BaseException | None = None
-
-    def __iter__(self) -> Iterator[bytes]:
-        try:
-            yield from self._chunks
-        except BaseException as error:
-            self.failure = error
-            raise
-
-
-def _write(name: str, stream: EncryptingStream, source: _Source, interrupts: Interrupts) -> str:
+def _write(name: str, stream: EncryptingStream, interrupts: Interrupts) -> str:
     """Write the file; returns the name that the storage gave it, which alone is right."""
+    # Raised by what is read, or not by anybody's mistake.
+    passing = (FaceprintError, LeaseLost, RunEnded, *interrupts)
 
     def replacement(error: Exception) -> StorageFailed | None:
-        from_source = error is source.failure or isinstance(error, FaceprintError)
-        return None if from_source or isinstance(error, interrupts) else StorageFailed(type(error).__name__)
+        return None if isinstance(error, passing) else StorageFailed(type(error).__name__)
 
     with replace_exceptions(Exception, by=replacement):
         return storage().save(name, _Encrypted(cast(IO[bytes], stream)))

@@ -20,15 +20,18 @@ from django.test.utils import CaptureQueriesContext
 
 from django_faceprint import signals
 from django_faceprint.base import lease as leases
+from django_faceprint.base.db_thread import NoDatabaseHere
 from django_faceprint.engine import claims, commit, queue, retry, steps, writer
+from django_faceprint.engine.queue import request_recheck
 from django_faceprint.engine.retry import DatabaseRetry
 from django_faceprint.engine.runner import WorkReport, collect_due
 from django_faceprint.engine.visit import Visit
 from django_faceprint.evidence import files as evidence_files
+from django_faceprint.evidence.media_types import NotMedia
 from django_faceprint.models import UploadIntent, UpstreamCall, VerificationSession
 from django_faceprint.upstream.clients import Upstream
 from django_faceprint.verification import record_return
-from tests.scenario import Scenario, store_in
+from tests.scenario import Scenario, store_in, stored_files
 
 Archived = Callable[[VerificationSession], None]
 
@@ -567,6 +570,57 @@ def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
     assert UploadIntent.objects.count() == 0
 
 
+class AlteringStorage(FileSystemStorage):
+    """A storage that gives files names of its own."""
+
+    def save(self, name: str, content: Any, max_length: int | None = None) -> str:
+        return super().save(f"{name}.x", content, max_length)
+
+
+@pytest.mark.parametrize("concurrency", [1, 4])
+def test_a_storage_that_alters_names_leaves_no_file_behind(
+    scenario: Scenario,
+    settings: Any,
+    tmp_path: Path,
+    assert_archived: Archived,
+    concurrency: int,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    store_in(settings, tmp_path, AlteringStorage)
+    (session,) = returned(scenario, 1)
+    really_describe = evidence_files.VideoInspector.facts
+
+    def refuse(inspector: Any) -> Any:
+        raise NotMedia("broken_at_its_end")
+
+    monkeypatch.setattr(evidence_files.VideoInspector, "facts", refuse)
+    together(concurrency=concurrency)
+    names = set(scenario.fresh(session).assets.stored().values_list("stored_name", flat=True))
+    assert names
+    assert all(name.endswith(".x") for name in names)
+    assert set(stored_files()) == names, "the broken video is gone"
+    assert UploadIntent.objects.count() == 0
+    monkeypatch.setattr(evidence_files.VideoInspector, "facts", really_describe)
+    request_recheck(session.pk)
+    together(concurrency=concurrency)
+    assert_archived(scenario.fresh(session))
+
+
+def test_a_time_out_of_database_work_reaches_the_visit(
+    scenario: Scenario, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It is not taken for that of waiting for the work."""
+    (session,) = returned(scenario, 1)
+
+    def time_out(*about: Any) -> list[str]:
+        raise TimeoutError
+
+    monkeypatch.setattr(claims, "LIKELY_FILES", 0)
+    monkeypatch.setattr(evidence_files, "reserve_names", time_out)
+    together(concurrency=2)
+    assert scenario.fresh(session).error_message == "TimeoutError"
+
+
 def test_a_visits_thread_cannot_open_a_connection(
     scenario: Scenario, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -575,7 +629,7 @@ def test_a_visits_thread_cannot_open_a_connection(
     refusals: list[str] = []
 
     def ask(visit: Any) -> None:
-        with pytest.raises(RuntimeError) as refusal:
+        with pytest.raises(NoDatabaseHere) as refusal:
             VerificationSession.objects.count()
         refusals.append(str(refusal.value))
         really_ask(visit)

@@ -23,6 +23,7 @@ from django_faceprint.exceptions import InvalidInput
 from django_faceprint.maintenance import retention
 from django_faceprint.maintenance.retention import Forecast, ForecastLine, RetentionReport, forecast, retain
 from django_faceprint.models import MediaAsset, Plan, UploadIntent, VerificationSession
+from django_faceprint.upstream import clients
 from django_faceprint.verification import upload_match_image
 from tests.factories import (
     image_bytes,
@@ -305,7 +306,7 @@ class TestFilesThatGoBeforeTheirRecord:
         session = make_passed_session(retain_until=now() + 180 * DAY)
         video = make_stored_asset(session, Kind.VIDEO)
         lease = Lease(session.pk, session.lease_epoch)
-        visit = Visit(lease, session, VisitContext(), assets=session.assets.all())
+        visit = Visit(lease, session, VisitContext(clients.upstream), assets=session.assets.all())
         with transaction.atomic():
             purge_files("retention", MediaAsset.objects.filter(pk=video.pk), Purged())
         visit.change(next(iter(visit.assets.values())), tries=9)
