@@ -133,7 +133,7 @@ def test_names_in_clear_need_permission_and_reason(auditor: Client) -> None:
     export(auditor, page, unmasked="1")
     assert messages_of(auditor.get(LIST)) == ["Choose a reason."]
     export(auditor, page, unmasked="1", reason="other")
-    assert messages_of(auditor.get(LIST)) == ["This reason needs words, a ticket number, say."]
+    assert messages_of(auditor.get(LIST)) == ["Please add a short explanation, e.g. a ticket number."]
     assert not Job.objects.exists()
     export(auditor, page, unmasked="1", reason="audit", reason_text="工单 4711")
     job = Job.objects.get()
