@@ -1,4 +1,4 @@
-"""数据报警: whom to mail about what, and what has been found."""
+"""数据报警: the rules, their recipients, and the alerts."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 from django.contrib import admin, messages
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
-from django.http import Http404, HttpRequest, HttpResponse, HttpResponseNotAllowed, HttpResponseRedirect
+from django.http import Http404, HttpRequest, HttpResponseNotAllowed, HttpResponseRedirect
 from django.http.response import HttpResponseBase
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.html import format_html, format_html_join
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext, ngettext
@@ -19,9 +19,9 @@ from django_faceprint.alerts.mail import AlertMailFailed, send_test_mail
 from django_faceprint.clock import now
 from django_faceprint.models import Alert, AlertRule
 
-from .columns import badge
-from .readonly import OnlyListedFilters, ReadOnlyAdmin
-from .record import Badge
+from .pages import admin_url
+from .presentation import Badge
+from .readonly import ManagedAdmin, ReadOnlyAdmin
 
 MANAGE = "faceprint.manage_alerts"
 
@@ -34,9 +34,10 @@ _CONSOLE_CSS = {"all": ["faceprint/admin/console.css"]}
 
 
 @admin.register(AlertRule)
-class AlertRuleAdmin(OnlyListedFilters):
-    """The rules exist from the start; they are changed with the permission ``manage_alerts``."""
+class AlertRuleAdmin(ManagedAdmin):
+    """The rules exist from the start; users with ``manage_alerts`` change them."""
 
+    manage_permission = MANAGE
     list_display = ("condition", "enabled", "severity_column", "window_minutes", "recipients_column")
     list_display_links = ("condition",)
     readonly_fields = ("condition",)
@@ -50,7 +51,7 @@ class AlertRuleAdmin(OnlyListedFilters):
         css = _CONSOLE_CSS
 
     @admin.display(description=_("severity"), ordering="severity")
-    def severity_column(self, rule: AlertRule) -> SafeString:
+    def severity_column(self, rule: AlertRule) -> Badge:
         return severity_badge(rule)
 
     @admin.display(description=_("recipients"))
@@ -60,40 +61,15 @@ class AlertRuleAdmin(OnlyListedFilters):
             return gettext("nobody")
         return ngettext("%(count)d address", "%(count)d addresses", count) % {"count": count}
 
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(MANAGE) or super().has_view_permission(request, obj)
-
     def has_add_permission(self, request: HttpRequest) -> bool:
         return False
 
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(MANAGE)
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
     def get_urls(self) -> list[Any]:
+        view = self.admin_site.admin_view(self.test_mail_view)
         return [
-            path(
-                "<int:pk>/test-mail/",
-                self.admin_site.admin_view(self.test_mail_view),
-                name="faceprint_alertrule_test_mail",
-            ),
+            path("<int:pk>/test-mail/", view, name="faceprint_alertrule_test_mail"),
             *super().get_urls(),
         ]
-
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        context = {"may_test_mail": self.has_change_permission(request), **(extra_context or {})}
-        return super().change_view(request, object_id, form_url, context)
 
     def test_mail_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Send a test mail to the saved recipients of a rule."""
@@ -116,39 +92,23 @@ class AlertRuleAdmin(OnlyListedFilters):
                 count,
             )
             self.message_user(request, text % {"count": count}, messages.SUCCESS)
-        url = reverse("admin:faceprint_alertrule_change", args=[pk], current_app=self.admin_site.name)
-        return HttpResponseRedirect(url)
+        return HttpResponseRedirect(admin_url(self, "change", pk))
 
 
 @admin.register(Alert)
 class AlertAdmin(ReadOnlyAdmin):
-    """Incidents. They open and resolve by themselves; a person can acknowledge having seen one."""
+    """Alerts open and resolve by themselves; users with ``manage_alerts`` can acknowledge them."""
 
     list_display = (
-        "state_column",
-        "severity_column",
-        "rule",
-        "opened_at",
-        "last_seen_at",
-        "resolved_at",
-        "mail_column",
-        "acknowledged_by",
+        *("state_column", "severity_column", "rule", "opened_at", "last_seen_at", "resolved_at"),
+        *("mail_column", "acknowledged_by"),
     )
     list_display_links = ("state_column",)
     list_filter = (("resolved_at", admin.EmptyFieldListFilter), "severity", "rule")
     list_select_related = ("rule", "acknowledged_by")
     fields = (
-        "state_column",
-        "severity_column",
-        "rule",
-        "opened_at",
-        "last_seen_at",
-        "resolved_at",
-        "facts_column",
-        "mailed_at",
-        "mail_error",
-        "acknowledged_at",
-        "acknowledged_by",
+        *("state_column", "severity_column", "rule", "opened_at", "last_seen_at", "resolved_at"),
+        *("facts_column", "mailed_at", "mail_error", "acknowledged_at", "acknowledged_by"),
     )
     readonly_fields = fields
     actions = ("acknowledge",)
@@ -157,15 +117,15 @@ class AlertAdmin(ReadOnlyAdmin):
         css = _CONSOLE_CSS
 
     @admin.display(description=_("state"))
-    def state_column(self, alert: Alert) -> SafeString:
+    def state_column(self, alert: Alert) -> Badge:
         if alert.resolved_at is not None:
-            return badge(Badge(gettext("resolved"), "good"))
+            return Badge(gettext("resolved"), "good")
         if alert.acknowledged_at is not None:
-            return badge(Badge(gettext("open, acknowledged"), "warn"))
-        return badge(Badge(gettext("open"), "bad"))
+            return Badge(gettext("open, acknowledged"), "warn")
+        return Badge(gettext("open"), "bad")
 
     @admin.display(description=_("severity"), ordering="severity")
-    def severity_column(self, alert: Alert) -> SafeString:
+    def severity_column(self, alert: Alert) -> Badge:
         return severity_badge(alert)
 
     @admin.display(description=_("mail"))
@@ -182,21 +142,20 @@ class AlertAdmin(ReadOnlyAdmin):
         )
 
     def has_acknowledge_permission(self, request: HttpRequest) -> bool:
-        """Who may acknowledge."""
+        """For the action below."""
         return request.user.has_perm(MANAGE)
 
     @admin.action(description=_("Acknowledge"), permissions=["acknowledge"])
     def acknowledge(self, request: HttpRequest, queryset: QuerySet) -> None:
-        """Note who has seen the selected incidents; those seen before keep their first name."""
-        fresh = Alert.objects.filter(
-            pk__in=list(queryset.order_by().values_list("pk", flat=True)), acknowledged_at__isnull=True
-        )
-        count = fresh.update(acknowledged_at=now(), acknowledged_by=request.user)
+        """Note who acknowledged the selected alerts; earlier acknowledgements stay."""
+        keys = list(queryset.order_by().values_list("pk", flat=True))
+        unacknowledged = Alert.objects.filter(pk__in=keys, acknowledged_at__isnull=True)
+        count = unacknowledged.update(acknowledged_at=now(), acknowledged_by=request.user)
         text = ngettext("%(count)d alert was acknowledged.", "%(count)d alerts were acknowledged.", count)
         self.message_user(request, text % {"count": count}, messages.SUCCESS)
 
 
-def severity_badge(row: Alert | AlertRule) -> SafeString:
-    """How serious."""
+def severity_badge(row: Alert | AlertRule) -> Badge:
+    """The severity of an alert or a rule."""
     tone = _SEVERITY_TONES.get(AlertRule.Severity(row.severity), "quiet")
-    return badge(Badge(row.get_severity_display(), tone))
+    return Badge(row.get_severity_display(), tone)

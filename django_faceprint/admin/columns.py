@@ -13,31 +13,26 @@ from django_faceprint.clock import now
 from django_faceprint.models import MediaAsset, VerificationSession
 from django_faceprint.models.certificates import certificate_name
 
-from . import labels, record
-
-
-def badge(shown: record.Badge) -> SafeString:
-    """A word on a coloured ground."""
-    return format_html('<span class="fp-badge fp-{}">{}</span>', shown.tone, shown.text)
+from . import labels, presentation, record
 
 
 @admin.display(description=_("face"))
 def face_column(session: VerificationSession) -> SafeString | str:
-    """A blurred thumbnail, if one was made. For who may see faces."""
-    url = next(filter(None, map(record.thumbnail_url, _files(session))), "")
+    """A blurred thumbnail, if there is one. For users with ``view_media``."""
+    url = next(filter(None, map(presentation.thumbnail_url, _files(session))), "")
     return format_html('<img class="fp-thumbnail" src="{}" alt="">', url) if url else ""
 
 
 @admin.display(description=_("status"))
-def status_column(session: VerificationSession) -> SafeString:
-    """Where the record stands, and what is wrong, in words."""
-    shown = badge(record.status_badge(session))
+def status_column(session: VerificationSession) -> SafeString | str:
+    """The status, and an explanation of the error."""
+    badge = presentation.status_badge(session)
     explanation = labels.describe_error(session.error_class, session.error_code)
     if not explanation:
-        return shown
+        return str(badge)
     return format_html(
         '{}<span class="fp-sub fp-error" title="{} {}">{}</span>',
-        shown,
+        badge,
         explanation,
         session.error_code,
         explanation,
@@ -58,8 +53,8 @@ def created_column(session: VerificationSession) -> SafeString:
 
 @admin.display(description=_("person"), empty_value=labels.EMPTY)
 def person_column(session: VerificationSession) -> SafeString | None:
-    """Name and ID number, masked, and the kind of document where it is not the usual one."""
-    name, number = record.masked(session, "masked_name"), record.masked(session, "masked_number")
+    """Name and ID number, masked, and the kind of document unless it is an ID card."""
+    name, number = (presentation.masked(session, f"masked_{part}") for part in ("name", "number"))
     if not name and not number:
         return None
     document = certificate_name(session.certificate_type) if session.certificate_type else ""
@@ -75,7 +70,7 @@ def person_column(session: VerificationSession) -> SafeString | None:
 
 @admin.display(description=_("reference / purpose"))
 def reference_column(session: VerificationSession) -> SafeString:
-    """What the host calls it, and what it was for."""
+    """The host's reference, and the purpose."""
     return format_html(
         '<span class="fp-reference" title="{0}">{1}</span>'
         '<span class="fp-sub fp-ellipsis" title="{2}">{2}</span>',
@@ -87,7 +82,7 @@ def reference_column(session: VerificationSession) -> SafeString:
 
 @admin.display(description=_("plan"))
 def plan_column(session: VerificationSession) -> SafeString:
-    """Plan, kind of liveness, and the environment where nothing is real."""
+    """Plan and kind of liveness, and the environment if it is the sandbox."""
     plan = session.plan
     sandbox = session.environment == VerificationSession.Environment.SANDBOX
     return format_html(
@@ -103,8 +98,8 @@ def plan_column(session: VerificationSession) -> SafeString:
 
 @admin.display(description=_("similarity / liveness / synthetic"), ordering="score")
 def score_column(session: VerificationSession) -> SafeString:
-    """The score beside the threshold that it was held against; below, those for liveness and a synthetic
-    picture, or why there are none."""
+    """The score and its threshold; below, the scores for liveness and a synthetic picture, or why there are
+    none."""
     similarity: SafeString | str = labels.similarity(session)
     if session.score is not None and session.threshold is not None and session.plan.compares_faces:
         similarity = format_html(
@@ -123,14 +118,14 @@ def score_column(session: VerificationSession) -> SafeString:
 
 @admin.display(description=_("archive"), ordering="next_deadline")
 def archive_column(session: VerificationSession) -> SafeString:
-    """State, how many files of how many, and the time left to the earliest deadline."""
+    """State, stored and expected files, and the time left to the earliest deadline."""
     files = _files(session)
-    expected = record.expected_count(files)
+    expected = presentation.expected_count(files)
     stored = sum(asset.state == MediaAsset.State.STORED for asset in files)
     left = record.time_left(session, files, now())
     return format_html(
         '{} <span class="fp-count">{}</span><span class="fp-sub{}">{}</span>',
-        badge(record.archive_badge(session)),
+        presentation.archive_badge(session),
         f"{stored}/{expected}" if expected else "",
         " fp-urgent" if left is not None and left.is_urgent else "",
         left.sentence if left is not None else "",
@@ -139,7 +134,7 @@ def archive_column(session: VerificationSession) -> SafeString:
 
 @admin.display(description=_("kept until"))
 def retention_column(session: VerificationSession) -> SafeString | str:
-    """The day on which identity and evidence go, or went."""
+    """The day on which identity and evidence will be, or were, erased."""
     if session.erased_at:
         return format_html(
             '{}<span class="fp-sub">{}</span>',

@@ -1,13 +1,12 @@
-"""Erasing from the console: a preview, a reason, a typed confirmation, and what can be shown afterwards."""
+"""Erasing: a preview, a reason, a typed confirmation, and the certificate."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core import signing
 from django.core.exceptions import PermissionDenied
+from django.db.models import QuerySet
 from django.http import (
     Http404,
     HttpRequest,
@@ -17,165 +16,211 @@ from django.http import (
     JsonResponse,
 )
 from django.http.response import HttpResponseBase
-from django.urls import path, reverse
+from django.urls import path
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
+from django.utils.translation import gettext
 from django.utils.translation import gettext_lazy as _
+from django.views.decorators.debug import sensitive_post_parameters, sensitive_variables
 
 from django_faceprint.actors import actor_of
-from django_faceprint.audit.access import Reason
+from django_faceprint.audit.access import Reason, record_access
 from django_faceprint.evidence import erasure
 from django_faceprint.exceptions import InvalidInput
-from django_faceprint.models import Erasure, Job, VerificationSession
+from django_faceprint.models import AccessLog, Erasure, Job, VerificationSession
 from django_faceprint.models.session import VerificationSessionQuerySet
 from django_faceprint.records.filters import Selection
 from django_faceprint.verification import withdraw
 
-from . import jobs, record
-from .pages import fresh, page
+from .jobs import job_url, start_job
+from .list_request import selected_records, visible_records
+from .pages import CHANNEL, admin_url, page, sign, signed_values, uncached
+from .presentation import RecordSummary
 from .readonly import ReadOnlyAdmin
 
 ERASE = "faceprint.erase_person"
-#: Records that one confirmation erases at most, and how long a preview stays good (seconds).
+#: Most records that one confirmation erases at once. The erase action takes more: a job erases those.
 MAX_RECORDS = 1_000
-PREVIEW_LIFE = 900
-#: Records of a preview that are listed.
+#: Most records that a preview lists.
 LISTED = 50
+#: Most characters of an ID number.
+MAX_NUMBER_LENGTH = 100
 _SALT = "faceprint.erase"
-CHANNEL = "admin"
 
 
-def chosen(sessions: VerificationSessionQuerySet) -> list[int] | None:
-    """The keys of *sessions* that are not erased yet; None when there are too many for one confirmation."""
+def may_erase(request: HttpRequest, model_admin: admin.ModelAdmin) -> bool:
+    """Whether the user may erase."""
+    return model_admin.has_view_permission(request) and request.user.has_perm(ERASE)
+
+
+@admin.action(description=_("Erase …"), permissions=["erase"])
+def erase(model_admin: Any, request: HttpRequest, queryset: QuerySet) -> HttpResponse | None:
+    """Preview the erasure of the selected records."""
+    selection = selected_records(request, model_admin, queryset)
+    if selection is None:
+        return None
+    keys = _keys(selection.queryset())
+    if keys is None:
+        # Too many for one transaction: a job erases them.
+        return _preview_page(request, model_admin, selection.frozen())
+    return _preview(request, model_admin, keys)
+
+
+@sensitive_post_parameters("number")
+@sensitive_variables()
+def erase_person_view(request: HttpRequest, *, model_admin: admin.ModelAdmin) -> HttpResponseBase:
+    """Ask for an ID number, and preview the erasure of that person."""
+    if not may_erase(request, model_admin):
+        raise PermissionDenied
+    problem = ""
+    if request.method == "POST":
+        number = request.POST.get("number", "").strip()[:MAX_NUMBER_LENGTH]
+        record_access(actor_of(request, CHANNEL), AccessLog.Action.LOOKUP)
+        keys = _keys(erasure.sessions_of_person(number))
+        if keys != []:
+            preview = _preview(request, model_admin, keys)
+            return preview or HttpResponseRedirect(admin_url(model_admin, "changelist"))
+        problem = gettext("There is no record of this number that is not erased.")
+    context = {
+        "title": _("Erase a person"),
+        "find_url": admin_url(model_admin, "erase_person"),
+        "longest": MAX_NUMBER_LENGTH,
+        "problem": problem,
+    }
+    return uncached(page(request, model_admin, "verificationsession/erase.html", context))
+
+
+def erase_record_view(request: HttpRequest, pk: int, *, model_admin: admin.ModelAdmin) -> HttpResponseBase:
+    """Preview the erasure of one record; with ``withdrawal`` because the person withdrew the consent."""
+    if not may_erase(request, model_admin):
+        raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    if not visible_records(request, model_admin).filter(pk=pk).exists():
+        raise Http404
+    keys = _keys(VerificationSession.objects.filter(pk=pk))
+    back_url = admin_url(model_admin, "change", pk)
+    withdrawal = "withdrawal" in request.POST
+    preview = _preview(request, model_admin, keys, back_url=back_url, withdrawal=withdrawal)
+    return preview or HttpResponseRedirect(back_url)
+
+
+def erase_view(request: HttpRequest, *, model_admin: admin.ModelAdmin) -> HttpResponseBase:
+    """Erase the records of a preview, if their number was typed and a reason given."""
+    if not may_erase(request, model_admin):
+        raise PermissionDenied
+    if request.method != "POST":
+        return HttpResponseNotAllowed(["POST"])
+    signed = signed_values(request, salt=_SALT)
+    target: Any = signed["target"] if signed else []
+    if isinstance(target, dict):
+        target = Selection.from_json(target)
+    # A preview is used once: records that have been erased meanwhile are not erased again.
+    if signed is None or _sessions(target).count() != signed["count"]:
+        text = _("Nothing was erased: the preview is too old. Open it again.")
+        model_admin.message_user(request, text, messages.WARNING)
+        return HttpResponseRedirect(admin_url(model_admin, "changelist"))
+    withdrawal = signed["withdrawal"]
+    problem: Any = ""
+    done: Erasure | Job | None = None
+    if request.POST.get("count", "").strip() != str(signed["count"]):
+        problem = _("Type the number of records to confirm.")
+    else:
+        try:
+            done = _erase(request, model_admin, target, withdrawal=withdrawal)
+        except InvalidInput:
+            problem = _("Give a reason of at most %s characters.") % erasure.MAX_REASON_LENGTH
+    if done is None:
+        return _preview_page(request, model_admin, target, withdrawal=withdrawal, problem=problem)
+    if isinstance(done, Job):
+        return HttpResponseRedirect(job_url(model_admin, done))
+    if done.verified_at:
+        model_admin.message_user(request, _("Erased. Storage has confirmed it."), messages.SUCCESS)
+    else:
+        text = _("Erased. Storage still has files that nobody can read; faceprint.retain deletes them.")
+        model_admin.message_user(request, text, messages.WARNING)
+    return HttpResponseRedirect(admin_url(model_admin, "change", done.pk, model="erasure"))
+
+
+def _keys(sessions: VerificationSessionQuerySet) -> list[int] | None:
+    """Primary keys of those *sessions* that are not erased; None when there are more than MAX_RECORDS."""
     rows = sessions.filter(erased_at__isnull=True).order_by("pk")
     keys = list(rows.values_list("pk", flat=True)[: MAX_RECORDS + 1])
     return None if len(keys) > MAX_RECORDS else keys
 
 
-def preview_page(
-    request: HttpRequest,
-    model_admin: admin.ModelAdmin,
-    target: list[int] | Selection,
-    *,
-    confirm_url: str,
-    back_url: str,
-    withdrawal: bool = False,
-    problem: Any = "",
-) -> HttpResponse:
-    """What would go, and the form that has it go; which records is signed, and no number is sent again.
-
-    *target* are the keys of records, or a frozen selection of more than fit into one transaction.
-    """
-    sessions = _sessions(target)
-    previewed = erasure.preview(sessions)
-    rows = [
-        {
-            "session": session,
-            "status": record.status_badge(session),
-            "name": record.masked(session, "masked_name"),
-            "number": record.masked(session, "masked_number"),
-        }
-        for session in sessions.select_related("plan").order_by("-created_at", "-pk")[:LISTED]
-    ]
-    context = {
-        "title": _("Withdraw consent and erase") if withdrawal else _("Erase"),
-        "preview": previewed,
-        "rows": rows,
-        "more": max(previewed.sessions - LISTED, 0),
-        "token": signing.dumps(
-            {
-                "target": target.to_json() if isinstance(target, Selection) else target,
-                "count": previewed.sessions,
-                "withdrawal": withdrawal,
-                "user": str(request.user.pk),
-            },
-            salt=_SALT,
-            compress=True,
-        ),
-        "longest": erasure.MAX_REASON_LENGTH,
-        "confirm_url": confirm_url,
-        "back_url": back_url,
-        "withdrawal": withdrawal,
-        "problem": problem,
-    }
-    return fresh(page(request, model_admin, "verificationsession/erase.html", context))
-
-
-def confirm(
-    request: HttpRequest, model_admin: admin.ModelAdmin, *, confirm_url: str, back_url: str
-) -> HttpResponseBase:
-    """Erase what the preview showed, if its number was typed and a reason given."""
-    signed: dict[str, Any] = {}
-    with suppress(signing.BadSignature):
-        signed = signing.loads(request.POST.get("token", ""), salt=_SALT, max_age=PREVIEW_LIFE)
-    # A preview is for whoever asked for it, and once: what was erased meanwhile is not erased again.
-    target: Any = signed.get("target")
-    if isinstance(target, dict):
-        target = Selection.from_json(target)
-    if signed.get("user") != str(request.user.pk) or _sessions(target).count() != signed["count"]:
-        model_admin.message_user(
-            request, _("Nothing was erased: the preview is too old. Look again."), messages.WARNING
-        )
-        return HttpResponseRedirect(back_url)
-    withdrawal = signed["withdrawal"]
-    reason = request.POST.get("reason", "")
-    problem: Any = ""
-    if request.POST.get("count", "").strip() != str(signed["count"]):
-        problem = _("Type the number of records to confirm.")
-    done: Erasure | Job | None = None
-    if not problem:
-        try:
-            done = _erase(request, model_admin, target, withdrawal=withdrawal, reason=reason)
-        except InvalidInput:
-            problem = _("Give a reason of at most %s characters.") % erasure.MAX_REASON_LENGTH
-    if done is None:
-        return preview_page(
-            request,
-            model_admin,
-            target,
-            confirm_url=confirm_url,
-            back_url=back_url,
-            withdrawal=withdrawal,
-            problem=problem,
-        )
-    if isinstance(done, Job):
-        return HttpResponseRedirect(jobs.job_url(model_admin, done))
-    if done.verified_at:
-        model_admin.message_user(request, _("Erased. Storage has confirmed it."), messages.SUCCESS)
-    else:
-        model_admin.message_user(
-            request,
-            _("Erased. Storage still has files that nobody can read; faceprint.retain deletes them."),
-            messages.WARNING,
-        )
-    return HttpResponseRedirect(
-        reverse("admin:faceprint_erasure_change", args=[done.pk], current_app=model_admin.admin_site.name)
-    )
-
-
 def _sessions(target: list[int] | Selection) -> VerificationSessionQuerySet:
-    """What of *target* is not erased yet."""
-    there = (
+    """The records of *target* that are not erased."""
+    rows = (
         target.queryset()
         if isinstance(target, Selection)
         else VerificationSession.objects.filter(pk__in=target)
     )
-    return there.filter(erased_at__isnull=True)
+    return rows.filter(erased_at__isnull=True)
 
 
-def _erase(
+def _preview(
+    request: HttpRequest,
+    model_admin: admin.ModelAdmin,
+    keys: list[int] | None,
+    *,
+    back_url: str = "",
+    withdrawal: bool = False,
+) -> HttpResponse | None:
+    """The preview of *keys* as from :func:`_keys`; None, and a message, when there is nothing to erase or too
+    much."""
+    if keys:
+        return _preview_page(request, model_admin, keys, back_url=back_url, withdrawal=withdrawal)
+    text: Any = _("Nothing was done: these records are erased already.")
+    if keys is None:
+        text = _("Nothing was done: select at most %(count)d records at a time.") % {"count": MAX_RECORDS}
+    model_admin.message_user(request, text, messages.WARNING)
+    return None
+
+
+def _preview_page(
     request: HttpRequest,
     model_admin: admin.ModelAdmin,
     target: list[int] | Selection,
     *,
-    withdrawal: bool,
-    reason: str,
+    back_url: str = "",
+    withdrawal: bool = False,
+    problem: Any = "",
+) -> HttpResponse:
+    """What would be erased, and the form to confirm it. *target* are primary keys, or a frozen selection of
+    more records than fit into one transaction; it is signed."""
+    sessions = _sessions(target)
+    preview = erasure.preview(sessions)
+    listed = sessions.select_related("plan").order_by("-created_at", "-pk")[:LISTED]
+    signed = {
+        "target": target.to_json() if isinstance(target, Selection) else target,
+        "count": preview.sessions,
+        "withdrawal": withdrawal,
+    }
+    context = {
+        "title": _("Withdraw consent and erase") if withdrawal else _("Erase"),
+        "preview": preview,
+        "rows": [RecordSummary.of(row, admin_url(model_admin, "change", row.pk)) for row in listed],
+        "more": max(preview.sessions - LISTED, 0),
+        "token": sign(request, signed, salt=_SALT),
+        "longest": erasure.MAX_REASON_LENGTH,
+        "confirm_url": admin_url(model_admin, "erase"),
+        "back_url": back_url or admin_url(model_admin, "changelist"),
+        "withdrawal": withdrawal,
+        "problem": problem,
+    }
+    return uncached(page(request, model_admin, "verificationsession/erase.html", context))
+
+
+def _erase(
+    request: HttpRequest, model_admin: admin.ModelAdmin, target: list[int] | Selection, *, withdrawal: bool
 ) -> Erasure | Job | None:
-    """Erase now, or, what is too much for one transaction, in a job. Raises :class:`InvalidInput`."""
-    actor = actor_of(request, CHANNEL)
+    """Erase now, or in a job what does not fit into one transaction. Raises :class:`InvalidInput`."""
+    reason = request.POST.get("reason", "")
     if isinstance(target, Selection):
         erasure.check_reason(reason)
-        return jobs.begin(request, model_admin, Job.Kind.ERASE, target, reason=Reason(text=reason.strip()))
+        return start_job(request, model_admin, Job.Kind.ERASE, target, reason=Reason(text=reason.strip()))
+    actor = actor_of(request, CHANNEL)
     sessions = VerificationSession.objects.filter(pk__in=target)
     if withdrawal:
         return withdraw(sessions.get(), reason=reason, actor=actor)
@@ -184,7 +229,7 @@ def _erase(
 
 @admin.register(Erasure)
 class ErasureAdmin(ReadOnlyAdmin):
-    """What was erased, when, by whom and why; for those who erase and those who read the access log."""
+    """Erasures, for users with ``erase_person`` or ``view_accesslog``."""
 
     list_display = ("at", "actor_name", "channel", "record_count", "files", "bytes", "is_verified")
     list_display_links = ("at",)
@@ -196,17 +241,12 @@ class ErasureAdmin(ReadOnlyAdmin):
     sortable_by = ("at",)
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Who erases, and who reads the access log."""
         user = request.user
         return (
             user.has_perm(ERASE)
             or user.has_perm("faceprint.view_accesslog")
             or super().has_view_permission(request, obj)
         )
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        """As for viewing."""
-        return self.has_view_permission(request)
 
     def get_urls(self) -> list[Any]:
         wrap = self.admin_site.admin_view
@@ -224,11 +264,11 @@ class ErasureAdmin(ReadOnlyAdmin):
         done = Erasure.objects.filter(pk=pk).first()
         if done is None:
             raise Http404
-        answer = JsonResponse(
+        response = JsonResponse(
             erasure.certificate(done), json_dumps_params={"indent": 2, "ensure_ascii": False}
         )
-        answer["Content-Disposition"] = f'attachment; filename="erasure-{done.public_id}.json"'
-        return fresh(answer)
+        response["Content-Disposition"] = f'attachment; filename="erasure-{done.public_id}.json"'
+        return uncached(response)
 
     @admin.display(description=_("records"))
     def record_count(self, done: Erasure) -> int:
@@ -238,11 +278,11 @@ class ErasureAdmin(ReadOnlyAdmin):
     def record_list(self, done: Erasure) -> str:
         return "\n".join(str(public_id) for public_id in done.sessions)
 
-    @admin.display(description=_("verified"), boolean=True)
+    @admin.display(description=_("confirmed by storage"), boolean=True)
     def is_verified(self, done: Erasure) -> bool:
         return done.verified_at is not None
 
     @admin.display(description=_("certificate"))
     def certificate_link(self, done: Erasure) -> SafeString:
-        url = reverse("admin:faceprint_erasure_certificate", args=[done.pk], current_app=self.admin_site.name)
+        url = admin_url(self, "certificate", done.pk)
         return format_html('<a href="{}">{}</a>', url, _("Download (JSON)"))

@@ -115,20 +115,21 @@ class FilterBar:
 
     def __init__(self, selection: Selection, url: Callable[[dict[str, str | None]], str]) -> None:
         self._values = selection.parameters
-        plans = [(str(pk), f"{name} ({plan_id})") for pk, name, plan_id in _plans()]
+        plans = Plan.objects.order_by("plan_id").values_list("pk", "name", "plan_id")
+        at_least = gettext("%(count)d or more")
         self._choices: dict[str, Choices] = {
             "created": SPANS.items(),
             "status": VerificationSession.Status.choices,
             "verdict": VerificationSession.Verdict.choices,
             "archive_state": VerificationSession.ArchiveState.choices,
             "left": HOURS_LEFT.items(),
-            "plan": plans,
+            "plan": [(str(pk), f"{name} ({plan_id})") for pk, name, plan_id in plans],
             "liveness": Plan.Liveness.choices,
             "application": [(alias, alias) for alias in conf.applications],
             "environment": VerificationSession.Environment.choices,
             "certificate_type": [(str(kind), name) for kind, name in CERTIFICATE_TYPES.items()],
             "error_class": [("none", _("no error")), *labels.ERROR_CLASSES.items()],
-            "attempts": [(str(least), _at_least(least)) for least in range(1, MAX_ATTEMPTS + 1)],
+            "attempts": [(str(least), at_least % {"count": least}) for least in range(1, MAX_ATTEMPTS + 1)],
             "is_demoted": _YES_NO.items(),
             "retention": DAYS_LEFT.items(),
             "has": [("score", _("a score")), ("deadline", _("something outstanding"))],
@@ -186,11 +187,3 @@ class FilterBar:
 def names_of(parameters: Iterable[str]) -> list[str]:
     """What filters are called; unknown ones as they were written, cut to a readable length."""
     return [str(_NAMES.get(name, name[:30])) for name in parameters]
-
-
-def _plans() -> Iterable[tuple[int, str, str]]:
-    return Plan.objects.order_by("plan_id").values_list("pk", "name", "plan_id")
-
-
-def _at_least(count: int) -> str:
-    return gettext("%(count)d or more") % {"count": count}

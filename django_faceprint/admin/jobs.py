@@ -1,14 +1,12 @@
-"""Actions on many records: what is asked before, how far they have come, and the files that come of them."""
+"""Jobs: started by actions, their progress, and the files they make."""
 
 from __future__ import annotations
 
-from contextlib import suppress
 from datetime import timedelta
 from time import monotonic
 from typing import Any
 
 from django.contrib import admin, messages
-from django.core import signing
 from django.core.exceptions import PermissionDenied
 from django.db.models import QuerySet
 from django.http import (
@@ -20,16 +18,18 @@ from django.http import (
     JsonResponse,
 )
 from django.http.response import HttpResponseBase
-from django.urls import path, reverse
+from django.urls import path
+from django.utils.decorators import method_decorator
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.timezone import localtime
 from django.utils.translation import gettext, ngettext
 from django.utils.translation import gettext_lazy as _
 from django.views.decorators.debug import sensitive_variables
+from django.views.decorators.http import require_GET, require_safe
 
 from django_faceprint.actors import actor_of
-from django_faceprint.audit.access import Reason, checked_reason, record_access
+from django_faceprint.audit.access import Reason, record_access
 from django_faceprint.evidence.serving import attachment
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.jobs import jobs
@@ -39,22 +39,17 @@ from django_faceprint.tasks import notify_job_worker
 from django_faceprint.upstream import clients
 
 from . import labels
-from .columns import badge
 from .filters import FilterBar
-from .pages import fresh, page
+from .pages import CHANNEL, admin_url, page, uncached
+from .presentation import Badge
 from .readonly import ReadOnlyAdmin
-from .record import Badge
 
-CHANNEL = "admin"
 EXPORT_MASKED, EXPORT_SENSITIVE = "faceprint.export_masked", "faceprint.export_sensitive"
 VIEW_RECORDS, VIEW_ACCESSLOG = "faceprint.view_verificationsession", "faceprint.view_accesslog"
-#: What a bundle holds beside the record: pictures and videos, to keep.
+#: A bundle contains pictures and videos to keep.
 BUNDLE_MEDIA = ("faceprint.view_media", "faceprint.download_media")
-#: A job that is done within this time needs no page of its own.
+#: The time that a request works on a job itself, before a worker takes over.
 AT_ONCE = timedelta(seconds=2)
-#: How long the page that asks what to export stays good (seconds).
-QUESTION_LIFE = 900
-_SALT = "faceprint.job"
 _TONES = {
     Job.State.WAITING: "quiet",
     Job.State.RUNNING: "busy",
@@ -66,18 +61,18 @@ _TONES = {
 _PROBLEMS = {
     "unknown": _("Nothing was done: a filter is not understood."),
     "empty": _("Nothing was done: no record is selected."),
-    "too_large": _("Nothing was done: these are too many records. Choose a narrower filter."),
+    "too_large": _("Nothing was done: too many records. Choose a narrower filter."),
 }
 
 
 def may_export(request: HttpRequest, *, unmasked: bool, bundle: bool = False) -> bool:
-    """Whether the user may have such a file made, and may download it."""
+    """Whether the user may make and download an export or a *bundle*, masked or *unmasked*."""
     needed = [VIEW_RECORDS, EXPORT_SENSITIVE if unmasked else EXPORT_MASKED]
     return request.user.has_perms([*needed, *(BUNDLE_MEDIA if bundle else ())])  # type: ignore[union-attr]
 
 
 @sensitive_variables()
-def begin(
+def start_job(
     request: HttpRequest,
     model_admin: admin.ModelAdmin,
     kind: str,
@@ -86,9 +81,7 @@ def begin(
     reason: Reason | None = None,
     unmasked: bool = False,
 ) -> Job | None:
-    """Start a job and work on it as long as a person likes to wait; None, and a message, when refused."""
-    refused = ""
-    job = None
+    """Start a job and work on it for :data:`AT_ONCE`. None, and a message to the user, when it is refused."""
     try:
         job = jobs.start(
             kind,
@@ -99,11 +92,9 @@ def begin(
             with_log=request.user.has_perm(VIEW_ACCESSLOG),
         )
     except InvalidInput as error:
-        refused = str(_PROBLEMS[error.code])
-    if job is None:
-        model_admin.message_user(request, refused, messages.ERROR)
+        model_admin.message_user(request, str(_PROBLEMS[error.code]), messages.ERROR)
         return None
-    # Where the host has each request in a transaction, a worker does all of it.
+    # Inside the transaction of a request, a worker does all of the job.
     if not clients.is_inside_transaction():
         jobs.work_on(job, until=monotonic() + AT_ONCE.total_seconds(), monotonic=monotonic)
     if job.is_unfinished:
@@ -111,77 +102,13 @@ def begin(
     return job
 
 
-def ask_what_to_export(
-    request: HttpRequest,
-    model_admin: admin.ModelAdmin,
-    selection: Selection,
-    *,
-    confirm_url: str,
-    back_url: str,
-) -> HttpResponse:
-    """The page that asks for the format and whether names are wanted; the selection is signed."""
-    frozen = selection.frozen()
-    count = frozen.queryset()[: jobs.MAX_ROWS + 1].count()
-    context = {
-        "title": _("Export"),
-        "count": count,
-        "most": jobs.MAX_ROWS,
-        "described": described(frozen),
-        "token": signing.dumps(
-            {"selection": frozen.to_json(), "user": str(request.user.pk)}, salt=_SALT, compress=True
-        ),
-        "may_mask": may_export(request, unmasked=False),
-        "may_be_clear": may_export(request, unmasked=True),
-        "reveal_reasons": labels.reveal_reasons(),
-        "hours": int(jobs.FILE_LIFE.total_seconds() // 3600),
-        "confirm_url": confirm_url,
-        "back_url": back_url,
-    }
-    return fresh(page(request, model_admin, "verificationsession/export.html", context))
-
-
-def export(request: HttpRequest, model_admin: admin.ModelAdmin, *, back_url: str) -> HttpResponseBase:
-    """Starts what :func:`ask_what_to_export` asked about."""
-    signed: dict[str, Any] = {}
-    with suppress(signing.BadSignature):
-        signed = signing.loads(request.POST.get("token", ""), salt=_SALT, max_age=QUESTION_LIFE)
-    if signed.get("user") != str(request.user.pk):
-        model_admin.message_user(
-            request, _("Nothing was exported: the page was too old. Choose again."), messages.WARNING
-        )
-        return HttpResponseRedirect(back_url)
-    kind = request.POST.get("format", "")
-    unmasked = request.POST.get("unmasked") == "1"
-    if kind not in (Job.Kind.EXPORT_CSV, Job.Kind.EXPORT_XLSX) or not may_export(request, unmasked=unmasked):
-        raise PermissionDenied
-    reason, problem = reason_for(request, unmasked=unmasked)
-    job = None
-    if problem:
-        model_admin.message_user(request, problem, messages.ERROR)
-    else:
-        selection = Selection.from_json(signed["selection"])
-        job = begin(request, model_admin, kind, selection, reason=reason, unmasked=unmasked)
-    return HttpResponseRedirect(back_url if job is None else job_url(model_admin, job))
-
-
-@sensitive_variables()
-def reason_for(request: HttpRequest, *, unmasked: bool) -> tuple[Reason | None, str]:
-    """The reason that was given for names in clear, and what is wrong with it."""
-    if not unmasked:
-        return None, ""
-    try:
-        return checked_reason(request.POST.get("reason", ""), request.POST.get("reason_text", "")), ""
-    except InvalidInput as error:
-        return None, labels.reason_problem(error)
-
-
 def job_url(model_admin: admin.ModelAdmin, job: Job, view: str = "change") -> str:
     """The address of a page of *job*."""
-    return reverse(f"admin:faceprint_job_{view}", args=[job.pk], current_app=model_admin.admin_site.name)
+    return admin_url(model_admin, view, job.pk, model="job")
 
 
 def described(selection: Selection) -> list[tuple[str, str]]:
-    """The filters of *selection* as text."""
+    """The filters of *selection* as labels and texts."""
     bar = FilterBar(selection, lambda _changes: "")
     span = [(gettext("time range"), span.text) for span in bar.spans if span.is_current]
     return [*span, *((chip.label, chip.text) for chip in bar.chips)]
@@ -189,7 +116,7 @@ def described(selection: Selection) -> list[tuple[str, str]]:
 
 @admin.register(Job)
 class JobAdmin(ReadOnlyAdmin):
-    """One's own jobs, and all of them for who reads the access log. A file is its owner's alone."""
+    """A user's own jobs; all jobs for users with ``view_accesslog``. Only its owner downloads a file."""
 
     list_display = ("created_at", "kind", "state_column", "progress_column", "actor_name", "expires_at")
     list_display_links = ("created_at", "kind")
@@ -201,12 +128,8 @@ class JobAdmin(ReadOnlyAdmin):
         js = ["faceprint/admin/job.js"]
 
     def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        """Whoever may see records may start jobs, and see what has become of them."""
+        """Users who may view records may start jobs, and view their own."""
         return request.user.has_perm(VIEW_RECORDS) or super().has_view_permission(request, obj)
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        """As for viewing."""
-        return self.has_view_permission(request)
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
         found = super().get_queryset(request).defer("reason")
@@ -227,21 +150,14 @@ class JobAdmin(ReadOnlyAdmin):
 
     # --- pages ----------------------------------------------------------------------------------
 
-    def change_view(
-        self,
-        request: HttpRequest,
-        object_id: str,
-        form_url: str = "",
-        extra_context: dict[str, Any] | None = None,
-    ) -> HttpResponse:
-        """How far a job has come, and its file."""
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET", "HEAD"])
+    @method_decorator(require_safe)
+    def change_view(self, request: HttpRequest, object_id: str, *args: Any, **kwargs: Any) -> HttpResponse:
+        """The progress of a job, and its file."""
         job = self._job(request, object_id)
         context = {
             "title": job.get_kind_display(),
             "job": job,
-            "state": badge(_state(job)),
+            "state": _state(job),
             "described": described(Selection.from_json(job.selection)),
             "reason_name": labels.reason_name(job.reason_code) if job.reason_code else "",
             "may_download": self._may_download(request, job),
@@ -253,24 +169,22 @@ class JobAdmin(ReadOnlyAdmin):
         }
         return page(request, self, "job/change_form.html", context)
 
+    @method_decorator(require_safe)
     def status_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """How far a job has come, for the script of its page."""
-        if request.method not in ("GET", "HEAD"):
-            return HttpResponseNotAllowed(["GET", "HEAD"])
+        """The progress of a job as JSON, for the script of its page."""
         job = self._job(request, str(pk))
-        told = {
+        status = {
             "state": job.state,
             "unfinished": job.is_unfinished,
             "done": job.done + job.skipped,
             "total": job.total,
             "text": _progress(job),
         }
-        return fresh(JsonResponse(told))
+        return uncached(JsonResponse(status))
 
+    @method_decorator(require_GET)
     def download_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """The file, for who had it made and still may. Written to the access log first."""
-        if request.method != "GET":
-            return HttpResponseNotAllowed(["GET"])
+        """The file, for its owner who still has the permissions. Logged first."""
         job = self._job(request, str(pk))
         if not self._is_own(request, job) or not self._may_have(request, job):
             raise PermissionDenied
@@ -279,14 +193,14 @@ class JobAdmin(ReadOnlyAdmin):
         except InvalidInput:
             chunks = None
         if chunks is None:
-            self.message_user(request, _("There is no file, or no more."), messages.WARNING)
+            self.message_user(request, _("There is no file, or it was deleted."), messages.WARNING)
             return HttpResponseRedirect(job_url(self, job))
         record_access(actor_of(request, CHANNEL), AccessLog.Action.DOWNLOAD_EXPORT)
         name = f"faceprint-{localtime(job.created_at):%Y%m%d-%H%M%S}.{extension}"
         return attachment(request, chunks, name=name, content_type=content_type)
 
     def cancel_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
-        """Stops a job of one's own."""
+        """Stop a job of one's own."""
         job = self._job(request, str(pk))
         if not self._is_own(request, job):
             raise PermissionDenied
@@ -299,7 +213,7 @@ class JobAdmin(ReadOnlyAdmin):
         return HttpResponseRedirect(job_url(self, job))
 
     def _job(self, request: HttpRequest, key: str) -> Job:
-        """The job, if the user may see it; 404 for another one's, as for none."""
+        """The job, if the user may view it; 404 otherwise."""
         if not self.has_view_permission(request):
             raise PermissionDenied
         job = self.get_object(request, key)
@@ -321,8 +235,8 @@ class JobAdmin(ReadOnlyAdmin):
     # --- columns --------------------------------------------------------------------------------
 
     @admin.display(description=_("state"))
-    def state_column(self, job: Job) -> SafeString:
-        return badge(_state(job))
+    def state_column(self, job: Job) -> Badge:
+        return _state(job)
 
     @admin.display(description=_("progress"))
     def progress_column(self, job: Job) -> SafeString:
@@ -334,9 +248,9 @@ def _state(job: Job) -> Badge:
 
 
 def _progress(job: Job) -> str:
-    """So many of so many, and how many were left alone."""
+    """Progress as text: "30 of 100 · 2 skipped"."""
     text = gettext("%(done)s of %(total)s") % {"done": f"{job.done:,}", "total": f"{job.total or 0:,}"}
     if job.skipped:
-        left = ngettext("%(count)s left alone", "%(count)s left alone", job.skipped)
-        text = f"{text} · {left % {'count': f'{job.skipped:,}'}}"
+        skipped = ngettext("%(count)s skipped", "%(count)s skipped", job.skipped)
+        text = f"{text} · {skipped % {'count': f'{job.skipped:,}'}}"
     return text

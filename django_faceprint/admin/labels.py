@@ -1,4 +1,4 @@
-"""What codes and states are called where people read them. Stored values stay English and stable."""
+"""Texts for stored codes, states and scores, in the user's language."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ from django_faceprint.models import MediaAsset, UpstreamCall, VerificationSessio
 from django_faceprint.records.at_risk import RISK_WINDOW, deadline_of
 from django_faceprint.upstream.errors import UNSAFE_MEDIA
 
-#: Less time than this to an archive deadline is shown in red.
+#: With less time to an archive deadline, the time left is red.
 URGENT = RISK_WINDOW
 
 #: Where there is nothing to show.
@@ -36,9 +36,11 @@ ERROR_CLASSES: dict[str, Promise] = {
 }
 
 _WITHOUT_CODE: dict[str, Promise] = {
-    ErrorClass.RETRY.value: _("Baidu could not be reached. It is tried again."),
-    ErrorClass.SLOW_DOWN.value: _("Baidu asks for fewer requests. It is tried again more slowly."),
-    ErrorClass.CONFIGURATION.value: _("The configuration does not let Baidu be asked. An operator must act."),
+    ErrorClass.RETRY.value: _("Baidu could not be reached. The request is retried."),
+    ErrorClass.SLOW_DOWN.value: _("Baidu limits the request rate. Requests are retried more slowly."),
+    ErrorClass.CONFIGURATION.value: _(
+        "The configuration prevents requests to Baidu. An operator must fix it."
+    ),
     UNSAFE_MEDIA: _("A picture or video that Baidu named was refused as unsafe or broken."),
 }
 
@@ -112,12 +114,12 @@ ASSET_TONES = {
 
 
 def number(value: float) -> str:
-    """A score as people write it: 84.4, 80, 79.996; never rounded onto a threshold."""
+    """A number without trailing zeros: 84.4, 80, 79.996."""
     return f"{value:.4f}".rstrip("0").rstrip(".")
 
 
 def similarity(session: VerificationSession) -> str:
-    """The score of the comparison in short, or why there is none."""
+    """The similarity with two decimals, but never rounded across the threshold; or why there is none."""
     if not session.plan.compares_faces:
         return gettext("not applicable")
     if session.score is None:
@@ -136,15 +138,15 @@ def liveness(session: VerificationSession) -> str:
 
 
 def spoofing(value: float | None) -> str:
-    """The score for a synthetic picture, or that nobody looked."""
-    # 0 is what upstream says when it did not check (API reference 3.5), not a perfect score.
+    """The score for a synthetic picture, or "not checked"."""
+    # Baidu returns 0 when it did not check (API reference 3.5).
     if not value:
         return gettext("not checked")
     return "< 0.0001" if value < 0.0001 else number(value)
 
 
 def describe_error(error_class: str, code: str) -> str:
-    """An explanation of an error in the reader's language; "" when there is none to explain."""
+    """An explanation of an error; "" without error."""
     if not error_class and not code:
         return ""
     if code not in TABLE and error_class in _WITHOUT_CODE:
@@ -153,7 +155,7 @@ def describe_error(error_class: str, code: str) -> str:
 
 
 def describe_code(code: str) -> str:
-    """What a code of an attempt or of the stage statistics says; "" for success and unpublished codes."""
+    """An explanation of the code of an attempt or stage; "" for success and unpublished codes."""
     return gettext(explain(code)) if code in TABLE else ""
 
 
@@ -168,7 +170,7 @@ def outcome_name(value: str) -> str:
 
 
 def endpoint_name(value: str) -> str:
-    """An interface as Baidu's documents write it."""
+    """The name of an interface in Baidu's documents."""
     return ENDPOINTS.get(value, value)
 
 
@@ -180,17 +182,17 @@ def describe_asset_error(error_class: str, detail: str) -> str:
 
 
 def stage_name(value: str) -> str:
-    """A stage of Baidu's statistics; mostly its own Chinese words."""
+    """The name of a stage of Baidu's statistics."""
     return str(STAGES.get(value, value))
 
 
 def charge_name(value: str) -> str:
-    """What Baidu bills an attempt as."""
+    """The name of the service that Baidu charges for an attempt."""
     return str(CHARGES.get(value, value))
 
 
 def duration(span: timedelta) -> str:
-    """A length of time in its two largest units: 2 d 3 h, 5 h 12 min, 40 s."""
+    """A duration: 2 d 3 h, 5 h 12 min, 12 min, 40 s."""
     seconds = max(int(span.total_seconds()), 0)
     minutes, seconds = divmod(seconds, 60)
     hours, minutes = divmod(minutes, 60)
@@ -219,13 +221,13 @@ def time_left(session: VerificationSession, wanted: list[MediaAsset], moment: da
 
 
 def status_reason(session: VerificationSession) -> str:
-    """One sentence that says why the record stands where it stands: "84.4 ≥ 80 of plan 25001: passed"."""
+    """A sentence that explains the status: "84.4 ≥ 80 of plan 25001: passed"."""
     verdict = VerificationSession.Verdict
     plan = session.plan.plan_id
     if session.verdict in (verdict.PASSED, verdict.FAILED):
         return _decided(session, plan)
     if session.verdict == verdict.UNKNOWN:
-        return gettext("Baidu never told the result, and its time to do so is over.")
+        return gettext("Baidu did not return a result in time.")
     return str(_UNDECIDED[session.status]) % {"plan": plan}
 
 
@@ -267,12 +269,12 @@ REVEAL_REASONS: dict[str, Promise] = {
 
 
 def reveal_reasons() -> list[tuple[str, str]]:
-    """Code and name of the reasons from which one must be chosen to see an identity."""
+    """Code and name of each reason to view an identity in clear."""
     return [(code, name or reason_name(code)) for code, name in conf.reveal_reasons.items()]
 
 
 def reason_name(code: str) -> str:
-    """What a reason of the access log is called; the code itself for one that is not known any more."""
+    """The name of a reason of the access log; the code itself for a reason that no longer exists."""
     return str(conf.reveal_reasons.get(code) or REVEAL_REASONS.get(code, code))
 
 
@@ -285,5 +287,5 @@ _REASON_PROBLEMS = {
 
 
 def reason_problem(error: InvalidInput) -> str:
-    """What is wrong with a reason that was given."""
+    """A message that says what is wrong with a posted reason."""
     return str(_REASON_PROBLEMS.get((error.field, error.code), _("Choose a reason.")))

@@ -1,13 +1,13 @@
-"""Who looked at what, and what was asked of Baidu."""
+"""The access log, and the log of calls to Baidu."""
 
 from __future__ import annotations
 
 from typing import Any
+from uuid import UUID
 
 from django.contrib import admin
 from django.db.models import Q, QuerySet
 from django.http import HttpRequest
-from django.urls import reverse
 from django.utils.html import format_html
 from django.utils.safestring import SafeString
 from django.utils.translation import gettext
@@ -17,15 +17,15 @@ from django_faceprint.models import AccessLog, AccessReason, AccessSeal, Upstrea
 from django_faceprint.privacy.keys import SealBroken
 
 from . import labels
-from .columns import badge
 from .labels import EMPTY
+from .pages import admin_url
+from .presentation import Badge
 from .readonly import ReadOnlyAdmin
-from .record import Badge
 
 
 @admin.register(AccessLog)
 class AccessLogAdmin(ReadOnlyAdmin):
-    """Append-only. Seen with the permission ``view_accesslog``."""
+    """Append-only. For users with ``view_accesslog``."""
 
     list_display = (
         *("at", "actor_name", "action", "reason", "session_id", "asset_id", "channel", "address"),
@@ -41,7 +41,7 @@ class AccessLogAdmin(ReadOnlyAdmin):
     sortable_by = ("at",)
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Shows the search box; what is searched is decided below."""
+        """Turns the search box on; ``get_search_results`` searches."""
         return ("actor_name",)
 
     def get_search_results(
@@ -61,7 +61,7 @@ class AccessLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("explanation"), empty_value=EMPTY)
     def reason_text(self, entry: AccessLog) -> str | None:
-        """What was typed; that it was erased, or cannot be decrypted, is said instead."""
+        """The text that was typed, or why it cannot be shown."""
         if not entry.reason_digest:
             return None
         kept = AccessReason.objects.filter(public_id=entry.public_id).first()
@@ -74,17 +74,14 @@ class AccessLogAdmin(ReadOnlyAdmin):
 
     @admin.display(description=_("session"), empty_value=EMPTY)
     def record_link(self, entry: AccessLog) -> SafeString | str | None:
-        """The record, if it is still there."""
+        """A link to the record, if it still exists."""
         if entry.session_id is None:
             return None
         found = VerificationSession.objects.filter(public_id=entry.session_id)
         pk = found.values_list("pk", flat=True).first()
         if pk is None:
             return str(entry.session_id)
-        url = reverse(
-            "admin:faceprint_verificationsession_change", args=[pk], current_app=self.admin_site.name
-        )
-        return format_html('<a class="fp-nowrap" href="{}">{}</a>', url, entry.session_id)
+        return _record_link(self, pk, entry.session_id)
 
     @admin.display(description=_("chained"), boolean=True)
     def is_chained(self, entry: AccessLog) -> bool:
@@ -93,35 +90,18 @@ class AccessLogAdmin(ReadOnlyAdmin):
 
 @admin.register(UpstreamCall)
 class UpstreamCallAdmin(ReadOnlyAdmin):
-    """One row for each request to Baidu; kept for a short time."""
+    """One row for each request to Baidu, kept for a short time."""
 
     list_display = (
-        "at",
-        "endpoint_column",
-        "outcome_column",
-        "code",
-        "log_id",
-        "latency_column",
-        "http_status",
-        "session_column",
-        "application",
-        "environment",
+        *("at", "endpoint_column", "outcome_column", "code", "log_id", "latency_column", "http_status"),
+        *("session_column", "application", "environment"),
     )
     list_display_links = ("at",)
     list_filter = ("at", "endpoint", "environment")
     list_select_related = ("session",)
     fields = (
-        "at",
-        "environment",
-        "application",
-        "endpoint_column",
-        "outcome_column",
-        "code",
-        "explanation",
-        "log_id",
-        "http_status",
-        "latency_column",
-        "session_column",
+        *("at", "environment", "application", "endpoint_column", "outcome_column", "code"),
+        *("explanation", "log_id", "http_status", "latency_column", "session_column"),
     )
     readonly_fields = fields
     sortable_by = ("at",)
@@ -131,14 +111,11 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
         css = {"all": ["faceprint/admin/console.css"]}
 
     def get_queryset(self, request: HttpRequest) -> QuerySet:
-        return (
-            super()
-            .get_queryset(request)
-            .only(*(field.name for field in UpstreamCall._meta.concrete_fields), "session__public_id")
-        )
+        own = [field.name for field in UpstreamCall._meta.concrete_fields]
+        return super().get_queryset(request).only(*own, "session__public_id")
 
     def get_search_fields(self, request: HttpRequest) -> tuple[str, ...]:
-        """Shows the search box."""
+        """Turns the search box on; ``get_search_results`` searches."""
         return ("=log_id",)
 
     def get_search_results(
@@ -151,9 +128,9 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
         return labels.endpoint_name(call.endpoint)
 
     @admin.display(description=_("outcome"))
-    def outcome_column(self, call: UpstreamCall) -> SafeString:
+    def outcome_column(self, call: UpstreamCall) -> Badge:
         tone = {UpstreamCall.OK: "good", "not_started": "quiet", "verification_failed": "quiet"}
-        return badge(Badge(labels.outcome_name(call.outcome), tone.get(call.outcome, "bad")))
+        return Badge(labels.outcome_name(call.outcome), tone.get(call.outcome, "bad"))
 
     @admin.display(description=_("latency"))
     def latency_column(self, call: UpstreamCall) -> str:
@@ -169,9 +146,9 @@ class UpstreamCallAdmin(ReadOnlyAdmin):
         session: Any = call.session
         if session is None:
             return None
-        url = reverse(
-            "admin:faceprint_verificationsession_change",
-            args=[session.pk],
-            current_app=self.admin_site.name,
-        )
-        return format_html('<a class="fp-nowrap" href="{}">{}</a>', url, session.public_id)
+        return _record_link(self, session.pk, session.public_id)
+
+
+def _record_link(model_admin: admin.ModelAdmin, pk: int, public_id: UUID) -> SafeString:
+    url = admin_url(model_admin, "change", pk, model="verificationsession")
+    return format_html('<a class="fp-nowrap" href="{}">{}</a>', url, public_id)

@@ -1,4 +1,4 @@
-"""Plans (方案): what was set up in Baidu's console, repeated here."""
+"""Plans (方案): the settings of Baidu's console, repeated here."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from django.utils.translation import gettext_lazy as _
 from django_faceprint.conf import MAX_RETENTION, RETENTION_KINDS, conf
 from django_faceprint.models import MediaAsset, Plan
 
-from .readonly import OnlyListedFilters
+from .readonly import ManagedAdmin
 
 MANAGE = "faceprint.manage_plans"
 
@@ -40,7 +40,7 @@ def _days(kind: Kind) -> forms.IntegerField:
 
 
 class PlanForm(forms.ModelForm):
-    """A plan whose application is one that the settings name, and its days for each kind of file."""
+    """A plan of a configured application, with the days to keep each kind of file."""
 
     keep_face = _days(Kind.FACE)
     keep_attempt_face = _days(Kind.ATTEMPT_FACE)
@@ -58,7 +58,7 @@ class PlanForm(forms.ModelForm):
                 self.fields[name].initial = self.instance.retention.get(kind)
 
     def clean(self) -> dict[str, Any]:
-        """Gather the days into the plan, which then says whether they can be."""
+        """Collect the days in the plan, which validates them."""
         values: dict[str, Any] = super().clean() or self.cleaned_data
         self.instance.retention = {
             kind: values[name] for name, kind in KEEP_FIELDS.items() if values.get(name) is not None
@@ -66,7 +66,7 @@ class PlanForm(forms.ModelForm):
         return values
 
     def clean_application(self) -> str:
-        """Refuse an alias for which there are no credentials."""
+        """Refuse an alias without credentials."""
         alias: str = self.cleaned_data["application"]
         if alias not in conf.applications:
             raise forms.ValidationError(
@@ -78,25 +78,18 @@ class PlanForm(forms.ModelForm):
 
 
 @admin.register(Plan)
-class PlanAdmin(OnlyListedFilters):
-    """Changed with the permission ``manage_plans`` only; seen with it or with Django's view permission.
+class PlanAdmin(ManagedAdmin):
+    """Users with ``manage_plans`` change plans; Django's view permission suffices to view them.
 
-    A change applies to verifications that are decided from then on. What would give a past record
-    another meaning, the plan ID and the application that owns its tokens, is fixed once the plan is used.
+    A change applies to verifications that are decided afterwards. Plan ID and application are fixed once the
+    plan is used, since past records refer to them.
     """
 
+    manage_permission = MANAGE
     form = PlanForm
     list_display = (
-        "plan_id",
-        "name",
-        "application",
-        "match_source",
-        "identity_entry",
-        "liveness",
-        "records_video",
-        "closes_on_failure",
-        "threshold",
-        "is_active",
+        *("plan_id", "name", "application", "match_source", "identity_entry", "liveness"),
+        *("records_video", "closes_on_failure", "threshold", "is_active"),
     )
     list_filter = ("is_active", "match_source", "liveness")
     search_fields = ("=plan_id", "name")
@@ -107,15 +100,10 @@ class PlanAdmin(OnlyListedFilters):
         (
             _("Verification"),
             {
-                "description": _("Set these as they are in Baidu's console: no interface tells them."),
+                "description": _("Copy these settings from Baidu's console; no interface returns them."),
                 "fields": (
-                    "match_source",
-                    "identity_entry",
-                    "card_sides",
-                    "accepts_non_mainland",
-                    "liveness",
-                    "threshold",
-                    "closes_on_failure",
+                    *("match_source", "identity_entry", "card_sides", "accepts_non_mainland"),
+                    *("liveness", "threshold", "closes_on_failure"),
                 ),
             },
         ),
@@ -124,7 +112,7 @@ class PlanAdmin(OnlyListedFilters):
     )
 
     def get_fieldsets(self, request: HttpRequest, obj: Plan | None = None) -> Any:
-        """With a number for each kind of file; who may only look reads them in words."""
+        """The days for each kind of file: fields for users who may change them, a text for others."""
         may_change = self.has_change_permission(request, obj)
         fields = tuple(KEEP_FIELDS) if may_change else ("kept_kinds",)
         return (
@@ -134,7 +122,7 @@ class PlanAdmin(OnlyListedFilters):
 
     @admin.display(description=_("retention by kind of file"))
     def kept_kinds(self, plan: Plan) -> str:
-        """The plan's own days, kind by kind."""
+        """The plan's own days for each kind of file."""
         return ", ".join(
             f"{kind.label}: {_('not kept') if not plan.retention[kind] else plan.retention[kind]}"
             for kind in KEEP_FIELDS.values()
@@ -145,18 +133,6 @@ class PlanAdmin(OnlyListedFilters):
         if obj is not None and obj.sessions.exists():
             return ("plan_id", "application", *self.readonly_fields)
         return tuple(self.readonly_fields)
-
-    def has_module_permission(self, request: HttpRequest) -> bool:
-        return self.has_view_permission(request)
-
-    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(MANAGE) or super().has_view_permission(request, obj)
-
-    def has_add_permission(self, request: HttpRequest) -> bool:
-        return request.user.has_perm(MANAGE)
-
-    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return request.user.has_perm(MANAGE)
 
     def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return request.user.has_perm(MANAGE)

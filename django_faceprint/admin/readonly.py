@@ -1,4 +1,4 @@
-"""Lists that answer what they offer to be asked, and records that nobody edits."""
+"""Base classes: lists that take only their own filters, models for managers, and models that nobody edits."""
 
 from __future__ import annotations
 
@@ -12,18 +12,25 @@ from django.http import HttpRequest
 
 
 class OnlyListedFilters(admin.ModelAdmin):
-    """A list whose address can ask no more than the filters beside it.
+    """A list whose address accepts only the filters that it shows.
 
-    Django lets an address ask anything of any column of the row: of those that no page shows, and with
-    regular expressions that keep a database busy for as long as their author likes.
+    Django's own lists accept lookups on any column, even hidden ones, and regular expressions that can keep
+    a database busy.
     """
 
-    # Exactly these are what the filters of a field put into addresses; Django's own of a time puts others.
+    # The lookups that Django's field filters use, and those that its date filter uses.
     _OPERATIONS = frozenset({"exact", "isnull", "isempty"})
     _OPERATIONS_OF_TIMES = frozenset({"gte", "lt"})
 
+    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return False
+
+    def has_module_permission(self, request: HttpRequest) -> bool:
+        """As for viewing: some models are open to users without Django's view permission."""
+        return self.has_view_permission(request)
+
     def lookup_allowed(self, lookup: str, value: Any, request: HttpRequest | None = None) -> bool:
-        """Whether a filter of the list asks so; anything else is answered with 400."""
+        """Whether a filter of the list uses *lookup*; Django answers others with status 400."""
         fields = set()
         filters: Iterable[Any] = self.list_filter
         for item in filters:
@@ -40,15 +47,30 @@ class OnlyListedFilters(admin.ModelAdmin):
         return not fields.isdisjoint({lookup, lookup.removesuffix("__id")})
 
     def _times_filtered(self) -> set[str]:
-        """Moments in the list's filters, but for those that have a filter of another kind."""
+        """Date fields in ``list_filter`` that use Django's date filter."""
         names = [item for item in self.list_filter if isinstance(item, str)]
         return {
             name for name in names if isinstance(get_fields_from_path(self.model, name)[-1], models.DateField)
         }
 
 
+class ManagedAdmin(OnlyListedFilters):
+    """Users with ``manage_permission`` view, add and change rows."""
+
+    manage_permission: str
+
+    def has_view_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(self.manage_permission) or super().has_view_permission(request, obj)
+
+    def has_add_permission(self, request: HttpRequest) -> bool:
+        return request.user.has_perm(self.manage_permission)
+
+    def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
+        return request.user.has_perm(self.manage_permission)
+
+
 class ReadOnlyAdmin(OnlyListedFilters):
-    """Rows can be looked at with the model's view permission, and neither added, changed nor deleted."""
+    """Users with the view permission view rows; nobody adds, changes or deletes them."""
 
     show_full_result_count = False
     list_per_page = 50
@@ -58,7 +80,4 @@ class ReadOnlyAdmin(OnlyListedFilters):
         return False
 
     def has_change_permission(self, request: HttpRequest, obj: Any = None) -> bool:
-        return False
-
-    def has_delete_permission(self, request: HttpRequest, obj: Any = None) -> bool:
         return False

@@ -1,23 +1,16 @@
-"""What the page of one record shows, prepared for the template: masked, in words, in order."""
+"""The page of one record, prepared for its template."""
 
 from __future__ import annotations
 
-import base64
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
-from itertools import groupby
 from typing import Any
 
 from django.db.models import QuerySet
-from django.http import QueryDict
-from django.urls import reverse
 from django.utils.translation import gettext
-from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.clock import now
-from django_faceprint.evidence.expected import describe_absence
-from django_faceprint.evidence.thumbnails import open_thumbnail_of
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
@@ -28,53 +21,31 @@ from django_faceprint.models import (
 )
 from django_faceprint.models.certificates import certificate_name
 from django_faceprint.models.session import NOT_LISTED
-from django_faceprint.privacy.blind_index import normalise
-from django_faceprint.privacy.keys import SealBroken
-from django_faceprint.privacy.masking import mask_address, mask_name, mask_number
-from django_faceprint.privacy.redaction import redacted
 from django_faceprint.records.lookup import others_of_person
 from django_faceprint.verification.consent import needs_guardian, of_session
 
 from . import labels
-from .changelist import NEWEST_FIRST, ORDERS, ListRequest, Order
+from .files import File, file_order
+from .identity import IdentityRow, card_facts, consent_facts, identity_rows, opened
+from .presentation import Badge, RecordSummary, archive_badge, expected_count
+from .timeline import Event, timeline
 
 Kind = MediaAsset.Kind
-State = MediaAsset.State
 
-#: The newest calls, answers and looks that one page shows.
+#: Most calls, answers and views on the page, newest first.
 MAX_CALLS = 200
 MAX_ANSWERS = 50
-MAX_LOOKS = 20
-#: Other records of the same person that one page lists, the newest; and how many are counted.
+MAX_VIEWS = 20
+#: Most other records of the same person that the page lists, newest first, and that it counts.
 MAX_OTHERS = 20
 MAX_OTHERS_COUNTED = 1000
-#: Polls that said the same thing, or looks of one person, are one line of the timeline from this many on.
-COLLAPSE_FROM = 3
-#: What is held side by side, in this order.
+#: The pictures to compare, from left to right.
 _COMPARED = (Kind.FACE, Kind.ID_FRONT, Kind.MATCH_IMAGE)
-
-_PICTURE_ORDER = [
-    Kind.FACE,
-    Kind.ID_FRONT,
-    Kind.ID_BACK,
-    Kind.MATCH_IMAGE,
-    Kind.ATTEMPT_FACE,
-    Kind.FRAME,
-    Kind.THUMBNAIL,
-]
-
-
-@dataclass(frozen=True)
-class Badge:
-    """A word on a coloured ground."""
-
-    text: str
-    tone: str
 
 
 @dataclass(frozen=True)
 class Score:
-    """One score: its value, or why there is none; ``share`` (0–100) and ``mark`` place it on a scale."""
+    """A score, or the reason why there is none. ``share`` and ``mark`` are positions on its scale, 0–100."""
 
     name: str
     text: str
@@ -85,75 +56,8 @@ class Score:
 
 
 @dataclass(frozen=True)
-class IdentityRow:
-    """A name or number from up to three sources, masked, and whether the sources agree in clear."""
-
-    label: str
-    submitted: str
-    read: str
-    confirmed: str
-    read_differs: bool
-    confirmed_differs: bool
-
-    @property
-    def is_known(self) -> bool:
-        """From any source."""
-        return bool(self.submitted or self.read or self.confirmed)
-
-    @property
-    def agrees(self) -> bool:
-        """More than one source, and all of them say the same."""
-        told = sum(map(bool, (self.submitted, self.read, self.confirmed)))
-        return told > 1 and not self.read_differs and not self.confirmed_differs
-
-
-@dataclass(frozen=True)
-class File:
-    """A file of the archive as its row tells it."""
-
-    asset: MediaAsset
-    name: str
-    state: Badge
-    explanation: str
-    error: str
-    dimensions: str
-    url: str
-    overdue: bool
-    thumbnail: str = ""
-
-    @property
-    def is_stored(self) -> bool:
-        return self.asset.state == State.STORED
-
-
-@dataclass(frozen=True)
-class Other:
-    """Another record of the same person."""
-
-    session: VerificationSession
-    url: str
-    status: Badge
-    name: str
-    number: str
-    sentence: str
-
-
-@dataclass(frozen=True)
-class Event:
-    """A line of the timeline. ``kind`` is ``step``, ``call`` or ``look``."""
-
-    at: datetime
-    text: str
-    tone: str = "quiet"
-    details: list[str] = field(default_factory=list)
-    times: int = 1
-    until: datetime | None = None
-    kind: str = "step"
-
-
-@dataclass(frozen=True)
 class Attempt:
-    """A try of the person, with its words."""
+    """A try of the person, with texts for its codes."""
 
     row: VerificationAttempt
     result: Badge
@@ -177,102 +81,82 @@ class Stage:
 
 
 class Record:
-    """Everything the page of *session* shows. Reads a fixed number of queries, however much there is.
+    """Everything that the page of *session* shows. Sends a fixed number of queries.
 
-    :param media_url: the address of a file's content, or None when the viewer may not see files.
-    :param with_looks: whether the viewer may see who looked.
-    :param visible: the records that the viewer may see, among which those of the same person are listed.
-    :param unmasked: whether the identity is shown unmasked, which the caller has written to the access log.
-    :param site_name: of the admin site that the page is in.
+    :param url: makes addresses: ``url(view, *arguments, model=None)``.
+    :param may_view_media: whether the user may view pictures and videos.
+    :param with_views: whether the user may see who viewed the record.
+    :param visible: the records that the user may view; those of the same person are listed.
+    :param unmasked: whether the identity is shown in clear; the caller has logged that.
     """
 
     def __init__(
         self,
         session: VerificationSession,
         *,
-        media_url: Callable[[MediaAsset], str] | None,
-        with_looks: bool,
+        url: Callable[..., str],
+        may_view_media: bool,
+        with_views: bool,
         visible: QuerySet[VerificationSession],
         unmasked: bool = False,
-        site_name: str = "admin",
     ) -> None:
         self.session = session
-        self._site_name = site_name
+        self.summary = RecordSummary.of(session, url("change", session.pk))
+        self._url = url
+        self.may_view_media = may_view_media
         self.unmasked = unmasked
         self.now = now()
         self.consent = of_session(session)
-        self._media_url = media_url
-        self.may_see_media = media_url is not None
-        self._assets = sorted(session.assets.all(), key=_asset_order)
+        self._assets = sorted(session.assets.all(), key=file_order)
         calls = list(session.calls.order_by("-at", "-pk")[: MAX_CALLS + 1])
         self.calls_left_out = len(calls) > MAX_CALLS
-        self._calls = calls[:MAX_CALLS]
+        self._calls: list[UpstreamCall] = calls[:MAX_CALLS]
         self.answers = [
-            (labels.endpoint_name(answer.endpoint), answer, self._url("answer", session.pk, answer.pk))
+            (labels.endpoint_name(answer.endpoint), answer, url("answer", session.pk, answer.pk))
             for answer in UpstreamAnswer.objects.filter(session=session)
             .defer("body")
             .order_by("-received_at", "-pk")[:MAX_ANSWERS]
         ]
         self.attempts = [self._attempt(row) for row in session.attempts.order_by("order")]
-        self.files = [self._file(asset) for asset in self._assets]
-        self.looks = self._looks() if with_looks else None
+        media_url = self._media_url if may_view_media else None
+        self.files = [File.of(asset, self.now, media_url) for asset in self._assets]
+        self.views = self._views() if with_views else None
         self.others, self.others_count = self._others(visible)
 
-    def _url(self, name: str, *arguments: Any) -> str:
-        return reverse(
-            f"admin:faceprint_verificationsession_{name}", args=arguments, current_app=self._site_name
-        )
+    def _media_url(self, asset: MediaAsset) -> str:
+        return self._url("media", asset.public_id)
 
-    def _looks(self) -> list[tuple[AccessLog, str]]:
-        """The newest looks, each with its reason in words."""
-        newest = list(AccessLog.objects.filter(session_id=self.session.public_id)[: MAX_LOOKS + 1])
-        self.looks_left_out = len(newest) > MAX_LOOKS
+    def _views(self) -> list[tuple[AccessLog, str]]:
+        """The newest entries of the access log, each with the name of its reason or ""."""
+        newest = list(AccessLog.objects.filter(session_id=self.session.public_id)[: MAX_VIEWS + 1])
+        self.views_left_out = len(newest) > MAX_VIEWS
         return [
-            (look, labels.reason_name(look.reason_code) if look.reason_code else "")
-            for look in newest[:MAX_LOOKS]
+            (entry, labels.reason_name(entry.reason_code) if entry.reason_code else "")
+            for entry in newest[:MAX_VIEWS]
         ]
 
     @property
     def views_url(self) -> str:
-        """Where the access log shows all looks at the record."""
-        address = reverse("admin:faceprint_accesslog_changelist", current_app=self._site_name)
-        return f"{address}?q={self.session.public_id}"
+        """The access log of this record."""
+        return f"{self._url('changelist', model='accesslog')}?q={self.session.public_id}"
 
-    def _others(self, visible: QuerySet[VerificationSession]) -> tuple[list[Other], int]:
+    def _others(self, visible: QuerySet[VerificationSession]) -> tuple[list[RecordSummary], int]:
         """The newest other records with the same ID number, and how many there are."""
         rows = others_of_person(self.session, visible)
         if rows is None:
             return [], 0
         counted = rows.order_by().values("pk")[: MAX_OTHERS_COUNTED + 1].count()
-        newest = rows.select_related("plan").defer(*NOT_LISTED)
-        return [self._other(row) for row in newest[:MAX_OTHERS]], counted
-
-    def _other(self, row: VerificationSession) -> Other:
-        return Other(
-            session=row,
-            url=self._url("change", row.pk),
-            status=status_badge(row),
-            name=masked(row, "masked_name"),
-            number=masked(row, "masked_number"),
-            sentence=labels.status_reason(row),
-        )
+        newest = rows.select_related("plan").defer(*NOT_LISTED)[:MAX_OTHERS]
+        return [RecordSummary.of(row, self._url("change", row.pk)) for row in newest], counted
 
     @property
     def others_summary(self) -> str:
-        """How many other records the person has."""
+        """The number of other records of the same person, as text."""
         if self.others_count > MAX_OTHERS_COUNTED:
             return f"{MAX_OTHERS_COUNTED:,}+"
         return str(self.others_count)
 
     # --- the verdict ----------------------------------------------------------------------------
-
-    @property
-    def status(self) -> Badge:
-        return status_badge(self.session)
-
-    @property
-    def sentence(self) -> str:
-        return labels.status_reason(self.session)
 
     @property
     def environment(self) -> Badge:
@@ -300,15 +184,15 @@ class Record:
         return time_left(self.session, self._assets, self.now)
 
     @property
-    def next_visit_at(self) -> str:
-        """When the engine looks at the record again; "" when there is nothing left to do."""
+    def next_visit(self) -> str:
+        """When the engine works on the record again; "" when nothing is left to do."""
         session = self.session
         if session.is_leased:
             return gettext("A worker is on it right now.")
         if session.priority_at is not None or (session.wake_at and session.wake_at <= self.now):
-            return gettext("The next look is due now, as soon as a worker is free.")
+            return gettext("The next query is due now; it starts as soon as a worker is free.")
         if session.wake_at is not None:
-            return gettext("The next look is due in %(time)s.") % {
+            return gettext("The next query is due in %(time)s.") % {
                 "time": labels.duration(session.wake_at - self.now)
             }
         return ""
@@ -317,52 +201,16 @@ class Record:
 
     @property
     def identity(self) -> list[IdentityRow]:
-        ocr, confirmed = _opened(self.session, "ocr"), _opened(self.session, "confirmed")
-        name, number = _opened(self.session, "identity_name"), _opened(self.session, "identity_number")
-        ocr, confirmed = ocr or {}, confirmed or {}
-        masks = (_as_it_is, _as_it_is) if self.unmasked else (mask_name, mask_number)
-        return [
-            _identity_row(gettext("Name"), "name", masks[0], name, ocr.get("name"), confirmed.get("name")),
-            _identity_row(
-                gettext("Number"),
-                "id_number",
-                masks[1],
-                number,
-                ocr.get("number"),
-                confirmed.get("number"),
-            ),
-        ]
-
-    @property
-    def has_identity(self) -> bool:
-        """There is something to reveal."""
-        return any(row.is_known for row in self.identity) or bool(self.card_facts)
-
-    @property
-    def masked_name(self) -> str:
-        return masked(self.session, "masked_name")
-
-    @property
-    def masked_number(self) -> str:
-        return masked(self.session, "masked_number")
+        return identity_rows(self.session, unmasked=self.unmasked)
 
     @property
     def card_facts(self) -> list[tuple[str, str]]:
-        """What OCR read besides name and number; masked, as far as it does not tell who the person is."""
-        ocr = _opened(self.session, "ocr") or {}
-        facts = [
-            (gettext("Address"), (_as_it_is if self.unmasked else mask_address)(ocr.get("address") or "")),
-            (gettext("Valid until"), _day(ocr.get("expire_time") or "")),
-        ]
-        if self.unmasked:
-            facts += [
-                (gettext("Gender"), ocr.get("gender") or ""),
-                (gettext("Ethnic group"), ocr.get("nation") or ""),
-                (gettext("Birthday"), _day(ocr.get("birthday") or "")),
-                (gettext("Issued by"), ocr.get("issue_authority") or ""),
-                (gettext("Issued on"), _day(ocr.get("issue_time") or "")),
-            ]
-        return [(name, value) for name, value in facts if value]
+        return card_facts(self.session, unmasked=self.unmasked)
+
+    @property
+    def has_identity(self) -> bool:
+        """Whether there is something to reveal."""
+        return any(row.is_known for row in self.identity) or bool(self.card_facts)
 
     @property
     def certificate(self) -> str:
@@ -370,29 +218,15 @@ class Record:
 
     @property
     def lacks_guardian(self) -> bool:
-        """A child under 14, as far as the number tells, and no guardian's consent on record."""
+        """Whether the person is under 14 by the ID number, and no guardian's consent is on record."""
         session = self.session
-        number = _opened(session, "known_number")
-        given = self.consent is not None and _opened(self.consent, "guardian_reference")
+        number = opened(session, "known_number")
+        given = self.consent is not None and opened(self.consent, "guardian_reference")
         return not given and needs_guardian(number, session.certificate_type)
 
     @property
     def consent_facts(self) -> list[tuple[str, Any]]:
-        """What is on record of the consent."""
-        if self.consent is None:
-            return []
-        found = self.consent
-        return [
-            (gettext("Given"), found.given_at),
-            (gettext("Notice version"), found.notice_version),
-            (gettext("Channel"), found.channel),
-            (gettext("Separate consent"), _yes_no(found.is_separate)),
-            (gettext("Names Baidu as recipient"), _yes_no(found.names_recipient)),
-            (gettext("Another way was offered"), _yes_no(found.alternative_offered)),
-            (gettext("Consent on record as"), _opened(found, "reference")),
-            (gettext("Guardian's consent on record as"), _opened(found, "guardian_reference")),
-            (gettext("Withdrawn"), found.withdrawn_at),
-        ]
+        return consent_facts(self.consent)
 
     # --- scores ---------------------------------------------------------------------------------
 
@@ -402,35 +236,23 @@ class Record:
         return [self._similarity(session), self._liveness(session), self._spoofing(session)]
 
     def _similarity(self, session: VerificationSession) -> Score:
-        name = gettext("Similarity")
-        if not session.plan.compares_faces:
-            return Score(name, gettext("not applicable"))
-        if session.score is None:
-            return Score(name, gettext("not known"))
-        threshold = session.threshold
-        good = threshold is None or session.score >= threshold
-        return Score(
-            name,
-            labels.number(session.score),
-            _share(session.score, 100),
-            None if threshold is None else _share(threshold, 100),
-            "" if threshold is None else labels.number(threshold),
-            "good" if good else "bad",
-        )
+        score, threshold = session.score, session.threshold
+        shown = _score(gettext("Similarity"), score, 100, applies=session.plan.compares_faces)
+        if score is None or shown.share is None:
+            return shown
+        if threshold is None:
+            return replace(shown, tone="good")
+        tone = "good" if score >= threshold else "bad"
+        return replace(shown, mark=_share(threshold, 100), mark_text=labels.number(threshold), tone=tone)
 
     def _liveness(self, session: VerificationSession) -> Score:
-        name, value = gettext("Liveness"), session.liveness_score
-        if not value and not session.plan.scores_liveness:
-            return Score(name, gettext("not applicable"))
-        if value is None:
-            return Score(name, gettext("not known"))
-        return Score(name, labels.number(value), _share(value, 1), tone="neutral")
+        value = session.liveness_score
+        return _score(gettext("Liveness"), value, 1, applies=bool(value) or session.plan.scores_liveness)
 
     def _spoofing(self, session: VerificationSession) -> Score:
         name, value = gettext("Synthetic picture"), session.spoofing_score
-        if not value:
-            return Score(name, labels.spoofing(value))
-        return Score(name, labels.spoofing(value), _share(value, 1), tone="neutral")
+        share, tone = (_share(value, 1), "neutral") if value else (None, "quiet")
+        return Score(name, labels.spoofing(value), share, tone=tone)
 
     @property
     def demotion(self) -> str:
@@ -439,10 +261,6 @@ class Record:
         return gettext("yes, to recorded video") if self.session.is_demoted else gettext("no")
 
     # --- errors ---------------------------------------------------------------------------------
-
-    @property
-    def has_error(self) -> bool:
-        return bool(self.session.error_class or self.session.error_code)
 
     @property
     def error_class(self) -> str:
@@ -456,140 +274,45 @@ class Record:
 
     @property
     def compared(self) -> list[File]:
-        """Face, ID photo and match image, side by side; with those that are not there, to say why."""
-        shown = [self._first(kind) for kind in _COMPARED]
+        """Face, ID photo and match image to compare. Missing ones are included, with the reason."""
+        by_kind = {file.asset.kind: file for file in reversed(self.files)}
+        shown = [by_kind.get(kind) for kind in _COMPARED]
         if shown[0] is None or not shown[0].is_stored:
-            # Of a failed verification there is only what its attempts have left.
+            # A failed verification has no face, only those of its attempts.
             tried = [file for file in self.files if file.asset.kind == Kind.ATTEMPT_FACE and file.is_stored]
             shown[0] = tried[-1] if tried else shown[0]
         return [file for file in shown if file is not None]
 
-    def _first(self, kind: str) -> File | None:
-        return next((file for file in self.files if file.asset.kind == kind), None)
-
     @property
     def strip(self) -> list[File]:
         """The other pictures."""
-        shown = {file.asset.pk for file in self.compared}
-        return [
-            file
-            for file in self.files
-            if file.is_stored and not file.asset.is_video and file.asset.pk not in shown
-        ]
+        compared = self.compared
+        pictures = [file for file in self.files if file.is_stored and not file.asset.is_video]
+        return [file for file in pictures if file not in compared]
 
     @property
     def videos(self) -> list[File]:
-        """The videos; where none is there, the one that is missing, to say why."""
+        """The stored videos, or a missing one with the reason."""
         videos = [file for file in self.files if file.asset.is_video]
         return [file for file in videos if file.is_stored] or videos[:1]
-
-    def _file(self, asset: MediaAsset) -> File:
-        stored = asset.state == MediaAsset.State.STORED
-        explanation = describe_absence(asset)
-        overdue = asset.state == MediaAsset.State.WANTED and asset.deadline and asset.deadline <= self.now
-        state = explanation if asset.is_not_kept else asset.get_state_display()
-        return File(
-            asset=asset,
-            name=_file_name(asset),
-            state=Badge(state, labels.ASSET_TONES[MediaAsset.State(asset.state)]),
-            explanation="" if asset.is_not_kept else explanation,
-            error="" if stored else labels.describe_asset_error(asset.error_class, asset.error_detail),
-            dimensions=_dimensions(asset),
-            url=self._media_url(asset) if stored and self._media_url else "",
-            overdue=bool(overdue),
-            thumbnail=thumbnail_url(asset) if self._media_url else "",
-        )
 
     # --- what happened --------------------------------------------------------------------------
 
     @property
     def timeline(self) -> list[Event]:
-        """Everything that happened, the oldest first."""
-        events = [
-            *self._milestones(),
-            *self._call_events(),
-            *self._archived_events(),
-            *self._look_events(),
-        ]
-        return sorted(events, key=lambda event: event.at)
-
-    def _look_events(self) -> Iterable[Event]:
-        oldest_first = reversed(self.looks or [])
-        for _, same in groupby(oldest_first, key=lambda look: (look[0].actor_id, look[0].action, look[1])):
-            run = list(same)
-            for looks in [run] if len(run) >= COLLAPSE_FROM else [[look] for look in run]:
-                first, reason = looks[0]
-                yield Event(
-                    at=first.at,
-                    text=f"{first.actor_name} · {first.get_action_display()}",
-                    details=[reason] if reason else [],
-                    times=len(looks),
-                    until=looks[-1][0].at if len(looks) > 1 else None,
-                    kind="look",
-                )
-
-    def _milestones(self) -> Iterable[Event]:
-        session = self.session
-        moments = [
-            (session.created_at, gettext("Created"), "neutral"),
-            (session.adopted_at, gettext("Adopted from another system"), "neutral"),
-            (
-                None if session.adopted_at else session.token_answered_at,
-                gettext("Token issued"),
-                "neutral",
-            ),
-            (session.identity_accepted_at, gettext("Identity accepted"), "neutral"),
-            (session.match_image_accepted_at, gettext("Match image accepted"), "neutral"),
-            (session.returned_at, gettext("Browser returned"), "neutral"),
-            (session.verified_at, gettext("Verified by Baidu"), "neutral"),
-            (
-                session.decided_at,
-                gettext("Decided: %(verdict)s") % {"verdict": session.get_verdict_display()},
-                labels.STATUS_TONES[session.status],
-            ),
-            (session.archived_at, gettext("Archive complete"), "good"),
-            (session.erased_at, gettext("Identity and evidence erased"), "neutral"),
-        ]
-        return [Event(at, text, tone) for at, text, tone in moments if at is not None]
-
-    def _archived_events(self) -> Iterable[Event]:
-        stored = [asset for asset in self._assets if asset.archived_at is not None]
-        return [
-            Event(
-                asset.archived_at,
-                gettext("Archived: %(file)s") % {"file": _file_name(asset)},
-                "good",
-            )
-            for asset in stored
-            if asset.archived_at is not None
-        ]
-
-    def _call_events(self) -> Iterable[Event]:
-        oldest_first = reversed(self._calls)
-        for _, same in groupby(oldest_first, key=lambda call: (call.endpoint, call.outcome, call.code)):
-            run = list(same)
-            if len(run) >= COLLAPSE_FROM:
-                yield _call_event(run[0], run)
-            else:
-                yield from (_call_event(call, [call]) for call in run)
+        return timeline(self.session, self._assets, self._calls, self.views or [])
 
     @property
     def stages(self) -> list[Stage]:
         """Baidu's statistics: stage × code × count."""
-        rows = []
-        for stage, counts in (self.session.stat or {}).items():
-            for item in counts:
-                code = str(item.get("error_code", ""))
-                rows.append(
-                    Stage(
-                        name=labels.stage_name(stage),
-                        code=code,
-                        explanation=labels.describe_code(code),
-                        count=item.get("count", 0),
-                        is_success=code == "0",
-                    )
-                )
-        return rows
+        found = [
+            (labels.stage_name(stage), str(item.get("error_code", "")), item.get("count", 0))
+            for stage, counts in (self.session.stat or {}).items()
+            for item in counts
+        ]
+        return [
+            Stage(name, code, labels.describe_code(code), count, code == "0") for name, code, count in found
+        ]
 
     def _attempt(self, row: VerificationAttempt) -> Attempt:
         result = Badge(gettext("passed"), "good") if row.passed else Badge(gettext("failed"), "bad")
@@ -606,9 +329,9 @@ class Record:
 
     @property
     def charges(self) -> str:
-        """What Baidu bills the attempts as: "2 × identity verification"; "" when nothing is."""
-        told = [attempt.charge for attempt in self.attempts if attempt.row.is_charged]
-        counted = {name: told.count(name) for name in dict.fromkeys(told)}
+        """What Baidu charges the attempts as, e.g. "2 × identity verification"; "" if nothing."""
+        names = [attempt.charge for attempt in self.attempts if attempt.row.is_charged]
+        counted = {name: names.count(name) for name in dict.fromkeys(names)}
         return ", ".join(f"{count} × {name}" for name, count in counted.items())
 
     @property
@@ -646,183 +369,17 @@ def time_left(session: VerificationSession, assets: list[MediaAsset], moment: da
     return TimeLeft(labels.duration(left), left < labels.URGENT, False)
 
 
-def expected_count(assets: Iterable[MediaAsset]) -> int:
-    """Files that there are or should be. Those that Baidu never gives do not count, nor those whose days have
-    ended: an archive of which the video went after 30 days is no incomplete one."""
-    return sum(asset.state not in (State.NOT_PROVIDED, State.ERASED) for asset in assets)
-
-
-def status_badge(session: VerificationSession) -> Badge:
-    """Where the session stands."""
-    return Badge(str(session.status.label), labels.STATUS_TONES[session.status])
-
-
-def archive_badge(session: VerificationSession) -> Badge:
-    """How far the archive is."""
-    state = VerificationSession.ArchiveState(session.archive_state)
-    return Badge(str(state.label), labels.ARCHIVE_TONES[state])
-
-
-def masked(session: VerificationSession, attribute: str) -> str:
-    """``masked_name`` or ``masked_number``; says so when the row cannot be decrypted, instead of failing."""
-    try:
-        return str(getattr(session, attribute))
-    except SealBroken:
-        return gettext("cannot be decrypted")
-
-
-def _yes_no(value: bool) -> str:
-    return gettext("yes") if value else gettext("no")
-
-
-def _opened(row: Any, attribute: str) -> Any:
-    """An encrypted value, or None when it does not open; the page must work without it."""
-    try:
-        return getattr(row, attribute)
-    except SealBroken:
-        return None
-
-
-def _as_it_is(value: str) -> str:
-    return value
-
-
-def _identity_row(
-    label: str,
-    kind: str,
-    mask: Callable[[str], str],
-    submitted: str | None,
-    read: str | None,
-    confirmed: str | None,
-) -> IdentityRow:
-    first = submitted or read
-    return IdentityRow(
-        label=label,
-        submitted=mask(submitted or ""),
-        read=mask(read or ""),
-        confirmed=mask(confirmed or ""),
-        read_differs=_differs(kind, submitted, read),
-        confirmed_differs=_differs(kind, first, confirmed),
-    )
-
-
-def _differs(kind: str, one: str | None, other: str | None) -> bool:
-    first, second = normalise(kind, one or ""), normalise(kind, other or "")
-    # A value that upstream masked, like one that is missing, can be compared with nothing.
-    return bool(first and second and first != second)
-
-
-def _day(text: str) -> str:
-    if len(text) == 8 and text.isascii() and text.isdigit():
-        return f"{text[:4]}-{text[4:6]}-{text[6:]}"
-    return text
-
-
 def _number(value: float | None) -> str:
     return "" if value is None else labels.number(value)
 
 
+def _score(name: str, value: float | None, full: float, *, applies: bool) -> Score:
+    if not applies:
+        return Score(name, gettext("not applicable"))
+    if value is None:
+        return Score(name, gettext("not known"))
+    return Score(name, labels.number(value), _share(value, full), tone="neutral")
+
+
 def _share(value: float, full: float) -> float:
     return round(min(max(value / full, 0.0), 1.0) * 100, 2)
-
-
-def _asset_order(asset: MediaAsset) -> tuple[int, int, int]:
-    kinds: list[str] = [*_PICTURE_ORDER, Kind.PROCESS_VIDEO, Kind.VIDEO]
-    return kinds.index(asset.kind), asset.attempt_order, asset.position
-
-
-def _file_name(asset: MediaAsset) -> str:
-    name = asset.get_kind_display()
-    if asset.kind == Kind.FRAME or asset.position:
-        name = f"{name} {asset.position + 1}"
-    if asset.attempt_order:
-        name = gettext("%(file)s, attempt %(order)s") % {"file": name, "order": asset.attempt_order}
-    return name
-
-
-def _dimensions(asset: MediaAsset) -> str:
-    parts = []
-    if asset.width and asset.height:
-        parts.append(f"{asset.width} × {asset.height}")
-    if asset.duration:
-        parts.append(labels.format_seconds(asset.duration))
-    return " · ".join(parts)
-
-
-def _call_event(first: UpstreamCall, run: list[UpstreamCall]) -> Event:
-    last = run[-1]
-    details = [labels.outcome_name(first.outcome)]
-    if first.code:
-        details.append(gettext("code %(code)s") % {"code": first.code})
-    details.append(labels.format_seconds(sum(call.latency for call in run) / len(run)))
-    if last.log_id:
-        details.append(f"log_id {last.log_id}")
-    quiet = first.outcome in (UpstreamCall.OK, "not_started")
-    return Event(
-        at=first.at,
-        text=labels.endpoint_name(first.endpoint),
-        tone="quiet" if quiet else "warn",
-        details=details,
-        times=len(run),
-        until=last.at if len(run) > 1 else None,
-        kind="call",
-    )
-
-
-def thumbnail_url(asset: MediaAsset) -> str:
-    """The thumbnail of *asset* as a ``data:`` URL; "" when there is none. For who may see the picture."""
-    content = open_thumbnail_of(asset)
-    return "" if content is None else f"data:image/jpeg;base64,{base64.b64encode(content).decode('ascii')}"
-
-
-def media_url(asset: MediaAsset, *, site_name: str) -> str:
-    """Where the admin gives out the content of *asset*."""
-    return reverse("admin:faceprint_verificationsession_media", args=[asset.public_id], current_app=site_name)
-
-
-@dataclass(frozen=True)
-class Neighbours:
-    """The keys of the records before and after one in its list; None at either end."""
-
-    previous: int | None
-    next: int | None
-
-
-def neighbours(
-    session: VerificationSession, rows: QuerySet[Any], order: Order = ORDERS[NEWEST_FIRST]
-) -> Neighbours:
-    """Where one gets from *session* in the list of *rows*, which need not hold it (any more).
-
-    Two queries, each answered by an index, however long the list is.
-    """
-    if getattr(session, order.column) is None:
-        return Neighbours(None, None)
-    here = order.cursor(session)
-    listed = rows.filter(order.condition).select_related(None).prefetch_related(None)
-
-    def nearest(*, backwards: bool) -> int | None:
-        found = order.sort(listed.filter(order.beyond(here, backwards=backwards)), backwards=backwards)
-        return found.values_list("pk", flat=True).first()
-
-    return Neighbours(nearest(backwards=True), nearest(backwards=False))
-
-
-def neighbours_in_list(
-    session: VerificationSession, visible: QuerySet[VerificationSession], address: str
-) -> Neighbours:
-    """The same in the list whose address had the parameters *address* (``status=failed&order=score``), as far
-    as it consists of *visible* records. "" is the list of all, over all time."""
-    asked = ListRequest.of(QueryDict(address))
-    rows = visible.filter(asked.selection.condition) if address else visible
-    return neighbours(session, rows, asked.order)
-
-
-@sensitive_variables()
-def answer_text(answer: UpstreamAnswer) -> str:
-    """What Baidu answered, with everything personal hidden; "" when it is erased or cannot be shown so."""
-    session, body = answer.session, _opened(answer, "body")
-    read = {**(_opened(session, "ocr") or {}), **(_opened(session, "confirmed") or {})}
-    # Dates of the card and single characters, such as the gender, stand in other words as well.
-    told = [text for name, text in read.items() if not name.endswith("_time")]
-    told += [_opened(session, name) for name in ("identity_name", "identity_number", "verify_token")]
-    return redacted(body or "", known=[text for text in told if text and len(text) > 1]) or ""

@@ -1,4 +1,4 @@
-"""The dashboard: its figures and links, its states, what it costs and what it never shows."""
+"""The dashboard: its figures and links, its states, its queries and what it never shows."""
 
 from __future__ import annotations
 
@@ -45,12 +45,12 @@ def bars(found: Any) -> dict[str, int]:
 
 
 def content_of(response: Any) -> str:
-    """What lies between the admin's frame."""
+    """The content of the page, without the frame of the admin."""
     html: str = response.content.decode()
     return html[html.index('<div id="content-main"') : html.index("</main>")]
 
 
-def words_of(response: Any) -> str:
+def content_text_of(response: Any) -> str:
     """The content as a person reads it."""
     return " ".join(unescape(re.sub(r"<[^>]+>", " ", content_of(response))).split())
 
@@ -114,11 +114,11 @@ def test_figures_say_what_the_records_say(viewer: Client, sessions: list[Verific
     assert bars(page.verdicts) == {"pending": 1, "passed": 2, "failed": 2, "expired": 1}
     assert bars(page.failures) == {
         "The liveness check failed.": 1,
-        "No code of Baidu's: below the threshold": 1,
+        "No error code: below the threshold": 1,
     }
     assert bars(page.stages) == {"liveness": 1, "comparison with the ID photo": 1}
     assert bars(page.archive) == {"waiting": 1, "complete": 2, "lost": 2, "not applicable": 1}
-    text = words_of(response)
+    text = content_text_of(response)
     assert "5 of" not in text
     assert "2 of 4 who finished" in text
     assert not AccessLog.objects.exists()
@@ -140,7 +140,7 @@ def test_links_lead_to_the_records_that_were_counted(
     by_label = {bar.label: query(bar.url) for bar in page.failures}
     assert by_label == {
         "The liveness check failed.": {**here, "verdict": "failed", "error_code": "223120"},
-        "No code of Baidu's: below the threshold": {**here, "verdict": "failed", "error_class": "none"},
+        "No error code: below the threshold": {**here, "verdict": "failed", "error_class": "none"},
     }
     assert {bar.label: query(bar.url) for bar in page.archive}["lost"] == {**here, "archive_state": "lost"}
     assert {bar.label: query(bar.url) for bar in page.verdicts}["passed"] == {**here, "verdict": "passed"}
@@ -190,7 +190,9 @@ def test_charts_have_a_step_for_each_hour_or_day_and_a_table_that_says_the_same(
     assert scores.lines == [16.0]
     assert page.threshold_list == "80"
     compared = VerificationSession.objects.filter(
-        score__isnull=False, created_at__gte=page._counts.since, verdict__in=("passed", "failed")
+        score__isnull=False,
+        created_at__gte=rollups.read(rollups.SPANS[name]).since,
+        verdict__in=("passed", "failed"),
     )
     assert sum(int(row[1]) + int(row[2]) for row in scores.rows) == compared.count()
 
@@ -214,9 +216,9 @@ def test_charts_are_named_and_need_nothing_that_a_strict_policy_refuses(viewer: 
     assert len(charts) == 3
     for chart in charts:
         named = dict(chart.attributes)["aria-labelledby"].split()
-        told = [*inner(chart, "title"), *inner(chart, "desc")]
-        assert [dict(element.attributes)["id"] for element in told] == named
-        assert all(element.children for element in told)
+        texts = [*inner(chart, "title"), *inner(chart, "desc")]
+        assert [dict(element.attributes)["id"] for element in texts] == named
+        assert all(element.children for element in texts)
     assert len(elements(response, "details")) == 3
     attributes = {name for element in elements(response) for name, _value in element.attributes}
     assert not [name for name in attributes if name == "style" or name.startswith("on")]
@@ -295,7 +297,7 @@ def test_only_the_newest_records_are_compared(
     roll_up()
     response = open_page(viewer)
     assert [person.count for person in response.context["page"].repeated] == [2]
-    assert "Among the newest 2 records." in words_of(response)
+    assert "Among the newest 2 records." in content_text_of(response)
 
 
 def test_a_number_that_cannot_be_decrypted_is_said_so(viewer: Client, clock: Any) -> None:
@@ -313,14 +315,14 @@ def test_a_number_that_cannot_be_decrypted_is_said_so(viewer: Client, clock: Any
 
 
 def test_before_the_first_count_it_says_what_to_start(viewer: Client, clock: Any) -> None:
-    text = words_of(open_page(viewer))
+    text = content_text_of(open_page(viewer))
     assert "Nothing has been counted yet" in text
     assert "faceprint_run" in text
 
 
 def test_a_time_without_verifications_is_no_error(viewer: Client, clock: Any) -> None:
     roll_up()
-    text = words_of(open_page(viewer))
+    text = content_text_of(open_page(viewer))
     assert "No verification was started in this time" in text
     assert "not up to date" not in text
 
@@ -329,15 +331,15 @@ def test_old_figures_are_called_old(viewer: Client, clock: Any) -> None:
     factories.make_passed_session()
     roll_up()
     clock.advance(rollups.STALE_AFTER)
-    assert "not up to date" not in words_of(open_page(viewer))
+    assert "not up to date" not in content_text_of(open_page(viewer))
     clock.advance(minutes=5)
-    text = words_of(open_page(viewer))
+    text = content_text_of(open_page(viewer))
     assert "These figures are not up to date" in text
-    assert "They were complete 20 min ago. 2 hours wait to be counted." in text
+    assert "They were complete 20 min ago. 2 hours have not been counted yet." in text
     parts = {part.name: part.stands_still for part in open_page(viewer).context["page"].parts}
-    assert parts["figures of this page"]
+    assert parts["dashboard figures"]
     roll_up()
-    assert "not up to date" not in words_of(open_page(viewer))
+    assert "not up to date" not in content_text_of(open_page(viewer))
 
 
 def test_a_database_that_fails_is_said_and_not_guessed(
@@ -349,16 +351,16 @@ def test_a_database_that_fails_is_said_and_not_guessed(
     monkeypatch.setattr(rollups, "read", fail)
     response = viewer.get(PAGE)
     assert response.status_code == 503
-    assert "The figures could not be read" in words_of(response)
-    assert "gone" not in words_of(response)
+    assert "The figures could not be read" in content_text_of(response)
+    assert "gone" not in content_text_of(response)
 
 
 def test_the_page_is_complete_in_chinese(viewer: Client, sessions: list[VerificationSession]) -> None:
     factories.make_call()
     roll_up()
     viewer.defaults["HTTP_ACCEPT_LANGUAGE"] = "zh-hans"
-    text = words_of(open_page(viewer))
-    for words in (
+    text = content_text_of(open_page(viewer))
+    for sentence in (
         "仪表盘",
         "通过率",
         "未通过的原因",
@@ -367,7 +369,7 @@ def test_the_page_is_complete_in_chinese(viewer: Client, sessions: list[Verifica
         "逾期未归档",
         "对百度的调用",
     ):
-        assert words in text
+        assert sentence in text
     assert not re.search(r"[A-Za-z]{3,} [a-z]{2,}", text.partition(">")[2])
 
 

@@ -13,7 +13,7 @@ from django.contrib.contenttypes.models import ContentType
 from django.test import Client
 from django.urls import reverse
 
-from django_faceprint.admin import erasing
+from django_faceprint.admin import erasing, pages
 from django_faceprint.models import (
     AccessLog,
     ConsentRecord,
@@ -24,11 +24,9 @@ from django_faceprint.models import (
 )
 from tests import factories
 
-from .test_sessions import messages_of
+from .conftest import LIST, messages_of
 
 pytestmark = pytest.mark.django_db(transaction=True)
-
-LIST = "/admin/faceprint/verificationsession/"
 
 
 @pytest.fixture
@@ -122,9 +120,9 @@ def test_an_old_preview_erases_nothing(
     eraser: Client, session: VerificationSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     page = eraser.post(f"{LIST}{session.pk}/erase/")
-    monkeypatch.setattr(erasing, "PREVIEW_LIFE", -1)
+    monkeypatch.setattr(pages, "LIFETIME", -1)
     assert confirm(eraser, page)["Location"] == LIST
-    assert messages_of(eraser.get(LIST)) == ["Nothing was erased: the preview is too old. Look again."]
+    assert messages_of(eraser.get(LIST)) == ["Nothing was erased: the preview is too old. Open it again."]
     assert not Erasure.objects.exists()
 
 
@@ -171,7 +169,7 @@ def test_selected_rows_are_erased_together(eraser: Client, session: Verification
     confirm(eraser, page, count="2")
     assert VerificationSession.objects.exclude(erased_at=None).count() == 2
     eraser.post(LIST, {"action": "erase", "_selected_action": [session.pk]})
-    assert "Nothing was done: all of this is erased already." in messages_of(eraser.get(LIST))
+    assert "Nothing was done: these records are erased already." in messages_of(eraser.get(LIST))
 
 
 def test_too_many_at_once_are_refused(
@@ -217,15 +215,15 @@ def test_the_certificate_is_a_file(eraser: Client, session: VerificationSession)
     confirm(eraser, eraser.post(f"{LIST}{session.pk}/erase/"))
     done = Erasure.objects.get()
     answer = eraser.get(reverse("admin:faceprint_erasure_certificate", args=[done.pk]))
-    told = json.loads(answer.content)
+    certificate = json.loads(answer.content)
     assert answer["Content-Disposition"] == f'attachment; filename="erasure-{done.public_id}.json"'
-    assert told["sessions"] == [str(session.public_id)]
-    assert (told["files"], told["erased_by"]) == (2, "operator")
-    assert told["storage_verified_at"]
+    assert certificate["sessions"] == [str(session.public_id)]
+    assert (certificate["files"], certificate["erased_by"]) == (2, "operator")
+    assert certificate["storage_verified_at"]
     assert eraser.get(reverse("admin:faceprint_erasure_certificate", args=[999])).status_code == 404
 
 
-def test_a_storage_that_refuses_is_told(
+def test_a_storage_that_refuses_is_reported(
     eraser: Client, session: VerificationSession, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     from django.core.files.storage import FileSystemStorage

@@ -23,7 +23,7 @@ from django_faceprint.jobs import jobs
 from django_faceprint.models import AccessLog, AccessReason, Job, VerificationSession
 from tests import factories
 
-from .test_sessions import LIST, messages_of, text_of
+from .conftest import LIST, messages_of, text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 
@@ -175,7 +175,7 @@ def test_a_file_is_its_owners_alone(exporter: Client, login: Callable[..., Clien
     exporter.logout()
     other = login(*EXPORTERS, username="other")
     for view in ("change", "status", "download", "cancel"):
-        assert other.get(address(job, view)).status_code in (302, 404)
+        assert other.get(address(job, view)).status_code in (302, 404, 405)
         assert other.post(address(job, view)).status_code in (302, 404, 405)
     assert text_of(other.get(reverse("admin:faceprint_job_changelist"))).count("export (CSV)") == 1
     other.logout()
@@ -192,7 +192,7 @@ def test_a_file_that_is_gone_says_so(exporter: Client, clock: Any) -> None:
     clock.advance(jobs.FILE_LIFE)
     answer = exporter.get(address(job, "download"))
     assert answer["Location"] == address(job)
-    assert messages_of(exporter.get(address(job))) == ["There is no file, or no more."]
+    assert messages_of(exporter.get(address(job))) == ["There is no file, or it was deleted."]
     jobs.expire()
     assert "The file was deleted" in text_of(exporter.get(address(job)))
 
@@ -205,7 +205,9 @@ def test_a_question_is_answered_by_who_was_asked_and_in_time(
     exporter.logout()
     other = login(*EXPORTERS, username="other")
     assert export(other, page)["Location"] == LIST
-    assert messages_of(other.get(LIST)) == ["Nothing was exported: the page was too old. Choose again."]
+    assert messages_of(other.get(LIST)) == [
+        "Nothing was exported: the page is too old. Choose the records again."
+    ]
     own = choose(other, "export")
     monkeypatch.setattr(TimestampSigner, "timestamp", lambda self: "0")
     old = choose(other, "export")
@@ -248,7 +250,7 @@ def test_a_bundle_of_a_record_is_made_checked_and_logged(
         texts = [archive.read(name) for name in names if name not in (*pictures, "SHA256SUMS.sig")]
     text = b"".join(texts).decode()
     assert face.sha256 in text
-    # Colleagues are named to who may read the access log only.
+    # Only users who may view the access log see the names of others.
     assert "access-log.jsonl" not in names
     assert str(other.public_id) not in text
     assert factories.NAME not in text
@@ -287,10 +289,10 @@ def test_a_long_job_shows_how_far_it_is_and_can_be_stopped(exporter: Client, lat
     assert (job.state, job.done) == ("running", 3)
     html = exporter.get(address(job)).content.decode()
     assert '<progress max="8" value="3"' in html
-    told = exporter.get(address(job, "status")).json()
-    assert told == {"state": "running", "unfinished": True, "done": 3, "total": 8, "text": "3 of 8"}
+    status = exporter.get(address(job, "status")).json()
+    assert status == {"state": "running", "unfinished": True, "done": 3, "total": 8, "text": "3 of 8"}
     assert exporter.get(address(job, "download"))["Location"] == address(job)
-    assert messages_of(exporter.get(address(job))) == ["There is no file, or no more."]
+    assert messages_of(exporter.get(address(job))) == ["There is no file, or it was deleted."]
     assert exporter.get(address(job, "cancel")).status_code == 405
     exporter.post(address(job, "cancel"))
     job.refresh_from_db()
@@ -338,7 +340,7 @@ def test_a_host_that_narrows_the_list_narrows_its_actions(
     )
     export(exporter, choose(exporter, "export"))
     assert Job.objects.get().total == 2
-    monkeypatch.setattr("django_faceprint.admin.sessions.MAX_ROWS", 1)
+    monkeypatch.setattr("django_faceprint.admin.list_request.MAX_ROWS", 1)
     choose(exporter, "export")
     assert messages_of(exporter.get(LIST)) == ["Nothing was done: select at most 1 records at a time."]
 
@@ -394,5 +396,5 @@ def test_a_preview_of_a_filter_is_good_only_for_what_it_showed(
     page = choose(client, "erase", "verdict=passed")
     VerificationSession.objects.filter(pk=first.pk).update(verdict="failed")
     client.post(f"{LIST}erase/", {"token": token_of(page), "count": "3", "reason": "x"})
-    assert messages_of(client.get(LIST)) == ["Nothing was erased: the preview is too old. Look again."]
+    assert messages_of(client.get(LIST)) == ["Nothing was erased: the preview is too old. Open it again."]
     assert not Job.objects.exists()

@@ -5,23 +5,22 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from datetime import timedelta
-from html import unescape
-from typing import Any
 
 import pytest
 from django.test import Client
 
-from django_faceprint.admin.changelist import ORDERS
+from django_faceprint.admin.list_request import ORDERS
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
 from tests import factories
 
-from .conftest import SECRETS
-from .test_sessions import (
+from .conftest import (
     LIST,
+    SECRETS,
     action_of,
     content_of,
     full_session,
+    link,
     look_up,
     messages_of,
     page_of,
@@ -36,12 +35,6 @@ Kind = MediaAsset.Kind
 def listed(client: Client, query: str = "") -> list[str]:
     """The references of one page, in order."""
     return [session.reference for session in client.get(f"{LIST}?{query}").context["cl"].result_list]
-
-
-def link(response: Any, relation: str) -> str:
-    """Where the page's link to another page goes; "" when there is none."""
-    found = re.search(rf'<a href="([^"]*)" rel="{relation}">', response.content.decode())
-    return unescape(found[1]).removeprefix("?") if found else ""
 
 
 # --- rows ---------------------------------------------------------------------------------------
@@ -116,7 +109,7 @@ def test_time_left_is_red_below_six_hours(viewer: Client) -> None:
 # --- filters ------------------------------------------------------------------------------------
 
 
-def test_a_filter_in_use_is_told_and_can_be_taken_away(viewer: Client) -> None:
+def test_filters_in_use_are_listed_and_can_be_removed(viewer: Client) -> None:
     factories.make_passed_session(reference="passed")
     factories.make_session(reference="failed", verdict="failed", error_class="verification_failed")
     response = viewer.get(f"{LIST}?verdict=failed&error_class=verification_failed&order=created")
@@ -345,7 +338,7 @@ def test_several_hits_are_listed_in_the_answer_itself(viewer: Client) -> None:
     assert "another" not in text
 
 
-def test_what_is_missing_of_many_is_told_by_its_line(viewer: Client) -> None:
+def test_texts_without_a_match_are_named_by_line(viewer: Client) -> None:
     factories.make_session(reference="A-1")
     answer = look_up(viewer, "A-1\n440308199901015331\nB-7")
     assert messages_of(answer) == ["No record matches lines 2, 3. Texts must be exact."]
@@ -353,7 +346,7 @@ def test_what_is_missing_of_many_is_told_by_its_line(viewer: Client) -> None:
     assert "B-7" not in answer.content.decode()
 
 
-def test_a_record_outside_of_the_permission_is_told_from_none(
+def test_a_record_outside_the_permission_differs_from_none(
     login: Callable[..., Client], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """A host may narrow what the admin shows, to the records of one's own branch, say."""
@@ -369,7 +362,7 @@ def test_a_record_outside_of_the_permission_is_told_from_none(
     viewer = login("view_verificationsession", username="viewer")
     assert look_up(viewer, "1")["Location"] == page_of(mine)
     assert look_up(viewer, "2")["Location"] == LIST
-    assert messages_of(viewer.get(LIST)) == ["1 record matches that is outside your permission."]
+    assert messages_of(viewer.get(LIST)) == ["1 matching record is outside your permission."]
     assert look_up(viewer, "3")["Location"] == LIST
     assert messages_of(viewer.get(LIST)) == ["No record matches. The text must be exact."]
     assert listed(viewer, "created=all") == ["1"]

@@ -11,7 +11,7 @@ from django_faceprint.audit.chain import seal
 from django_faceprint.models import AccessLog, AccessReason, Alert, AlertRule, Plan
 from tests import factories
 
-from .test_sessions import messages_of, text_of
+from .conftest import messages_of, text_of
 
 pytestmark = pytest.mark.django_db
 
@@ -107,7 +107,7 @@ def test_forever_needs_its_legal_basis_typed_in(login: Callable[..., Client]) ->
     assert Plan.objects.get().record_span is None
 
 
-def test_who_may_only_look_reads_retention_in_words(login: Callable[..., Client]) -> None:
+def test_users_who_may_only_view_a_plan_read_its_retention_as_text(login: Callable[..., Client]) -> None:
     client = login("view_plan")
     plan = factories.make_plan(retention={"video": 7, "face": 0})
     text = text_of(client.get(f"{BASE}plan/{plan.pk}/change/"))

@@ -19,8 +19,7 @@ from django_faceprint.models import MediaAsset
 from django_faceprint.records.filters import Selection
 from tests import factories
 
-from .test_list import link
-from .test_sessions import LIST, page_of
+from .conftest import LIST, link, page_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 

@@ -18,7 +18,7 @@ from django.test.utils import CaptureQueriesContext
 from django.urls import reverse
 
 from django_faceprint.admin import record
-from django_faceprint.admin.changelist import ORDERS
+from django_faceprint.admin.list_request import ORDERS, Neighbours, neighbours, neighbours_in_list
 from django_faceprint.admin.sessions import VerificationSessionAdmin
 from django_faceprint.clock import now
 from django_faceprint.models import (
@@ -31,8 +31,7 @@ from django_faceprint.models import (
 from django_faceprint.privacy.keys import generate_key
 from tests import factories
 
-from .conftest import SECRETS
-from .test_sessions import LIST, full_session, page_of, text_of
+from .conftest import LIST, SECRETS, full_session, page_of, text_of
 
 pytestmark = [pytest.mark.django_db, pytest.mark.usefixtures("clock")]
 
@@ -162,9 +161,7 @@ def test_neighbours_follow_the_list() -> None:
     for order, listed in (("-created", rows[::-1]), ("created", rows)):
         keys: list[int | None] = [None, *(row.pk for row in listed), None]
         for place, row in enumerate(listed, 1):
-            assert record.neighbours(row, everything, ORDERS[order]) == record.Neighbours(
-                keys[place - 1], keys[place + 1]
-            )
+            assert neighbours(row, everything, ORDERS[order]) == Neighbours(keys[place - 1], keys[place + 1])
 
 
 def test_neighbours_take_two_queries_and_no_record_with_no_place() -> None:
@@ -172,10 +169,10 @@ def test_neighbours_take_two_queries_and_no_record_with_no_place() -> None:
     session = factories.make_session()
     rows = VerificationSession.objects.order_by()
     with CaptureQueriesContext(connection) as captured:
-        found = record.neighbours(scored[2], rows, ORDERS["score"])
-    assert found == record.Neighbours(scored[1].pk, scored[0].pk)
+        found = neighbours(scored[2], rows, ORDERS["score"])
+    assert found == Neighbours(scored[1].pk, scored[0].pk)
     assert len(captured) == 2
-    assert record.neighbours(session, rows, ORDERS["score"]) == record.Neighbours(None, None)
+    assert neighbours(session, rows, ORDERS["score"]) == Neighbours(None, None)
 
 
 def test_neighbours_among_what_retention_takes_next() -> None:
@@ -187,7 +184,7 @@ def test_neighbours_among_what_retention_takes_next() -> None:
     rows = VerificationSession.objects.all()
     for session, expected in zip(due, [(None, 1), (0, 2), (1, None)], strict=True):
         keys = [None if place is None else due[place].pk for place in expected]
-        found = record.neighbours_in_list(session, rows, "created=all&retention=7d")
+        found = neighbours_in_list(session, rows, "created=all&retention=7d")
         assert [found.previous, found.next] == keys
 
 
@@ -197,9 +194,7 @@ def test_a_record_that_left_its_list_still_has_its_place_in_it() -> None:
     newer = factories.make_session(verdict="failed", age=timedelta(minutes=5))
     factories.make_passed_session(age=timedelta(minutes=7))
     everything = VerificationSession.objects.order_by()
-    assert record.neighbours_in_list(session, everything, "verdict=failed") == record.Neighbours(
-        newer.pk, older.pk
-    )
+    assert neighbours_in_list(session, everything, "verdict=failed") == Neighbours(newer.pk, older.pk)
 
 
 def test_the_page_leads_on_within_the_list(viewer: Client) -> None:
@@ -279,10 +274,10 @@ def test_a_raw_answer_is_shown_masked_and_the_look_logged(viewer: Client) -> Non
         html = unescape(response.content.decode())
         for secret in SECRETS:
             assert secret not in html
-    told = json.loads(response.json()["text"])
-    assert told["result"]["verify_result"] == {"score": 84.4}
-    assert told["result"]["idcard_confirm"] == {"name": "张**", "idcard_number": "110***********002X"}
-    assert told["result"]["message"] == "**** 核验成功"
+    found = json.loads(response.json()["text"])
+    assert found["result"]["verify_result"] == {"score": 84.4}
+    assert found["result"]["idcard_confirm"] == {"name": "张**", "idcard_number": "110***********002X"}
+    assert found["result"]["message"] == "**** 核验成功"
     entries = AccessLog.objects.order_by("pk")[before:]
     assert [(entry.action, entry.session_id) for entry in entries] == [("view_record", session.public_id)] * 2
 
@@ -291,11 +286,11 @@ def test_a_raw_answer_is_shown_masked_and_the_look_logged(viewer: Client) -> Non
 def test_what_could_not_be_masked_is_not_shown(viewer: Client, body: str) -> None:
     answer = make_answer(factories.make_session(), body)
     response = viewer.get(answer_url(answer))
-    assert "Not shown: it is erased, or no JSON" in text_of(response)
+    assert "Not shown: it is erased, or not JSON" in text_of(response)
     assert factories.NAME not in response.content.decode()
-    told = viewer.get(answer_url(answer), headers={"Accept": "application/json"}).json()
-    assert told["text"] == ""
-    assert told["problem"]
+    found = viewer.get(answer_url(answer), headers={"Accept": "application/json"}).json()
+    assert found["text"] == ""
+    assert found["problem"]
 
 
 def test_an_erased_answer_says_so(viewer: Client) -> None:
@@ -319,7 +314,7 @@ def test_answers_are_for_who_may_see_the_record(login: Callable[..., Client]) ->
     assert not AccessLog.objects.exists()
 
 
-# --- what is told -------------------------------------------------------------------------------
+# --- notes --------------------------------------------------------------------------------------
 
 
 def test_looks_stand_in_the_timeline_for_who_may_see_them(login: Callable[..., Client]) -> None:
@@ -339,7 +334,7 @@ def test_looks_stand_in_the_timeline_for_who_may_see_them(login: Callable[..., C
 
 def test_a_long_log_is_a_link_away(full_viewer: Client) -> None:
     session = factories.make_session()
-    for _ in range(record.MAX_LOOKS + 1):
+    for _ in range(record.MAX_VIEWS + 1):
         response = full_viewer.get(page_of(session))
     assert f"/admin/faceprint/accesslog/?q={session.public_id}" in response.content.decode()
 
@@ -382,7 +377,11 @@ def test_the_last_attempts_face_stands_for_one_that_is_missing() -> None:
 
 def shown(session: VerificationSession) -> record.Record:
     return record.Record(
-        session, media_url=lambda asset: "", with_looks=True, visible=VerificationSession.objects.all()
+        session,
+        url=lambda view, *arguments, **options: "",
+        may_view_media=True,
+        with_views=True,
+        visible=VerificationSession.objects.all(),
     )
 
 

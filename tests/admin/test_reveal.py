@@ -12,6 +12,8 @@ from django.urls import reverse
 from django_faceprint.models import AccessLog, AccessReason, VerificationSession
 from tests import factories
 
+from .conftest import action_of, look_up, page_of
+
 pytestmark = pytest.mark.django_db
 
 CARD = {
@@ -40,13 +42,9 @@ def revealer(login: Callable[..., Client]) -> Client:
     return login("view_verificationsession", "reveal_identity")
 
 
-def page_of(session: VerificationSession, name: str = "change") -> str:
-    return reverse(f"admin:faceprint_verificationsession_{name}", args=[session.pk])
-
-
 def reveal(client: Client, session: VerificationSession, *, as_json: bool = True, **form: str) -> Any:
     headers = {"accept": "application/json"} if as_json else {}
-    return client.post(page_of(session, "reveal"), form, headers=headers)
+    return client.post(action_of(session, "reveal"), form, headers=headers)
 
 
 # --- revealing ----------------------------------------------------------------------------------
@@ -57,9 +55,9 @@ def test_a_reveal_gives_everything_and_is_logged_with_its_reason(
 ) -> None:
     answer = reveal(revealer, session, reason="complaint", reason_text=" ticket 4711 ")
     assert answer.status_code == 200
-    told = answer.json()
-    assert told["rows"] == [[factories.NAME] * 3, [factories.NUMBER] * 3]
-    assert dict(told["facts"]) == {
+    revealed = answer.json()
+    assert revealed["rows"] == [[factories.NAME] * 3, [factories.NUMBER] * 3]
+    assert dict(revealed["facts"]) == {
         "Address": CARD["address"],
         "Valid until": "长期",
         "Gender": "男",
@@ -68,7 +66,7 @@ def test_a_reveal_gives_everything_and_is_logged_with_its_reason(
         "Issued by": "杭州市公安局",
         "Issued on": "2020-01-01",
     }
-    assert told["seconds"] == 60
+    assert revealed["seconds"] == 60
     assert "no-store" in answer["Cache-Control"]
     entry = AccessLog.objects.get()
     assert (entry.action, entry.reason_code, entry.session_id) == ("reveal", "complaint", session.public_id)
@@ -102,11 +100,11 @@ def test_without_the_permission_there_is_neither_form_nor_answer(
 ) -> None:
     viewer = login("view_verificationsession", "view_media", "view_accesslog")
     assert "fp-reveal" not in viewer.get(page_of(session)).content.decode()
-    looked = AccessLog.objects.count()
+    views = AccessLog.objects.count()
     answer = reveal(viewer, session, reason="audit")
     assert answer.status_code == 403
     assert factories.NUMBER not in answer.content.decode()
-    assert AccessLog.objects.count() == looked
+    assert AccessLog.objects.count() == views
 
 
 def test_the_permission_alone_does_not_open_records(
@@ -159,7 +157,7 @@ def test_a_reason_is_remembered_for_the_record_and_the_visit(
     assert second.reason_code == "complaint"
     texts = [AccessReason.objects.get(public_id=entry.public_id).text for entry in (first, second)]
     assert texts == ["ticket 4711"] * 2
-    # The words themselves are not in the browser's session.
+    # The browser session does not hold the explanation.
     assert "4711" not in str(dict(revealer.session))
     other = factories.make_passed_session()
     assert 'value="same"' not in revealer.get(page_of(other)).content.decode()
@@ -184,7 +182,7 @@ def test_another_user_remembers_nothing(
 
 
 def test_reveals_are_posted_and_need_their_token(revealer: Client, session: VerificationSession) -> None:
-    assert revealer.get(page_of(session, "reveal")).status_code == 405
+    assert revealer.get(action_of(session, "reveal")).status_code == 405
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = revealer.cookies
     assert reveal(strict, session, reason="audit").status_code == 403
@@ -194,10 +192,6 @@ def test_reveals_are_posted_and_need_their_token(revealer: Client, session: Veri
 
 
 # --- finding a person ---------------------------------------------------------------------------
-
-
-def look_up(client: Client, text: str) -> Any:
-    return client.post(reverse("admin:faceprint_verificationsession_lookup"), {"q": text})
 
 
 @pytest.mark.parametrize(
@@ -262,7 +256,7 @@ def test_more_records_than_a_page_are_cut_with_a_word(
     monkeypatch.setattr("django_faceprint.records.lookup.MAX_HITS", 2)
     html = look_up(revealer, factories.NUMBER).content.decode()
     assert html.count("/change/") == 2
-    assert "Older records are left out here." in html
+    assert "Older records are not listed." in html
 
 
 @pytest.mark.parametrize("text", ["110***********002X", "张**", "*", "１１０＊＊＊002X"])

@@ -15,7 +15,6 @@ from django.core.signals import got_request_exception
 from django.db import connection
 from django.test import Client
 from django.test.utils import CaptureQueriesContext
-from django.urls import reverse
 from django.views.debug import ExceptionReporter
 
 from django_faceprint.clock import now
@@ -23,7 +22,6 @@ from django_faceprint.evidence.thumbnails import make_thumbnail
 from django_faceprint.models import (
     AccessLog,
     MediaAsset,
-    UpstreamAnswer,
     VerificationAttempt,
     VerificationSession,
 )
@@ -31,69 +29,30 @@ from django_faceprint.privacy.files import seal_thumbnail, unwrap_file_key
 from django_faceprint.privacy.keys import generate_key
 from tests import factories
 
-from .conftest import SECRETS
+from .conftest import (
+    LIST,
+    SECRETS,
+    action_of,
+    content_of,
+    full_session,
+    look_up,
+    messages_of,
+    page_of,
+    text_of,
+)
 
 pytestmark = pytest.mark.django_db
 
-LIST = "/admin/faceprint/verificationsession/"
 Kind = MediaAsset.Kind
 Action = AccessLog.Action
 HOSTILE = "<script>alert(1)</script>\"'><img src=x onerror=alert(2)>"
-
-
-def page_of(session: VerificationSession) -> str:
-    return reverse("admin:faceprint_verificationsession_change", args=[session.pk])
-
-
-def action_of(session: VerificationSession, name: str) -> str:
-    return reverse(f"admin:faceprint_verificationsession_{name}", args=[session.pk])
-
-
-def content_of(asset: MediaAsset) -> str:
-    return reverse("admin:faceprint_verificationsession_media", args=[asset.public_id])
-
-
-def text_of(response: Any) -> str:
-    """The page as a person reads it."""
-    html = re.sub(r"<(script|style).*?</\1>", "", response.content.decode(), flags=re.DOTALL)
-    return " ".join(unescape(re.sub(r"<[^>]+>", " ", html)).split())
-
-
-def messages_of(response: Any) -> list[str]:
-    return [str(message) for message in response.context["messages"]]
 
 
 def actions_logged() -> list[str]:
     return list(AccessLog.objects.order_by("pk").values_list("action", flat=True))
 
 
-def full_session() -> VerificationSession:
-    """A passed record with everything that a page can show."""
-    session = factories.make_passed_session(
-        reference="ORDER-1",
-        purpose="account opening",
-        plan=factories.make_plan(plan_id="25001", identity_entry="ocr"),
-        ocr={"name": factories.NAME, "number": factories.NUMBER, "address": "浙江省杭州市文三路1号"},
-        confirmed={"name": "张三峰", "number": factories.NUMBER},
-        stat={
-            "OCR": [{"error_code": "0", "count": 2}],
-            "VideoLiveness": [{"error_code": "223120", "count": 7}],
-        },
-    )
-    for kind in (Kind.FACE, Kind.ID_FRONT, Kind.PROCESS_VIDEO, Kind.FRAME):
-        factories.make_stored_asset(session, kind)
-    factories.make_asset(session, Kind.VIDEO, state="not_provided", reason="recording_off")
-    VerificationAttempt.objects.create(
-        session=session, order=1, passed=False, code="223120", score=12.5, threshold=80, risk_tag="camera"
-    )
-    factories.make_call(session, endpoint="verify_token_generate", log_id="1390000000000000001")
-    UpstreamAnswer.objects.create(
-        session=session, endpoint="result_detail", body="{}", body_index="x", log_id="1390000000000000002"
-    )
-    return session
-
-
-# --- who may ------------------------------------------------------------------------------------
+# --- permissions --------------------------------------------------------------------------------
 
 
 def test_strangers_are_sent_to_the_login(client: Client) -> None:
@@ -118,6 +77,13 @@ def test_staff_without_permission_sees_nothing(login: Callable[..., Client]) -> 
     for name in ("query_now", "archive_again"):
         assert client.post(action_of(session, name)).status_code == 403
     assert not AccessLog.objects.exists()
+
+
+def test_permissions_are_checked_before_methods(viewer: Client) -> None:
+    session = factories.make_passed_session()
+    names = ("reveal", "query_now", "archive_again", "bundle", "erase_record")
+    for url in [*(action_of(session, name) for name in names), f"{LIST}export/", f"{LIST}erase/"]:
+        assert viewer.get(url).status_code == viewer.post(url).status_code == 403, url
 
 
 def test_records_are_read_only(login: Callable[..., Client]) -> None:
@@ -158,10 +124,6 @@ def test_a_row_that_cannot_be_decrypted_does_not_hide_the_others(viewer: Client,
 
 
 # --- finding ------------------------------------------------------------------------------------
-
-
-def look_up(client: Client, text: str) -> Any:
-    return client.post(f"{LIST}lookup/", {"q": text})
 
 
 def test_a_single_hit_opens_at_once(viewer: Client) -> None:
@@ -213,22 +175,22 @@ def test_lookup_takes_only_posts_with_csrf(viewer: Client) -> None:
     assert look_up(strict, "x").status_code == 403
 
 
-def test_a_text_that_is_looked_for_is_in_no_report_of_an_error(
+def test_error_reports_do_not_contain_the_texts_of_a_lookup(
     viewer: Client, monkeypatch: pytest.MonkeyPatch, settings: Any
 ) -> None:
-    """What Django mails to ADMINS, and what tools that collect errors ask it for."""
+    """Neither Django's mails to ADMINS nor reports of other tools."""
     reports: list[str] = []
 
     def report(request: Any, **kwargs: Any) -> None:
         reporter = ExceptionReporter(request, *sys.exc_info())
         reports.extend((reporter.get_traceback_text(), reporter.get_traceback_html()))
 
-    def fail(texts: list[str]) -> Any:
+    def fail(kind: str, text: str) -> Any:
         raise RuntimeError("the database is gone")
 
     settings.DEBUG = False
     viewer.raise_request_exception = False
-    monkeypatch.setattr("django_faceprint.records.lookup._look_up", fail)
+    monkeypatch.setattr("django_faceprint.records.lookup.blind_index_candidates", fail)
     got_request_exception.connect(report)
     try:
         assert look_up(viewer, factories.NUMBER).status_code == 500
@@ -318,7 +280,7 @@ def test_the_page_takes_as_many_queries_for_few_rows_as_for_many(full_viewer: Cl
         ({}, "The person has not finished the verification page yet."),
         ({"identity_accepted_at": None}, "Baidu has not yet accepted all that plan 25009 requires."),
         ({"verdict": "expired"}, "The person did not finish the verification page in time."),
-        ({"verdict": "unknown"}, "Baidu never told the result, and its time to do so is over."),
+        ({"verdict": "unknown"}, "Baidu did not return a result in time."),
     ],
 )
 def test_one_sentence_says_why(viewer: Client, values: dict[str, Any], sentence: str) -> None:
@@ -343,23 +305,23 @@ def test_an_error_is_explained(viewer: Client) -> None:
     )
     text = text_of(viewer.get(page_of(session)))
     assert "Configuration 6 No permission. Grant the application" in text
-    assert "Baidu's words: no permission" in text
+    assert "Baidu's message: no permission" in text
     session = factories.make_session(error_class="unsafe_media", error_code="foreign_host")
     assert "refused as unsafe or broken" in text_of(viewer.get(page_of(session)))
 
 
 def test_when_the_next_look_is_due(viewer: Client) -> None:
     cases: list[tuple[dict[str, Any], str]] = [
-        ({"wake_at": now() + timedelta(seconds=90)}, "The next look is due in 1 min."),
-        ({"wake_at": now() - timedelta(seconds=1)}, "The next look is due now"),
-        ({"priority_at": now()}, "The next look is due now"),
+        ({"wake_at": now() + timedelta(seconds=90)}, "The next query is due in 1 min."),
+        ({"wake_at": now() - timedelta(seconds=1)}, "The next query is due now"),
+        ({"priority_at": now()}, "The next query is due now"),
         ({"wake_at": now(), "lease_until": now() + timedelta(minutes=5)}, "A worker is on it right now."),
     ]
     for values, sentence in cases:
         session = factories.make_session(**values)
         assert sentence in text_of(viewer.get(page_of(session)))
     done = factories.make_passed_session()
-    assert "next look" not in text_of(viewer.get(page_of(done)))
+    assert "next query" not in text_of(viewer.get(page_of(done)))
 
 
 def test_polls_that_say_the_same_are_one_line(viewer: Client) -> None:
@@ -546,7 +508,7 @@ def test_query_now(operator: Client) -> None:
 def test_query_now_says_so_when_there_is_nothing_left(operator: Client) -> None:
     session = factories.make_passed_session()
     response = operator.post(action_of(session, "query_now"), follow=True)
-    assert messages_of(response)[0].startswith("Nothing was asked: this record is finished")
+    assert messages_of(response)[0].startswith("Nothing was requested: this record is finished")
     assert actions_logged() == ["view_record"]
 
 
@@ -600,12 +562,12 @@ def test_actions_on_rows_count(operator: Client) -> None:
     waiting = [factories.make_session(wake_at=now() + timedelta(hours=1)) for _ in range(2)]
     done = factories.make_passed_session()
     assert messages_of(run_action(operator, "query_now", *waiting, done)) == [
-        "2 records are asked about as soon as a worker is free.",
-        "1 record is finished: there is nothing left to ask.",
+        "2 records will be queried as soon as a worker is free.",
+        "1 record is finished: there is nothing to query.",
     ]
     assert VerificationSession.objects.ready().count() == 2
     assert messages_of(run_action(operator, "archive_again", *waiting, done)) == [
         "The files of 1 record are fetched again as soon as a worker is free.",
-        "2 records were left alone: not decided, erased, or being worked on.",
+        "2 records were skipped: not decided, erased, or being worked on.",
     ]
     assert actions_logged() == ["refresh", "refresh", "archive_again"]

@@ -146,7 +146,7 @@ def test_failed_pages_of_the_admin_are_reported_without_secrets(
     session = factories.make_passed_session()
     browser = Client()
     browser.force_login(get_user_model().objects.create_superuser("root"))
-    monkeypatch.setattr("django_faceprint.admin.record.masked", fail)
+    monkeypatch.setattr("django_faceprint.admin.presentation.masked", fail)
     monkeypatch.setattr("django_faceprint.admin.record.Record.__init__", fail)
     record = "admin:faceprint_verificationsession"
     token = VerificationSession.objects.get().verify_token

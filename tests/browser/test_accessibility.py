@@ -105,7 +105,7 @@ def test_erasing(site: Any, page: Any, records: list[VerificationSession]) -> No
     page.goto(f"{site.url}{LIST}erase-person/")
     check(page, "erase")
     page.fill("#fp-number", factories.NUMBER)
-    page.get_by_role("button", name="查看有哪些").click()
+    page.get_by_role("button", name="预览将删除的内容").click()
     page.get_by_role("heading", name="将要删除").wait_for()
     check(page, "preview")
 

@@ -176,7 +176,7 @@ def test_erase_a_person(operator: Operator, screenshot: Screenshot) -> None:
     operator.fill("#fp-erase-reason", "本人申请")
     operator.fill("#fp-erase-count", "2")
     operator.click(page.get_by_role("button", name="永久删除"))
-    page.get_by_text("存储已确认").first.wait_for()
+    page.get_by_text("已在存储中确认").first.wait_for()
     assert Erasure.objects.get().verified_at
     assert VerificationSession.objects.exclude(erased_at=None).count() == 2
     assert (operator.clicks, operator.fields) == (2, 3)
