@@ -66,10 +66,7 @@ class AlertRuleAdmin(ManagedAdmin):
 
     def get_urls(self) -> list[Any]:
         view = self.admin_site.admin_view(self.test_mail_view)
-        return [
-            path("<int:pk>/test-mail/", view, name="faceprint_alertrule_test_mail"),
-            *super().get_urls(),
-        ]
+        return [path("<int:pk>/test-mail/", view, name="faceprint_alertrule_test_mail"), *super().get_urls()]
 
     def test_mail_view(self, request: HttpRequest, pk: int) -> HttpResponseBase:
         """Send a test mail to the saved recipients of a rule."""

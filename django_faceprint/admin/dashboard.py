@@ -399,9 +399,9 @@ class DashboardAdmin(ReadOnlyAdmin):
         return {"page": Page(span_name, plan, plans, url=partial(admin_url, self), may=may), "plans": plans}
 
 
-def _median_and_slowest(slots: dict[int, int], ends: tuple[float, ...]) -> tuple[float | None, float | None]:
+def _median_and_slowest(slots: dict[int, int], ends: tuple[float, ...]) -> list[float | None]:
     """The median and the 95th percentile."""
-    return rollups.percentile(slots, ends, 0.5), rollups.percentile(slots, ends, 0.95)
+    return [rollups.percentile(slots, ends, rank) for rank in (0.5, 0.95)]
 
 
 def _seconds(value: float | None) -> str:

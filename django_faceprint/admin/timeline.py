@@ -42,12 +42,7 @@ def timeline(
     views: Sequence[tuple[AccessLog, str]],
 ) -> list[Event]:
     """All events, oldest first. *calls* and *views* come newest first; each view with its reason or ""."""
-    events = [
-        *_milestones(session),
-        *_call_events(calls),
-        *_archived_events(assets),
-        *_view_events(views),
-    ]
+    events = [*_milestones(session), *_call_events(calls), *_archived_events(assets), *_view_events(views)]
     return sorted(events, key=lambda event: event.at)
 
 
