@@ -64,8 +64,8 @@ COLUMNS = {
     ASSETS: (
         *("public_id", "session_id", "attempt_order", "kind", "position", "state", "reason", "source"),
         *("deadline", "give_up_at", "sha256", "size", "content_type", "width", "height", "duration"),
-        *("plain_http", "stored_name", "wrapped_key", "thumbnail", "tries", "error", "created_at"),
-        *("archived_at", "retain_until"),
+        *("plain_http", "stored_name", "wrapped_key", "thumbnail", "tries", "error_class"),
+        *("error_detail", "named_at", "ext_info", "created_at", "archived_at", "retain_until"),
     ),
     ANSWER_ROWS: (
         *("public_id", "session_id", "endpoint", "body", "body_index", "log_id", "code", "parsed"),
@@ -85,7 +85,8 @@ COLUMNS = {
 UPDATED = (
     *("verdict", "archive_state", "score", "liveness_score", "spoofing_score", "threshold", "is_demoted"),
     *("name_index", "number_index", "confirmed", "stat", "verified_at", "decided_at", "archived_at"),
-    *("retain_until", "last_polled_at", "stages_done"),
+    *("retain_until", "last_polled_at"),
+    *(f"{step}_answered_at" for step in ("getall", "simple", "media", "stat")),
 )
 UPDATE = (
     f"UPDATE faceprint_verificationsession SET {', '.join(f'{name} = %s' for name in UPDATED)}, "  # noqa: S608
@@ -223,7 +224,7 @@ class SessionArchive:
             seal_column(ring, "session.confirmed", session.public_id, _compact(confirmed)),
             *(json.dumps(documents["stat"]["result"]), self._verified_at, self._decided_at, now()),
             *(self._after(self._shared.record_span), asked_at),
-            json.dumps(dict.fromkeys(("getall", "simple", "media", "stat"), self._decided_at.isoformat())),
+            *([self._decided_at] * 4),
             session.pk,
         )
 
@@ -297,7 +298,8 @@ class SessionArchive:
                 self._verified_at + timedelta(hours=24 if is_recording else 72),
                 session.media_give_up_at if is_recording else session.results_give_up_at,
                 *(stored.sha256, stored.size, *facts, plain_http, stored.name, stored.wrapped_key),
-                *(None, 0, "", self._decided_at, moment, self._after(self._shared.spans[kind])),
+                *(None, 0, "", "", self._decided_at if is_recording else None, ""),
+                *(self._decided_at, moment, self._after(self._shared.spans[kind])),
             )
         )
         return file_id, stored.sha256

@@ -344,7 +344,7 @@ def test_hostile_text_is_escaped(full_viewer: Client) -> None:
     VerificationAttempt.objects.create(
         session=session, order=1, passed=False, message=HOSTILE, risk_tag=HOSTILE, risk_level=HOSTILE[:20]
     )
-    factories.make_asset(session, Kind.VIDEO, error=HOSTILE, reason=HOSTILE)
+    factories.make_asset(session, Kind.VIDEO, error_class=HOSTILE[:30], error_detail=HOSTILE, reason=HOSTILE)
     factories.make_call(session, code=HOSTILE[:40], endpoint=HOSTILE[:40])
     for url in (LIST, page_of(session), "/admin/faceprint/upstreamcall/"):
         html = full_viewer.get(url).content.decode()

@@ -110,8 +110,8 @@ def test_a_failed_run_is_reported_without_secrets(
     session = scenario.start("25001")
     scenario.finish(session)
     record_return(session)
-    monkeypatch.setattr("django_faceprint.engine.runner.perform_visit", fail)
-    monkeypatch.setattr("django_faceprint.engine.runner.log_unexpected", fail)
+    monkeypatch.setattr("django_faceprint.engine.steps.perform_visit", fail)
+    monkeypatch.setattr("django_faceprint.engine.steps.log_unexpected", fail)
     ticks = iter(range(10_000))
 
     def work() -> None:

@@ -170,7 +170,9 @@ def test_alert_mails_carry_no_markup(poisoned: VerificationSession) -> None:
     for _ in range(3):
         factories.make_call(outcome="transport", code=PAYLOAD[:40], endpoint="result_detail")
     session = factories.make_passed_session(reference=PAYLOAD)
-    factories.make_asset(session, "video", state="lost", error=PAYLOAD, reason=PAYLOAD)
+    factories.make_asset(
+        session, "video", state="lost", error_class=PAYLOAD[:30], error_detail=PAYLOAD, reason=PAYLOAD
+    )
     evaluate()
     assert mail.outbox
     for message in mail.outbox:

@@ -78,7 +78,7 @@ def test_the_product_opens_its_files(tmp_path: Path, size: int) -> None:
     stored = floor.store(encryption_ring(), str(tmp_path), file_id, size, pieces)
     key = unwrap_file_key(stored.wrapped_key, file_id)
     with (tmp_path / stored.name).open("rb") as file:
-        assert DecryptingReader(file, key, file_id, size).read_all() == data[:size]
+        assert DecryptingReader(file, key, file_id, size).read() == data[:size]
     assert (stored.sha256, stored.size) == (hashlib.sha256(data[:size]).hexdigest(), size)
 
 

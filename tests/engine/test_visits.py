@@ -20,7 +20,7 @@ from django_faceprint.models import (
     UpstreamCall,
     VerificationSession,
 )
-from django_faceprint.sandbox import core
+from django_faceprint.sandbox import object_storage
 from django_faceprint.verification import record_return
 from tests.factories import NUMBER, make_session
 from tests.scenario import Scenario
@@ -261,7 +261,7 @@ def test_many_urls_that_have_expired_cost_one_question_of_each_interface(
         scenario.control("POST", "clock", {"advance": 60})
         really_archive(visit)
 
-    monkeypatch.setattr(core, "SIGNED_SECONDS", 60)
+    monkeypatch.setattr(object_storage, "SIGNED_SECONDS", 60)
     monkeypatch.setattr(steps, "archive_wanted", archive_later)
     session = scenario.back(session)
     assert (session.archive_state, session.poll_count) == ("complete", 1)

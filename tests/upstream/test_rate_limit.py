@@ -19,7 +19,6 @@ import pytest
 from django.db import connection
 from django.db.models import F
 from django.test.utils import CaptureQueriesContext
-from django_faceprint.upstream.db_thread import desk
 
 from django_faceprint.engine import polling
 from django_faceprint.exceptions import RateLimitReached
@@ -525,8 +524,7 @@ def test_the_database_thread_itself_may_book_slots(settings: Any, clock: Any) ->
         return result.result(timeout=30)
 
     def visit() -> None:
-        with desk(ask):
-            mine.acquire("default", ENDPOINT, urgent=True)
+        mine.acquire("default", ENDPOINT, urgent=True, database=ask)
         done.set()
 
     threading.Thread(target=visit, daemon=True).start()
