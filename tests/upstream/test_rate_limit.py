@@ -489,16 +489,16 @@ def test_a_session_that_our_own_limit_holds_back_keeps_its_place(scenario: Scena
 
 
 def test_a_person_who_waits_and_a_near_deadline_are_urgent(scenario: Scenario, clock: Any) -> None:
-    from django_faceprint.engine.steps import _is_urgent
+    from django_faceprint.engine.steps import is_urgent
 
     session = scenario.start("25001")
-    assert not _is_urgent(session)
+    assert not is_urgent(session)
     record_return(session)
-    assert _is_urgent(session)
+    assert is_urgent(session)
     clock.advance(minutes=2)
-    assert not _is_urgent(session)
+    assert not is_urgent(session)
     clock.set(session.next_deadline - timedelta(minutes=29))
-    assert _is_urgent(session)
+    assert is_urgent(session)
     assert polling.turn_at(clock(), 0) > clock()
 
 
