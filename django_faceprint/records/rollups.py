@@ -151,7 +151,7 @@ def roll_up(*, budget: timedelta = BUDGET, monotonic: Callable[[], float] = time
 def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
     """Count all hours there are anew, one at a time; returns how many. Can be broken off and run again.
 
-    For rows that were written past the services, as by an import. The counts of calls that are no longer kept
+    For rows that were written directly, as by an import. The counts of calls that are no longer kept
     stay. *progress* receives the hours done and all hours.
     """
     recount_all()
@@ -169,7 +169,7 @@ def rebuild(progress: Callable[[int, int], None] | None = None) -> int:
 def recount_all() -> None:
     """Let the next runs of :func:`roll_up` count all hours anew, the newest first.
 
-    For rows that came or went past the services. :func:`rebuild` does it at once.
+    For rows that were written or deleted directly. :func:`rebuild` does it at once.
     """
     moment = now()
     _make_hours(_first_hour(moment), moment)
