@@ -18,7 +18,6 @@ from django.core.signing import TimestampSigner
 from django.test import Client
 from django.urls import reverse
 
-from django_faceprint.clock import now
 from django_faceprint.jobs import jobs
 from django_faceprint.models import AccessLog, AccessReason, Job, VerificationSession
 from tests import factories
@@ -314,7 +313,7 @@ def test_a_long_job_is_ended_by_a_worker(exporter: Client, later: None) -> None:
 
 def test_baidu_is_asked_about_a_whole_filter_in_the_background(operator: Client, later: None) -> None:
     for _ in range(7):
-        factories.make_session(wake_at=now() + timedelta(hours=1))
+        factories.make_awaiting_session()
     answer = choose(operator, "query_now", "verdict=pending")
     job = Job.objects.get()
     assert answer["Location"] == address(job)

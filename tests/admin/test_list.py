@@ -313,7 +313,7 @@ def test_an_action_on_the_whole_filter_takes_all_of_its_pages(
     monkeypatch.setattr("django_faceprint.admin.sessions.VerificationSessionAdmin.list_per_page", 2)
     client = login("view_verificationsession", "refresh_session")
     for number in range(5):
-        factories.make_session(reference=f"{number}", wake_at=now() + timedelta(hours=1))
+        factories.make_awaiting_session(reference=f"{number}")
     other = factories.make_passed_session(wake_at=now() + timedelta(hours=1))
     chosen = VerificationSession.objects.order_by("pk").first()
     body = {"action": "query_now", "select_across": "1", "_selected_action": [str(chosen and chosen.pk)]}

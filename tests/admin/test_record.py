@@ -233,7 +233,7 @@ def test_a_forged_list_breaks_nothing(viewer: Client, listed: str) -> None:
 
 
 def test_acting_on_a_record_keeps_its_list(operator: Client) -> None:
-    session = factories.make_session(wake_at=now() + timedelta(hours=1))
+    session = factories.make_awaiting_session()
     kept = f"?{urlencode({'_changelist_filters': 'verdict=pending'})}"
     html = operator.get(page_of(session) + kept).content.decode()
     url = reverse("admin:faceprint_verificationsession_query_now", args=[session.pk]) + kept

@@ -494,7 +494,7 @@ def test_files_that_are_not_stored_are_not_found(full_viewer: Client) -> None:
 
 
 def test_query_now(operator: Client) -> None:
-    session = factories.make_session(wake_at=now() + timedelta(hours=1))
+    session = factories.make_awaiting_session()
     response = operator.post(action_of(session, "query_now"), follow=True)
     assert messages_of(response) == [
         "Baidu is asked as soon as a worker is free. Reload this page in a few seconds."
@@ -545,7 +545,7 @@ def test_archive_again_says_why_not(operator: Client, values: dict[str, Any], be
 
 @pytest.mark.parametrize("name", ["query_now", "archive_again"])
 def test_buttons_take_only_posts_with_csrf(operator: Client, name: str) -> None:
-    session = factories.make_session(wake_at=now() + timedelta(hours=1))
+    session = factories.make_awaiting_session()
     assert operator.get(action_of(session, name)).status_code == 405
     strict = Client(enforce_csrf_checks=True)
     strict.cookies = operator.cookies
@@ -559,7 +559,7 @@ def run_action(client: Client, name: str, *sessions: VerificationSession) -> Any
 
 
 def test_actions_on_rows_count(operator: Client) -> None:
-    waiting = [factories.make_session(wake_at=now() + timedelta(hours=1)) for _ in range(2)]
+    waiting = [factories.make_awaiting_session() for _ in range(2)]
     done = factories.make_passed_session()
     assert messages_of(run_action(operator, "query_now", *waiting, done)) == [
         "2 records will be queried as soon as a worker is free.",

@@ -17,7 +17,13 @@ from django_faceprint.base.deadlines import window_closes_at
 from django_faceprint.engine import polling
 from django_faceprint.engine import queue as work_queue
 from django_faceprint.models import VerificationSession
-from tests.factories import make_awaiting_session, make_due_session, make_plan, make_session
+from tests.factories import (
+    make_awaiting_session,
+    make_due_session,
+    make_leased_session,
+    make_plan,
+    make_session,
+)
 
 pytestmark = pytest.mark.django_db(transaction=True)
 
@@ -36,8 +42,7 @@ def test_waking_up_is_bounded_and_soonest_first(clock: Any) -> None:
 
 
 def test_a_dead_worker_needs_no_cleaner(clock: Any) -> None:
-    session = make_due_session()
-    (lease,) = work_queue.claim(clock())
+    session, lease = make_leased_session()
     assert work_queue.claim(clock()) == []
     clock.advance(leases.MAX_LEASE - timedelta(seconds=1))
     assert work_queue.promote(clock()) == 0

@@ -28,6 +28,7 @@ from django_faceprint.verification import upload_match_image
 from tests.factories import (
     image_bytes,
     make_asset,
+    make_erased_session,
     make_passed_session,
     make_plan,
     make_session,
@@ -359,7 +360,7 @@ class TestRulesThatChange:
 
     def test_leave_undecided_and_erased_records_alone(self, clock: Any) -> None:
         make_session()
-        make_passed_session(erased_at=now())
+        make_erased_session()
         assert retention_rules.apply_rules() == 0
         assert not VerificationSession.objects.filter(retain_until__isnull=False).exists()
 

@@ -15,7 +15,6 @@ from django.db import connection
 from django.utils import timezone, translation
 
 from django_faceprint.audit.access import Actor, Reason
-from django_faceprint.clock import now
 from django_faceprint.evidence import erasure
 from django_faceprint.evidence import files as evidence_files
 from django_faceprint.exceptions import InvalidInput
@@ -405,7 +404,7 @@ def test_rotating_keys_keeps_files_readable(settings: Any) -> None:
 
 
 def test_query_now_queries_all_sessions_with_work_left() -> None:
-    waiting = [factories.make_session(reference="w", wake_at=now() + timedelta(hours=1)) for _ in range(4)]
+    waiting = [factories.make_awaiting_session(reference="w") for _ in range(4)]
     finished = make_records(3)
     job = jobs.start("query_now", Selection({}), actor=ACTOR)
     work()
