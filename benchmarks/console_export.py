@@ -25,7 +25,7 @@ def main() -> None:
 
     def work() -> dict[str, int]:
         who = Actor("operator", "admin", "1")
-        job = jobs.start(kind, Selection({"created": "all"}, up_to=last), actor=who)
+        job = jobs.create(kind, Selection({"created": "all"}, up_to=last), actor=who)
         jobs.work_on(job, until=float("inf"), monotonic=time.monotonic)
         if job.state != Job.State.DONE or job.done != job.total:
             raise AssertionError(f"The export came to {job.done} of {job.total} records ({job.state}).")

@@ -117,7 +117,7 @@ def _video(viewer: Any, size: int, *, encrypted: bool) -> Any:
 
     (name,) = evidence_files.reserve_names(session.pk, 1)
     with plain.files(encrypted=encrypted):
-        for column, value in evidence_files.save(asset, name, content()).items():
+        for column, value in evidence_files.write_checked(asset, name, content()).items():
             setattr(asset, column, value)
     asset.save()
     return asset

@@ -110,7 +110,7 @@ def rollup() -> None:
 @shared_task(name="faceprint.seal", **_limits)
 def seal() -> None:
     """Seal new entries of the access log."""
-    chain.seal()
+    chain.add_links()
 
 
 @shared_task(name="faceprint.alerts", **_limits)

@@ -172,7 +172,7 @@ def make_stored_asset(
         data = video_bytes() if asset.is_video else image_bytes()
     session.refresh_from_db(fields=["lease_epoch"])
     lease = Lease(session.pk, session.lease_epoch)
-    evidence_files.store(lease, asset, [data] if isinstance(data, bytes) else data)
+    evidence_files.write_and_commit(lease, asset, [data] if isinstance(data, bytes) else data)
     return asset
 
 

@@ -59,7 +59,7 @@ def test_only_the_cipher_of_files_is_replaced(encrypted: bool) -> None:
     asset = make_asset(make_passed_session(), "face")
     data = image_bytes()
     with plain.files(encrypted=encrypted):
-        columns = files.save(asset, f"benchmark/{asset.public_id}", [data])
+        columns = files.write_checked(asset, f"benchmark/{asset.public_id}", [data])
         for name, value in columns.items():
             setattr(asset, name, value)
         with files.open_stored(asset) as reader:

@@ -24,7 +24,7 @@ from django.urls import URLPattern, URLResolver, reverse
 from django_faceprint import urls as browser_urls
 from django_faceprint.api import urls as api_urls
 from django_faceprint.audit.access import Actor
-from django_faceprint.jobs.jobs import start, work_on_jobs
+from django_faceprint.jobs.jobs import create, work_on_jobs
 from django_faceprint.models import (
     AccessLog,
     Alert,
@@ -269,7 +269,7 @@ def send(browser: Client, address: str, line: Line, pk: int) -> HttpResponseBase
 def own_job(browser: Client) -> int:
     """A finished export that was made for whoever uses *browser*."""
     user = browser.session.get("_auth_user_id", "")
-    job = start("export_csv", Selection({}), actor=Actor("x", "admin", user))
+    job = create("export_csv", Selection({}), actor=Actor("x", "admin", user))
     work_on_jobs(budget=timedelta(minutes=1), monotonic=lambda: 0.0)
     return job.pk
 

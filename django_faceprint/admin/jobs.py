@@ -83,7 +83,7 @@ def start_job(
 ) -> Job | None:
     """Start a job and work on it for :data:`AT_ONCE`. None, and a message to the user, when it is refused."""
     try:
-        job = jobs.start(
+        job = jobs.create(
             kind,
             selection,
             actor=actor_of(request, CHANNEL),

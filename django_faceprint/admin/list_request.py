@@ -131,7 +131,7 @@ class ListRequest:
     @property
     def order(self) -> Order:
         """The order, with the faster of two ways to sort these records."""
-        return replace(ORDERS[self.order_name], avoid_index_order=self.selection.is_sparse)
+        return replace(ORDERS[self.order_name], avoid_index_order=self.selection.prefers_retention_index)
 
     @property
     def whole(self) -> Selection:

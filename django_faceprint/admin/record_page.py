@@ -40,7 +40,7 @@ MAX_REASONS = 50
 
 
 @sensitive_variables()
-def record_page(
+def render_record(
     request: HttpRequest,
     model_admin: admin.ModelAdmin,
     session: VerificationSession,
@@ -107,7 +107,7 @@ def reveal_view(request: HttpRequest, pk: int, *, model_admin: admin.ModelAdmin)
     )
     _remember_reason(request, session, entry)
     if not wants_json(request):
-        return uncached(record_page(request, model_admin, session, unmasked=True))
+        return uncached(render_record(request, model_admin, session, unmasked=True))
     record = _record(request, model_admin, session, unmasked=True)
     revealed = {
         "rows": [[row.submitted, row.read, row.confirmed] for row in record.identity],

@@ -146,7 +146,7 @@ class VerificationSessionAdmin(ReadOnlyAdmin):
             record_access(
                 actor_of(request, CHANNEL), AccessLog.Action.VIEW_RECORD, session_id=session.public_id
             )
-        return record_page.record_page(request, self, session)
+        return record_page.render_record(request, self, session)
 
     def get_object(self, request: HttpRequest, object_id: str, from_field: str | None = None) -> Any:
         """The record with all of its columns; the list leaves some out."""

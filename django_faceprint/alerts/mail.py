@@ -30,7 +30,7 @@ from django.utils import timezone, translation
 from django.utils.formats import date_format
 from django.utils.translation import gettext, ngettext
 
-from django_faceprint.base.claim import is_held
+from django_faceprint.base.hold import is_held
 from django_faceprint.base.lease import MAX_LEASE
 from django_faceprint.client import ENDPOINTS
 from django_faceprint.clock import now

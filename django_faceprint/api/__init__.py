@@ -1,1 +1,1 @@
-"""The REST API: serializers check shapes, services decide, errors are problem details (RFC 9457)."""
+"""The REST API: serializers check shapes, the rooms below decide, errors are problem details (RFC 9457)."""

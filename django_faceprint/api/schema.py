@@ -61,7 +61,7 @@ def operation(
     from drf_spectacular.types import OpenApiTypes
     from drf_spectacular.utils import OpenApiParameter, OpenApiResponse, extend_schema
 
-    from .problems import ProblemSerializer
+    from .problem_schema import ProblemSerializer
 
     statuses = status if isinstance(status, tuple) else (status,)
     responses: dict[Any, Any] = {

@@ -32,7 +32,7 @@ from django_faceprint.verification.consent import MAX_CONSENT_REFERENCE_LENGTH
 from django_faceprint.verification.texts import MAX_REFERENCE_LENGTH
 
 from .permissions import is_creator, may_view_media
-from .problems import Described
+from .problem_schema import Described
 from .schema import field_schema
 
 Status = VerificationSession.Status

@@ -43,7 +43,6 @@ from django_faceprint.verification import (
 from django_faceprint.verification.state import refuse_erased
 
 from . import filters, serializers
-from .errors import Problem, answer_problem
 from .parsers import PICTURE_BODY, SMALL_BODY, InMemoryUpload, StrictJSONParser
 from .permissions import (
     MayAddTo,
@@ -54,6 +53,7 @@ from .permissions import (
     MayViewMedia,
     MayWithdraw,
 )
+from .problems import Problem, answer_problem
 from .schema import operation
 
 CHANNEL = "api"

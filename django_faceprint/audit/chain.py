@@ -85,7 +85,7 @@ class Verification:
 # --- making links -------------------------------------------------------------------------------
 
 
-def seal() -> int:
+def add_links() -> int:
     """Chain the entries that have been committed to the log; returns how many.
 
     Safe to run twice at once: one of the two makes the links.
@@ -110,7 +110,7 @@ def head() -> str:
     return f"{last.sequence}:{last.digest}" if last else ""
 
 
-def prune() -> int:
+def prune_log() -> int:
     """Delete one batch of entries past ``LOG_RETENTION``, with their reasons and links; returns how many.
 
     The newest of the links that are old enough stays as the anchor of the chain.

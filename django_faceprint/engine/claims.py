@@ -41,7 +41,8 @@ class Claims:
         self._names: dict[int, list[str]] = {}
         self._renewed_at = now()
 
-    def __bool__(self) -> bool:
+    @property
+    def has_waiting(self) -> bool:
         """Whether a session waits for its visit."""
         return bool(self._waiting)
 
@@ -57,21 +58,21 @@ class Claims:
         self._retry(lambda: prefetch_related_objects(rows, "plan", "assets"))
         self._retry(lambda: self._reserve_names(rows))
 
-    def take(self) -> tuple[Lease, list[str]]:
+    def next(self) -> tuple[Lease, list[str]]:
         """The next session to be visited, and the upload names that are reserved for it."""
         lease = self._waiting.popleft()
         self._visited[lease.session_pk] = lease
         return lease, self._names.pop(lease.session_pk, [])
 
-    def settle(self, leases: Sequence[Lease]) -> None:
-        """The visits under *leases* are over: they are not renewed any more."""
+    def forget(self, leases: Sequence[Lease]) -> None:
+        """Renew *leases* no more: their visits are over."""
         for lease in leases:
             # Not the lease of a later claim.
             if self._visited.get(lease.session_pk) == lease:
                 del self._visited[lease.session_pk]
 
     def renew(self) -> None:
-        """Renew all leases, when it is time. What others have taken meanwhile is not visited."""
+        """Renew all leases, when it is time; give back waiting sessions whose lease cannot be renewed."""
         moment = now()
         if moment - self._renewed_at < queue.RENEW_AFTER:
             return
@@ -95,7 +96,7 @@ class Claims:
     def _give_back(self, leases: Sequence[Lease]) -> None:
         self._retry(lambda: queue.give_back(leases))
         if names := [name for lease in leases for name in self._names.pop(lease.session_pk, ())]:
-            self._retry(lambda: files.settle_names(names))
+            self._retry(lambda: files.end_reservations(names))
 
     def _reserve_names(self, rows: Sequence[VerificationSession]) -> None:
         """Names for what is likely to be stored, in one statement; a visit that needs more reserves them."""

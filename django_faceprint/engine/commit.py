@@ -161,7 +161,7 @@ def write_batch(batch: Sequence[Changes]) -> list[Changes]:
             ("endpoint",),
         )
         names = [name for changes in kept for name in changes.names]
-        if names and not files.settle_names(names):
+        if names and not files.end_reservations(names):
             raise _IntentGone
         for changes in kept:
             for asset in changes.stored:

@@ -15,7 +15,7 @@ from django_faceprint.models import AccessLog, Job, MediaAsset, VerificationSess
 from django_faceprint.records import rollups
 
 from . import queue
-from .results import STEPS
+from .results import QUESTIONS
 
 Verdict = VerificationSession.Verdict
 ArchiveState = VerificationSession.ArchiveState
@@ -74,7 +74,7 @@ def recollect(session: VerificationSession) -> bool:
         changed = VerificationSession.objects.filter(
             idle, pk=session.pk, verdict__in=(Verdict.PASSED, Verdict.FAILED), verify_token__isnull=False
         ).update(
-            **{f"{step}_answered_at": None for step in STEPS},
+            **{f"{step}_answered_at": None for step in QUESTIONS},
             archive_state=ArchiveState.COLLECTING,
             lease_epoch=F("lease_epoch") + 1,
             priority_at=queue.priority(due, moment),

@@ -367,7 +367,7 @@ def without_none(values: dict[str, str | None]) -> dict[str, str]:
 
 
 #: What to ask about a decided session, in this order; each marks itself done on the session.
-STEPS = {
+QUESTIONS = {
     "getall": ask_all,
     "simple": ask_simple,
     "media": ask_media,

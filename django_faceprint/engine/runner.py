@@ -197,22 +197,22 @@ class Run:
             return None
         self._claims.renew()
         self._claims.give_back_stale()
-        if not self._claims and (not active or self.monotonic() >= self._recheck_at):
+        if not self._claims.has_waiting and (not active or self.monotonic() >= self._recheck_at):
             self._claim()
-            if not self._claims:
+            if not self._claims.has_waiting:
                 self._recheck_at = self.monotonic() + RECHECK_AFTER
-        if not self._claims:
+        if not self._claims.has_waiting:
             # No session is left, so that nothing is left undone.
             self._report.baidu_down = False
             return None
         self._report.sessions += 1
-        return self._claims.take()
+        return self._claims.next()
 
     def _claim(self) -> None:
         hint, self.hint = self.hint, None
         if hint is not None:
             self._claims.claim(session_pk=hint)
-        if self._claims:
+        if self._claims.has_waiting:
             return
         most = 1 if self._report.baidu_down else max(CLAIM_BATCH, self._adaptive.width)
         if self.limit is not None:
@@ -220,7 +220,7 @@ class Run:
         # What has woken meanwhile may be more urgent than all that is ready.
         woken = self._claims.promote()
         self._claims.claim(limit=most)
-        if not self._claims and (woken or self._writer):
+        if not self._claims.has_waiting and (woken or self._writer):
             # Others may have taken what was woken, and a session for which a recheck was requested during its
             # visit is due again.
             self._write()
@@ -258,7 +258,7 @@ class Run:
     def _write(self) -> None:
         if not self._writer:
             return
-        self._claims.settle(self._writer.write())
+        self._claims.forget(self._writer.write())
         # Receivers of signals may have taken their time.
         self._claims.renew()
         self.progress(self._report)

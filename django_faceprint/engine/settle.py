@@ -16,7 +16,7 @@ from django_faceprint.upstream.errors import NO_ERROR
 
 from . import polling
 from .problems import report
-from .results import STEPS
+from .results import QUESTIONS
 from .verdict import record_verdict
 from .visit import Visit
 
@@ -27,7 +27,7 @@ State = MediaAsset.State
 Source = MediaAsset.Source
 
 
-def finish_unstarted(visit: Visit) -> None:
+def settle_without_token(visit: Visit) -> None:
     """A session for which no verify_token could be obtained: nobody could use it, nothing exists upstream."""
     moment = now()
     over_at = visit.session.created_at + deadlines.TOKEN_LIFE
@@ -53,7 +53,7 @@ def settle(visit: Visit) -> None:
         _mark_lost(visit, moment)
     _give_up_broken_uploads(visit)
     wanted = visit.wanted()
-    unasked = [stage for stage in STEPS if not visit.is_answered(stage)] if decided and not over else []
+    unasked = [step for step in QUESTIONS if not visit.is_answered(step)] if decided and not over else []
     if wanted or unasked:
         # What has not been asked about may bring assets of which nothing is known yet.
         unknown = [session.results_deadline] if unasked else []
@@ -162,12 +162,11 @@ def archive_state(session: VerificationSession, assets: Iterable[MediaAsset]) ->
     return ArchiveState.COMPLETE if stored else ArchiveState.NOT_APPLICABLE
 
 
-def postpone(visit: Visit, problem: dict[str, str]) -> Visit:
-    """The visit could not be made, or broke off: say why on the session and try again later.
+def replace_broken_visit(visit: Visit, problem: dict[str, str]) -> Visit:
+    """Replace a visit that broke off by one that says why on the session, and settles it.
 
-    Not for ever: what could not be fetched until its give-up time is lost for this reason, too. Begins again
-    with the session as it is in the database; returns the visit that replaces the broken one. Raises what the
-    database raises.
+    The new visit begins with the session as it is in the database. Evidence whose give-up time has come is
+    lost for this reason, too. Raises what the database raises.
     """
     database = visit.context.database
     second = Visit(visit.lease, visit.session, visit.context)
@@ -178,7 +177,7 @@ def postpone(visit: Visit, problem: dict[str, str]) -> Visit:
         second.outcome.failed = True
         report(second, problem)
         if session.token_answered_at is None:
-            finish_unstarted(second)
+            settle_without_token(second)
         else:
             settle(second)
     except LeaseLost:

@@ -20,7 +20,7 @@ from django_faceprint.upstream.errors import NO_ERROR, error_columns
 
 from . import queue, results
 from .problems import log_unexpected, report, run_step
-from .settle import finish_unstarted, postpone, settle
+from .settle import replace_broken_visit, settle, settle_without_token
 from .verdict import ask_verdict
 from .visit import Visit
 
@@ -62,7 +62,7 @@ def visit_session(visit: Visit) -> Visit:
     if problem:
         # Outside the except block: should this fail too, its traceback must not quote the first failure.
         visit.abandon()
-        return postpone(visit, problem)
+        return replace_broken_visit(visit, problem)
     return visit
 
 
@@ -87,12 +87,12 @@ def work_through(visit: Visit) -> None:
     visit.update(last_polled_at=now(), poll_count=session.poll_count + 1)
     visit.drop_unkept()
     if session.token_answered_at is None:
-        finish_unstarted(visit)
+        settle_without_token(visit)
         return
     if session.verdict == Verdict.PENDING:
         run_step(visit, ask_verdict)
     if session.verdict in (Verdict.PASSED, Verdict.FAILED):
-        for step in results.STEPS.values():
+        for step in results.QUESTIONS.values():
             run_step(visit, step)
         run_step(visit, results.ask_detail_again)
         archive_wanted(visit)
@@ -137,7 +137,7 @@ def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, An
     context = visit.context
     picture = visit.pictures.data_of(asset)
     if picture is not None:
-        return files.save(asset, name, [picture], interrupts=context.interrupts)
+        return files.write_checked(asset, name, [picture], interrupts=context.interrupts)
     own_thread = threading.get_ident()
 
     def renew() -> str | None:
@@ -148,7 +148,7 @@ def _fetch_and_store(visit: Visit, asset: MediaAsset, name: str) -> dict[str, An
         if (body.content_length or LONG_DOWNLOAD) >= LONG_DOWNLOAD:
             # What is known so far must not wait for it.
             visit.checkpoint()
-        return files.save(
+        return files.write_checked(
             asset,
             name,
             body.chunks(),

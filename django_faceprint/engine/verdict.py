@@ -90,7 +90,7 @@ def _decide_by_attempts(visit: Visit, said: Rejected | SessionGone | None, *, to
     elif not attempts:
         record_verdict(visit, Verdict.EXPIRED)
     else:
-        # Passed between our two questions: the next pass reads result/detail again.
+        # Passed between our two questions: the next visit reads result/detail again.
         visit.outcome.failed = True
 
 

@@ -246,7 +246,7 @@ class Visit:
             self.change(asset, sha256=digest)
 
     def keep_upload(self, asset: MediaAsset, name: str, columns: dict[str, Any]) -> None:
-        """The file of *asset* lies complete in storage; *columns* are those of :func:`~.files.save`."""
+        """The file of *asset* lies complete in storage; *columns* come from ``files.write_checked``."""
         written = columns["stored_name"]
         if written != name:
             try:

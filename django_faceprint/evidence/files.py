@@ -69,7 +69,7 @@ def storage() -> Storage:
     return storages[STORAGE_ALIAS]
 
 
-def save(
+def write_checked(
     asset: MediaAsset,
     name: str,
     chunks: Iterable[bytes],
@@ -78,7 +78,7 @@ def save(
     with_thumbnail: bool = False,
     interrupts: Interrupts = (),
 ) -> dict[str, Any]:
-    """Check, encrypt and write the file that *chunks* make up, under the reserved *name*.
+    """Check, encrypt and write the file that *chunks* make up, under the reserved *name*. Commits nothing.
 
     Returns the columns of *asset* that make it stored. The caller writes them in the transaction that settles
     the name; where ``stored_name`` differs from *name*, the storage has altered it: call
@@ -91,7 +91,7 @@ def save(
     """
     check: _Check = _VideoCheck(chunks) if asset.is_video else _PictureCheck(chunks)
     key = new_file_key()
-    sealed = seal(asset.public_id, name, check.chunks(), key=key, interrupts=interrupts)
+    sealed = write_unchecked(asset.public_id, name, check.chunks(), key=key, interrupts=interrupts)
     try:
         facts = check.facts()
     except UnsafeMedia:
@@ -115,7 +115,7 @@ def save(
     }
 
 
-def seal(
+def write_unchecked(
     file_id: UUID,
     name: str,
     chunks: Iterable[bytes],
@@ -140,22 +140,22 @@ def seal(
     }
 
 
-def store(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
+def write_and_commit(lease: Lease, asset: MediaAsset, chunks: Iterable[bytes]) -> None:
     """Store one file of an asset that has its row, and commit it under *lease*.
 
-    Raises as :func:`save` does, :class:`LeaseLost` when the session was taken over, and ``RuntimeError``
-    inside a database transaction. In every such case the asset is unchanged and nothing half-written is
-    referred to.
+    Raises as :func:`write_checked` does, :class:`LeaseLost` when the session was taken over, and
+    ``RuntimeError`` inside a database transaction. In all these cases the asset is unchanged, and no row
+    refers to part of a file.
     """
     clients.refuse_inside_transaction()
     (name,) = reserve_names(lease.session_pk, 1)
     try:
-        columns = save(asset, name, chunks)
+        columns = write_checked(asset, name, chunks)
         rename_reserved(name, columns["stored_name"])
         name = columns["stored_name"]
         with lease.fenced():
             wanted = MediaAsset.objects.wanted().filter(pk=asset.pk)
-            if not wanted.update(**columns) or not settle_names([name]):
+            if not wanted.update(**columns) or not end_reservations([name]):
                 raise LeaseLost
             asset.refresh_from_db()
             transaction.on_commit(lambda: events.asset_archived(asset))
@@ -187,10 +187,10 @@ def rename_reserved(name: str, written: str) -> None:
         UploadIntent.objects.filter(name=name).update(name=written)
 
 
-def settle_names(names: Sequence[str]) -> bool:
-    """End reservations in the transaction that refers to their files.
+def end_reservations(names: Sequence[str]) -> bool:
+    """End the reservations of *names*; False when one was abandoned, so that no row may refer to its file.
 
-    False when one of them has been abandoned: then none of the files may be referred to.
+    Called in the transaction that refers to the files, or for names that no upload has used.
     """
     return UploadIntent.objects.filter(name__in=names, abandoned=False).delete()[0] == len(names)
 
@@ -232,7 +232,7 @@ def open_stored(asset: MediaAsset) -> DecryptingReader:
 
 
 def open_sealed(file_id: UUID, name: str, wrapped_key: bytes, size: int) -> DecryptingReader:
-    """Read what :func:`seal` wrote; raises as :func:`open_stored` does."""
+    """Read what :func:`write_unchecked` wrote; raises as :func:`open_stored` does."""
     key = unwrap_file_key(wrapped_key, file_id)
     return DecryptingReader(_open(name), key, file_id, size)
 

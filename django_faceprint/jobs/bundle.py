@@ -95,7 +95,7 @@ class Bundle:
         clients.refuse_inside_transaction()
         if self.with_log:
             # Chains the entry about the making of this bundle.
-            chain.seal()
+            chain.add_links()
         yield from zipped((self._member(path), chunks) for path, chunks in self._signed_files())
 
     def _member(self, path: str) -> zipfile.ZipInfo:

@@ -20,7 +20,7 @@ from django.utils import timezone, translation
 from django.views.decorators.debug import sensitive_variables
 
 from django_faceprint.audit.access import Actor, Reason, record_access
-from django_faceprint.base.claim import claim, is_free
+from django_faceprint.base.hold import hold, is_free
 from django_faceprint.clock import now
 from django_faceprint.engine import refresh
 from django_faceprint.evidence import erasure, files, job_files
@@ -41,7 +41,7 @@ Kind, State = Job.Kind, Job.State
 FILE_LIFE = timedelta(hours=24)
 JOB_KEPT = timedelta(days=90)
 #: How long a worker holds a job from the beginning of a step; a step takes seconds.
-MAX_LEASE = timedelta(minutes=7)
+STEP_LEASE = timedelta(minutes=7)
 #: Time until a failed job is tried again, and the failures after which it is given up.
 AGAIN_AFTER = timedelta(minutes=1)
 MAX_FAILURES = 5
@@ -88,7 +88,7 @@ class _Held:
 
 
 @sensitive_variables()
-def start(
+def create(
     kind: str,
     selection: Selection,
     *,
@@ -173,7 +173,7 @@ def work_on(job: Job, *, until: float, monotonic: Callable[[], float]) -> int:
                 if monotonic() >= until:
                     held.write(wake_at=now())
                     break
-                held.write(wake_at=now() + MAX_LEASE)
+                held.write(wake_at=now() + STEP_LEASE)
     except JobTaken:
         # Another worker goes on with it; our last step was not committed.
         pass
@@ -214,7 +214,7 @@ def open_file(job: Job) -> tuple[str, str, Iterator[bytes]]:
     return form.content_type, form.extension, form.file(heads, pieces)
 
 
-def expire() -> int:
+def delete_expired() -> int:
     """Delete expired files, and jobs that are older than 90 days; returns how many files."""
     moment = now()
     over = list(Job.objects.filter(expires_at__lte=moment, state=State.DONE)[:BATCH])
@@ -235,12 +235,12 @@ def _discard(intents: Iterable[UploadIntent]) -> None:
 
 def _waiting() -> QuerySet[Job]:
     """Unfinished jobs that no worker holds."""
-    return Job.objects.filter(is_free("wake_at", MAX_LEASE), wake_at__isnull=False)
+    return Job.objects.filter(is_free("wake_at", STEP_LEASE), wake_at__isnull=False)
 
 
 def _claim(job: Job) -> _Held | None:
     ours = _waiting().filter(pk=job.pk, lease_epoch=job.lease_epoch)
-    is_ours = claim(ours, "wake_at", MAX_LEASE, state=State.RUNNING, lease_epoch=F("lease_epoch") + 1)
+    is_ours = hold(ours, "wake_at", STEP_LEASE, state=State.RUNNING, lease_epoch=F("lease_epoch") + 1)
     job.refresh_from_db()
     if not is_ours:
         return None
@@ -260,7 +260,7 @@ def _step(held: _Held) -> bool:
     elif kind == Kind.ERASE:
         finished = _erase(held)
     else:
-        finished = _act(held)
+        finished = _refresh(held)
     if finished:
         moment = now()
         has_file = kind in Job.FILE_KINDS
@@ -317,7 +317,7 @@ def _add_part(
     part = JobPart(job=job, order=job.parts.count(), rows=len(rows))
     (name,) = files.reserve_names(None, 1)
     try:
-        for column, value in files.seal(part.public_id, name, chunks).items():
+        for column, value in files.write_unchecked(part.public_id, name, chunks).items():
             setattr(part, column, value)
         files.rename_reserved(name, part.stored_name)
         with transaction.atomic():
@@ -328,7 +328,7 @@ def _add_part(
                 done=job.done + len(rows),
                 failures=0,
             )
-            if not files.settle_names([part.stored_name]):
+            if not files.end_reservations([part.stored_name]):
                 raise JobTaken
             part.save(force_insert=True)
             AccessLog.objects.bulk_create(entries)
@@ -365,7 +365,7 @@ def _erase(held: _Held) -> bool:
     return len(keys) < ROWS_OF_STEP
 
 
-def _act(held: _Held) -> bool:
+def _refresh(held: _Held) -> bool:
     job = held.job
     rows = list(held.next_rows(ROWS_OF_STEP).select_related("plan"))
     skipped = sum(bool(refresh.request_refresh(row, job.kind, actor=held.actor)) for row in rows)

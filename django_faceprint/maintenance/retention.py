@@ -53,10 +53,10 @@ def retain() -> RetentionReport:
     _purge_sessions(report)
     _purge_files(report)
     _discard_uncommitted(report)
-    report.exports = jobs.expire()
+    report.exports = jobs.delete_expired()
     erasure.verify_erasures()
     _forget_calls(report)
-    report.log_entries = chain.prune() + consent.prune() + erasure.prune()
+    report.log_entries = chain.prune_log() + consent.prune() + erasure.prune()
     statistics.record_heartbeat("retain")
     return report
 

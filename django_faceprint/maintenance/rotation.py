@@ -56,11 +56,12 @@ class BrokenValue:
 class RotationReport:
     """The result of one rotation. ``rows`` were read; ``changed`` counts rows by the name of their model.
 
-    ``waiting`` counts requests of the last day, whose digests need the old index key until a later rotation.
+    ``repeatable`` counts starts of the last day, which may still be repeated: their digests need the old index
+    key until a later rotation.
     """
 
     rows: int = 0
-    waiting: int = 0
+    repeatable: int = 0
     changed: Counter[str] = field(default_factory=Counter)
     broken: list[BrokenValue] = field(default_factory=list)
 
@@ -132,7 +133,7 @@ def _rotate(rows: QuerySet[Any], batch: list[Any], report: RotationReport, *, dr
     for row in batch:
         changes, broken = _changes(row)
         report.broken += broken
-        report.waiting += _is_waiting(row)
+        report.repeatable += _is_repeatable(row)
         if changes:
             outdated.append(row.pk)
     name = rows.model._meta.model_name or ""
@@ -186,7 +187,7 @@ def _changes(row: Any) -> tuple[dict[str, Any], list[BrokenValue]]:
         attempt("verify_token_index", lambda: _token_index(row))
         attempt("name_index", lambda: _identity_index(row, "name_index", "name", "known_name"))
         attempt("number_index", lambda: _identity_index(row, "number_index", "id_number", "known_number"))
-        if not is_current(row.request_digest) and not _is_waiting(row):
+        if not is_current(row.request_digest) and not _is_repeatable(row):
             changes |= {"idempotency_key": None, "request_digest": ""}
     elif isinstance(row, AccessToken) and not is_current(row.token_index):
         attempt("token_index", lambda: {"token_index": blind_index("access_token", row.token or "")})
@@ -221,7 +222,7 @@ def _identity_index(session: VerificationSession, column: str, kind: str, source
     return {column: blind_index(kind, getattr(session, source) or "")}
 
 
-def _is_waiting(row: Any) -> bool:
+def _is_repeatable(row: Any) -> bool:
     return (
         isinstance(row, VerificationSession)
         and not is_current(row.request_digest)

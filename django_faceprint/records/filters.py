@@ -151,7 +151,7 @@ def _error_class(text: str, moment: datetime) -> Q:
 
 
 def _left(text: str, moment: datetime) -> Q:
-    """The same records that ``statistics.at_risk`` counts."""
+    """The records that ``statistics.at_risk`` counts, of any environment."""
     horizon = moment + HOURS_LEFT[text]
     # No evidence waits longer than this. The bound keeps the query small, also for all time.
     waits = TOKEN_LIFE + conf.latest_grace + RESULTS_LIFE
@@ -210,7 +210,7 @@ FILTERS: dict[str, Filter] = {
     "is_demoted": _yes_no(Q(is_demoted=True), Q(is_demoted=False)),
     "retention": Filter(_retention),
     "erased": _yes_no(Q(erased_at__isnull=False), Q(erased_at__isnull=True)),
-    # Records that some orders of a list leave out.
+    # Only records with a value in the sorted column; the list sets it when sorting.
     "has": Filter(lambda text, moment: _HAS[text]),
     "rows": Filter(_rows),
 }
@@ -259,7 +259,7 @@ class Selection:
         return "" if any(name in self.parameters for name in _OF_ALL_TIME) else DEFAULT_SPAN
 
     @property
-    def is_sparse(self) -> bool:
+    def prefers_retention_index(self) -> bool:
         """Whether the records lie far apart by creation time, so that another index finds them faster.
 
         Records due to be deleted are the oldest: a search from the newest on would read all.

@@ -90,8 +90,8 @@ class Upstream:
 
         def keep(record: CallRecord) -> None:
             if record.outcome != UpstreamCall.TRANSPORT:
-                throttled_by = record.code if record.outcome == ErrorClass.SLOW_DOWN.value else ""
-                self._rate_limit.note_answer(application, record.endpoint, throttled_by, database=database)
+                rate_limit_code = record.code if record.outcome == ErrorClass.SLOW_DOWN.value else ""
+                self._rate_limit.note_answer(application, record.endpoint, rate_limit_code, database=database)
             made.append(_row(record, application, session))
 
         client = self._shared_client(application).with_hooks(

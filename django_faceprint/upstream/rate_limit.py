@@ -27,8 +27,8 @@ from typing import Any
 from django.db import IntegrityError, transaction
 from django.db.models import BigIntegerField, F, Func
 
-from django_faceprint.base.claim import is_held
 from django_faceprint.base.db_thread import Database, in_this_thread
+from django_faceprint.base.hold import is_held
 from django_faceprint.clock import now
 from django_faceprint.conf import conf
 from django_faceprint.exceptions import RateLimitReached
@@ -101,7 +101,7 @@ class _Bucket:
     """What this process knows about one interface."""
 
     #: Work that is not urgent gets no slot before (monotonic seconds): its threads need not ask the database.
-    full_until: float = 0.0
+    not_urgent_before: float = 0.0
     #: The last answers were rate limits.
     throttled: bool = False
 
@@ -148,14 +148,14 @@ class RateLimit:
             self._sleep(max(booking.wait, 0.001))
 
     def note_answer(
-        self, application: str, endpoint: str, throttled_by: str, *, database: Database = in_this_thread
+        self, application: str, endpoint: str, rate_limit_code: str, *, database: Database = in_this_thread
     ) -> None:
-        """Baidu has answered; *throttled_by* is the code of a rate limit, "" for anything else."""
+        """Baidu has answered; *rate_limit_code* is the code of a rate limit, "" for anything else."""
         key = (_account(application), endpoint)
         bucket = self._bucket(key)
-        if throttled_by:
+        if rate_limit_code:
             bucket.throttled = True
-            database(lambda: _pause(key, throttled_by))
+            database(lambda: _pause(key, rate_limit_code))
         elif bucket.throttled and database(lambda: _resume(key)):
             bucket.throttled = False
 
@@ -167,11 +167,11 @@ class RateLimit:
         """Book a slot, if there is one. Raises :class:`RateLimitReached` while the interface pauses."""
         bucket = self._bucket(key)
         moment = self._monotonic()
-        if not urgent and moment < bucket.full_until:
-            return _Booking(None, wait=bucket.full_until - moment)
+        if not urgent and moment < bucket.not_urgent_before:
+            return _Booking(None, wait=bucket.not_urgent_before - moment)
         booking = database(lambda: self._book_in_database(key, bucket, urgent=urgent))
         if booking.begin is None and not urgent:
-            bucket.full_until = self._monotonic() + booking.wait
+            bucket.not_urgent_before = self._monotonic() + booking.wait
         return booking
 
     def _book_in_database(self, key: tuple[str, str], bucket: _Bucket, *, urgent: bool) -> _Booking:

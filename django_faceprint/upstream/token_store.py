@@ -12,8 +12,8 @@ from datetime import timedelta
 
 from django.db import IntegrityError, transaction
 
-from django_faceprint.base.claim import claim
 from django_faceprint.base.db_thread import Database, in_this_thread
+from django_faceprint.base.hold import hold
 from django_faceprint.client import AccessToken as Token
 from django_faceprint.clock import now
 from django_faceprint.models import AccessToken
@@ -106,7 +106,7 @@ class DatabaseTokenStore:
         give_up_at = self._monotonic() + FETCH_LEASE.total_seconds()
 
         def is_claimed() -> bool:
-            return claim(rows, "lease_until", FETCH_LEASE, lease_holder=holder)
+            return hold(rows, "lease_until", FETCH_LEASE, lease_holder=holder)
 
         while not self._database(is_claimed) and self._monotonic() < give_up_at:
             self._sleep(WAIT_SECONDS)

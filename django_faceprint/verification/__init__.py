@@ -14,7 +14,7 @@ from .identity import submit_identity
 from .match_image import upload_match_image
 from .returning import record_return, return_token, session_of_return_token
 from .start import StartRequest, prepare_session, register_session, start_session
-from .verify_token import continue_session, h5_url
+from .verify_token import ensure_token, h5_url
 from .withdrawal import withdraw
 
 __all__ = [
@@ -25,7 +25,7 @@ __all__ = [
     "MatchImage",
     "StartRequest",
     "adopt",
-    "continue_session",
+    "ensure_token",
     "h5_url",
     "prepare_session",
     "record_return",

@@ -61,7 +61,7 @@ def _keep_match_image(session: VerificationSession, image: MatchImage) -> None:
         )
         return
     try:
-        files.store(_current_lease(session), asset, [image.data])
+        files.write_and_commit(_current_lease(session), asset, [image.data])
     except (files.StorageFailed, FaceprintError, lease.LeaseLost):
         asset.delete()
         raise

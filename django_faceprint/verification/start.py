@@ -27,7 +27,7 @@ from .identity import check_identity, submit_identity
 from .match_image import upload_match_image
 from .returning import check_return_url
 from .texts import check_text
-from .verify_token import continue_session
+from .verify_token import ensure_token
 
 START_REQUEST = "start_request"
 _IDEMPOTENCY_KEY = re.compile(r"[!-~]{1,80}")
@@ -103,7 +103,7 @@ def prepare_session(session: VerificationSession, request: StartRequest) -> None
     missing and the session is over.
     """
     if session.token_answered_at is None:
-        continue_session(session)
+        ensure_token(session)
     if request.identity is not None and session.identity_accepted_at is None:
         submit_identity(session, request.identity)
     if request.match_image is not None and session.match_image_accepted_at is None:

@@ -21,7 +21,7 @@ from .state import check_open, client_of
 
 
 @sensitive_variables()
-def continue_session(session: VerificationSession) -> None:
+def ensure_token(session: VerificationSession) -> None:
     """Obtain the verify_token of a session whose start failed.
 
     Raises :class:`InvalidInput` when the session is over or lacks a required consent, and the upstream error
@@ -47,8 +47,8 @@ def h5_url(session: VerificationSession) -> str | None:
 
 
 def obtained_token(session: VerificationSession) -> str:
-    """The verify_token of an open session, obtained first if need be. Raises as :func:`continue_session`."""
-    continue_session(session)
+    """The verify_token of an open session, obtained first if need be. Raises as :func:`ensure_token`."""
+    ensure_token(session)
     return _require_token(session)
 
 

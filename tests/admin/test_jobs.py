@@ -192,7 +192,7 @@ def test_a_file_that_is_gone_says_so(exporter: Client, clock: Any) -> None:
     answer = exporter.get(address(job, "download"))
     assert answer["Location"] == address(job)
     assert messages_of(exporter.get(address(job))) == ["There is no file, or it was deleted."]
-    jobs.expire()
+    jobs.delete_expired()
     assert "The file was deleted" in text_of(exporter.get(address(job)))
 
 

@@ -7,7 +7,7 @@ import pytest
 from django.core import mail
 from django.test import Client
 
-from django_faceprint.audit.chain import seal
+from django_faceprint.audit.chain import add_links
 from django_faceprint.models import AccessLog, AccessReason, Alert, AlertRule, Plan
 from tests import factories
 
@@ -279,7 +279,7 @@ def test_an_entry_shows_why_and_whether_it_is_chained(login: Callable[..., Clien
     assert "ticket &lt;4711&gt;" in html
     assert f"/admin/faceprint/verificationsession/{session.pk}/change/" in html
     assert "icon-no" in html
-    seal()
+    add_links()
     AccessReason.objects.all().delete()
     html = auditor.get(page).content.decode()
     assert "ticket" not in html

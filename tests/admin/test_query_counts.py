@@ -73,7 +73,7 @@ def _queries(client: Client, address: str) -> int:
 
 
 def _queries_of_export(kind: Any) -> int:
-    job = jobs.start(kind, Selection({"created": "all"}), actor=Actor("auditor", "admin", "7", "192.0.2.1"))
+    job = jobs.create(kind, Selection({"created": "all"}), actor=Actor("auditor", "admin", "7", "192.0.2.1"))
     with CaptureQueriesContext(connection) as captured:
         jobs.work_on(job, until=0.0, monotonic=lambda: 0.0)
     assert job.state == "done"

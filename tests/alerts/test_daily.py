@@ -13,7 +13,7 @@ from django.db import connection
 from django_faceprint import tasks
 from django_faceprint.alerts import daily
 from django_faceprint.alerts.daily import send_daily_mail
-from django_faceprint.audit.chain import head, seal
+from django_faceprint.audit.chain import add_links, head
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog, AlertRule, Heartbeat
 from tests import factories
@@ -55,7 +55,7 @@ def test_the_mail_holds_the_events_of_the_day_and_the_head(rule: AlertRule, cloc
             actor_id="7", actor_name="wang", action=action, channel="admin", session_id=session.public_id
         )
     factories.make_session(verdict="passed", age=timedelta(days=3))
-    seal()
+    add_links()
     clock.set(EIGHT)
     tasks.alerts()
     message = mail.outbox[-1]

@@ -13,7 +13,7 @@ from django.core.files.storage import Storage
 from rest_framework.exceptions import APIException, AuthenticationFailed
 from rest_framework.test import APIClient
 
-from django_faceprint.api import errors, views
+from django_faceprint.api import problems, views
 from django_faceprint.client import MESSAGES
 from django_faceprint.exceptions import InvalidInput
 from django_faceprint.models import VerificationSession
@@ -162,7 +162,7 @@ def test_a_refused_input_has_no_other_error_behind_it(
 
     def answer(error: Exception, context: Any) -> Any:
         errors_seen.append(error)
-        return errors.answer_problem(error, context)
+        return problems.answer_problem(error, context)
 
     monkeypatch.setattr(views, "answer_problem", answer)
     identity = IDENTITY | {"number": "110105194912310021"}
@@ -174,9 +174,9 @@ def test_a_refused_input_has_no_other_error_behind_it(
 
 def test_details_are_translated(api: APIClient, settings: Any) -> None:
     """Every rule of the services and of the client has words, and their placeholders are filled."""
-    for code in (*errors.RULES, *MESSAGES):
+    for code in (*problems.RULES, *MESSAGES):
         params = {"limit": 1, "long": 1, "short": 1}
-        problem = errors.problem_of(InvalidInput("x", code, "", params))
+        problem = problems.problem_of(InvalidInput("x", code, "", params))
         assert "%(" not in problem.detail
         assert problem.detail != "This is not accepted."
 
@@ -276,7 +276,7 @@ def test_a_challenge_is_given_where_the_host_authenticates_with_one(
 
 def test_texts_of_a_hosts_own_classes_are_not_passed_on() -> None:
     for error in (AuthenticationFailed(f"no such {NUMBER}"), APIException(f"no {NUMBER}")):
-        assert NUMBER not in errors.problem_of(error).detail
+        assert NUMBER not in problems.problem_of(error).detail
 
 
 def test_a_throttle_of_the_host_gives_retry_after(api: APIClient, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,7 @@ from django.db.utils import Error
 
 from django_faceprint.audit import chain
 from django_faceprint.audit.access import reason_digest
-from django_faceprint.audit.chain import Verification, head, prune, seal, verify
+from django_faceprint.audit.chain import Verification, add_links, head, prune_log, verify
 from django_faceprint.clock import now
 from django_faceprint.maintenance import rotation
 from django_faceprint.models import AccessLog, AccessReason, AccessSeal
@@ -86,8 +86,8 @@ def kinds(**options: Any) -> dict[str, int]:
 def test_an_untouched_log_has_no_findings() -> None:
     entries = [look(session_id=SOME_ID, address="2001:db8::1"), look_with_reason()]
     entries += [look(actor_name="王芳"), look(asset_id=SOME_ID)]
-    assert seal() == 4
-    assert seal() == 0
+    assert add_links() == 4
+    assert add_links() == 0
     result = verify()
     assert result == Verification(links=4, entries=4, head=head())
     chained = AccessSeal.objects.order_by("sequence").values_list("log_id", flat=True)
@@ -113,7 +113,7 @@ def test_a_changed_entry_is_found(tamper: Any, column: str, value: Any) -> None:
     look()
     entry = look(session_id=SOME_ID)
     look()
-    seal()
+    add_links()
     tamper(f"UPDATE {LOG} SET {column} = %s WHERE id = %s", value, entry.pk)  # noqa: S608
     (finding,) = verify().findings
     assert (finding.kind, finding.sequence, finding.log_id) == ("edited", 2, entry.pk)
@@ -121,7 +121,7 @@ def test_a_changed_entry_is_found(tamper: Any, column: str, value: Any) -> None:
 
 def test_a_deleted_entry_is_found(tamper: Any) -> None:
     entries = [look() for _ in range(3)]
-    seal()
+    add_links()
     tamper(f"DELETE FROM {LOG} WHERE id = %s", entries[1].pk)  # noqa: S608
     assert kinds() == {"missing": 1}
     # With its link.
@@ -131,7 +131,7 @@ def test_a_deleted_entry_is_found(tamper: Any) -> None:
 
 def test_deleting_from_the_front_is_found(tamper: Any) -> None:
     entries = [look() for _ in range(3)]
-    seal()
+    add_links()
     tamper(f"DELETE FROM {LOG} WHERE id = %s", entries[0].pk)  # noqa: S608
     tamper(f"DELETE FROM {CHAIN} WHERE log_id = %s", entries[0].pk)  # noqa: S608
     assert kinds() == {"gap": 1}
@@ -139,11 +139,11 @@ def test_deleting_from_the_front_is_found(tamper: Any) -> None:
 
 def test_a_front_that_was_cut_off_cannot_be_passed_off_as_old(tamper: Any, clock: Any) -> None:
     first = [look() for _ in range(3)]
-    seal()
+    add_links()
     noted = head()
     clock.advance(minutes=1)
     look()
-    seal()
+    add_links()
     tamper(f"DELETE FROM {LOG} WHERE id <= %s", first[-1].pk)  # noqa: S608
     tamper(f"DELETE FROM {CHAIN} WHERE sequence <= 3")  # noqa: S608
     assert kinds(heads=[noted]) == {"gap": 1}
@@ -163,15 +163,15 @@ def test_a_run_that_was_broken_off_is_no_finding(clock: Any, monkeypatch: pytest
         return execute(sql, *arguments)
 
     with pytest.raises(KeyboardInterrupt), connection.execute_wrapper(die_in_the_second_batch):
-        seal()
+        add_links()
     clock.advance(minutes=1)
-    assert seal() == 4
+    assert add_links() == 4
     assert kinds() == {}
 
 
 def test_cutting_off_the_end_is_found_by_a_head_that_was_noted(tamper: Any) -> None:
     entries = [look() for _ in range(3)]
-    seal()
+    add_links()
     noted = head()
     assert kinds(heads=[noted]) == {}
     tamper(f"DELETE FROM {LOG} WHERE id = %s", entries[2].pk)  # noqa: S608
@@ -180,7 +180,7 @@ def test_cutting_off_the_end_is_found_by_a_head_that_was_noted(tamper: Any) -> N
     assert kinds(heads=[noted[:12]]) == {"truncated": 1}
     # Another entry in its place does not help.
     look()
-    seal()
+    add_links()
     assert kinds(heads=[noted]) == {"forged": 1}
     # Nor does emptying everything.
     tamper(f"DELETE FROM {CHAIN}")  # noqa: S608
@@ -189,7 +189,7 @@ def test_cutting_off_the_end_is_found_by_a_head_that_was_noted(tamper: Any) -> N
 
 def test_entries_that_were_exchanged_are_found(tamper: Any) -> None:
     one, two = look(actor_name="one"), look(actor_name="two")
-    seal()
+    add_links()
     tamper(f"UPDATE {CHAIN} SET log_id = -1 WHERE log_id = %s", one.pk)  # noqa: S608
     tamper(f"UPDATE {CHAIN} SET log_id = %s WHERE log_id = %s", one.pk, two.pk)  # noqa: S608
     tamper(f"UPDATE {CHAIN} SET log_id = %s WHERE log_id = -1", two.pk)  # noqa: S608
@@ -199,12 +199,12 @@ def test_entries_that_were_exchanged_are_found(tamper: Any) -> None:
 def test_a_chain_made_anew_without_the_key_is_found(tamper: Any, settings: Any) -> None:
     look()
     entry = look()
-    seal()
+    add_links()
     tamper(f"UPDATE {LOG} SET actor_name = 'nobody' WHERE id = %s", entry.pk)  # noqa: S608
     tamper(f"DELETE FROM {CHAIN}")  # noqa: S608
     kept = settings.FACEPRINT
     settings.FACEPRINT = kept | {"ENCRYPTION_KEYS": [generate_key()]}
-    seal()
+    add_links()
     forged = dict(AccessSeal.objects.values_list("sequence", "mac"))
     settings.FACEPRINT = kept
     assert kinds() == {"unknown_key": 2}
@@ -221,17 +221,17 @@ def test_a_chain_made_anew_without_the_key_is_found(tamper: Any, settings: Any) 
 
 def test_an_entry_put_in_later_is_found(clock: Any) -> None:
     look()
-    seal()
+    add_links()
     clock.advance(minutes=1)
     backdated = look(at=now() - 2 * DAY)
-    assert seal() == 1
+    assert add_links() == 1
     (finding,) = verify().findings
     assert (finding.kind, finding.sequence, finding.log_id) == ("backdated", 2, backdated.pk)
 
 
 def test_an_entry_without_a_link_is_found(clock: Any) -> None:
     look()
-    seal()
+    add_links()
     look()
     assert kinds() == {}
     clock.advance(minutes=6)
@@ -243,14 +243,14 @@ def test_whatever_was_written_while_the_chain_stood_still_is_chained(
 ) -> None:
     monkeypatch.setattr(chain, "BATCH", 3)
     look()
-    seal()
+    add_links()
     for _ in range(4):
         clock.advance(hours=13)
         look()
         look()
     clock.advance(hours=13)
-    assert seal() == 8
-    assert seal() == 0
+    assert add_links() == 8
+    assert add_links() == 0
     assert kinds() == {}
 
 
@@ -258,12 +258,12 @@ def test_an_entry_that_was_committed_late_is_chained(tamper: Any) -> None:
     late = look(at=now() - timedelta(minutes=50))
     look(at=now() - timedelta(minutes=30))
     tamper(f"DELETE FROM {LOG} WHERE id = %s", late.pk)  # noqa: S608
-    seal()
+    add_links()
     # Its transaction began before that of the one that is chained, got its number, and ends only now.
     AccessLog(
         pk=late.pk, at=late.at, actor_id="7", actor_name="operator", action="view_media", channel="api"
     ).save()
-    assert seal() == 1
+    assert add_links() == 1
     assert list(AccessSeal.objects.order_by("sequence").values_list("log_id", flat=True))[-1] == late.pk
     assert kinds() == {}
 
@@ -271,7 +271,7 @@ def test_an_entry_that_was_committed_late_is_chained(tamper: Any) -> None:
 def test_changed_words_of_a_reason_are_found_and_erased_ones_are_not() -> None:
     entry = look_with_reason()
     look_with_reason("another")
-    seal()
+    add_links()
     reason = AccessReason.objects.get(public_id=entry.public_id)
     reason.text = "something nobler"
     reason.save()
@@ -288,7 +288,7 @@ def test_two_runs_at_once_make_one_chain() -> None:
     def work() -> None:
         ready.wait()
         try:
-            seal()
+            add_links()
         finally:
             connection.close()
 
@@ -297,7 +297,7 @@ def test_two_runs_at_once_make_one_chain() -> None:
         thread.start()
     for thread in threads:
         thread.join()
-    seal()
+    add_links()
     assert AccessSeal.objects.count() == 20
     assert kinds() == {}
 
@@ -306,12 +306,12 @@ def test_many_entries_take_a_fixed_number_of_queries_each_batch(
     monkeypatch: pytest.MonkeyPatch, django_assert_num_queries: Any
 ) -> None:
     look()
-    seal()
+    add_links()
     for count in (5, 50):
         for _ in range(count):
             look()
         with django_assert_num_queries(BATCH_QUERIES):
-            assert seal() == count
+            assert add_links() == count
 
 
 # --- keys and age -------------------------------------------------------------------------------
@@ -320,7 +320,7 @@ def test_many_entries_take_a_fixed_number_of_queries_each_batch(
 def test_after_a_rotation_the_old_key_can_go_and_noted_heads_stay_true(settings: Any) -> None:
     for _ in range(3):
         look()
-    seal()
+    add_links()
     noted, old = head(), settings.FACEPRINT["ENCRYPTION_KEYS"]
     new = [generate_key()]
     settings.FACEPRINT = settings.FACEPRINT | {"ENCRYPTION_KEYS": new + old}
@@ -329,14 +329,14 @@ def test_after_a_rotation_the_old_key_can_go_and_noted_heads_stay_true(settings:
     assert report.broken == []
     settings.FACEPRINT = settings.FACEPRINT | {"ENCRYPTION_KEYS": new}
     look()
-    seal()
+    add_links()
     assert kinds(heads=[noted]) == {}
 
 
 def test_a_rotation_does_not_make_a_forged_link_good(settings: Any, tamper: Any) -> None:
     look()
     look()
-    seal()
+    add_links()
     tamper(f"UPDATE {CHAIN} SET digest = %s WHERE sequence = 2", "0" * 64)  # noqa: S608
     settings.FACEPRINT = settings.FACEPRINT | {
         "ENCRYPTION_KEYS": [generate_key(), *settings.FACEPRINT["ENCRYPTION_KEYS"]]
@@ -349,13 +349,13 @@ def test_a_rotation_does_not_make_a_forged_link_good(settings: Any, tamper: Any)
 def test_old_entries_go_and_the_rest_still_verifies(settings: Any, clock: Any) -> None:
     clock.set(real_now() - KEPT_AT_LEAST - 3 * DAY)
     old = [look_with_reason(f"reason {number}") for number in range(4)]
-    seal()
+    add_links()
     noted = head()
     clock.set(real_now())
     young = [look() for _ in range(2)]
-    seal()
-    assert prune() == 3
-    assert prune() == 0
+    add_links()
+    assert prune_log() == 3
+    assert prune_log() == 0
     # The newest old link stays as the anchor, with its entry.
     assert set(AccessLog.objects.values_list("pk", flat=True)) == {old[-1].pk, *(entry.pk for entry in young)}
     assert AccessReason.objects.count() == 1
@@ -367,9 +367,9 @@ def test_clocks_that_differ_a_little_do_not_stop_the_pruning(clock: Any) -> None
     for minutes in (240, 200, 160, 90, 30, 1):
         clock.set(real_now() - KEPT_AT_LEAST - timedelta(minutes=minutes))
         look()
-        seal()
+        add_links()
     clock.set(real_now() + timedelta(minutes=50))
-    assert prune() > 0
+    assert prune_log() > 0
     assert AccessLog.objects.count() == AccessSeal.objects.count() > 2
     assert kinds() == {}
 
@@ -379,11 +379,11 @@ def test_nothing_younger_than_the_law_wants_goes_whatever_the_setting(settings: 
     clock.set(real_now() - KEPT_AT_LEAST + DAY)
     for _ in range(3):
         look()
-    seal()
+    add_links()
     clock.set(real_now())
     look()
-    seal()
-    assert prune() == 0
+    add_links()
+    assert prune_log() == 0
     assert AccessLog.objects.count() == 4
 
 
@@ -392,9 +392,9 @@ def test_a_longer_retention_holds(settings: Any, clock: Any) -> None:
     clock.set(real_now() - timedelta(days=3_000))
     for _ in range(3):
         look()
-    seal()
+    add_links()
     clock.set(real_now())
-    assert prune() == 0
+    assert prune_log() == 0
 
 
 def real_now() -> Any:
@@ -410,7 +410,7 @@ def real_now() -> Any:
 @pytest.mark.parametrize("model", [AccessLog, AccessSeal])
 def test_nothing_of_ours_changes_the_log(model: Any) -> None:
     look()
-    seal()
+    add_links()
     row = model.objects.get()
     before = model.objects.values().get()
     attempts: list[Callable[[], Any]] = [
@@ -447,7 +447,7 @@ def test_an_entry_cannot_be_written_over_another() -> None:
 )
 def test_the_database_refuses_changes_of_any_client_or_the_chain_tells(statement: str) -> None:
     look()
-    seal()
+    add_links()
     noted = head()
     if connection.vendor == "sqlite":
         # No triggers here: whoever can open the file is its owner.

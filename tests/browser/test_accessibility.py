@@ -115,7 +115,7 @@ def test_the_other_pages(site: Any, page: Any) -> None:
     log_in(page, site)
     rollups.roll_up()
     user = get_user_model().objects.get()
-    job = jobs.start("export_csv", Selection({}), actor=Actor("auditor", "admin", str(user.pk)))
+    job = jobs.create("export_csv", Selection({}), actor=Actor("auditor", "admin", str(user.pk)))
     rule = AlertRule.objects.get(condition="attack")
     for address in (
         *("", "dashboard/", "job/", f"job/{job.pk}/change/", "alertrule/", f"alertrule/{rule.pk}/change/"),

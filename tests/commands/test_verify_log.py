@@ -10,7 +10,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 
-from django_faceprint.audit.chain import head, seal
+from django_faceprint.audit.chain import add_links, head
 from django_faceprint.clock import now
 from django_faceprint.models import AccessLog
 
@@ -33,7 +33,7 @@ def log(settings: Any) -> None:
     settings.LANGUAGE_CODE = "en"
     for _ in range(3):
         AccessLog.objects.create(actor_id="1", actor_name="x", action="view_record", channel="admin")
-    seal()
+    add_links()
 
 
 def test_a_sound_log() -> None:

@@ -26,7 +26,7 @@ from django_faceprint.models import AccessLog, MediaAsset, VerificationSession
 from django_faceprint.records import lookup
 from django_faceprint.verification import (
     StartRequest,
-    continue_session,
+    ensure_token,
     record_return,
     start_session,
     submit_identity,
@@ -419,7 +419,7 @@ def test_a_token_ends_the_visit_of_a_worker_that_knows_of_none(scenario: Scenari
     session = VerificationSession.objects.select_related("plan").get()
     queue.request_recheck(session.pk)
     (lease,) = queue.claim(clock())
-    continue_session(session)
+    ensure_token(session)
     with pytest.raises(leases.LeaseLost):
         lease.update(**leases.Release(clock() + timedelta(hours=2)).columns())
     session = scenario.fresh(session)

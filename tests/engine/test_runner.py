@@ -552,7 +552,7 @@ def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
     scenario.fault("media", "reset", after_bytes=5000, count=1)
     scenario.fault("media", "expired_url", count=1)
     fetched: list[str] = []
-    really_save = evidence_files.save
+    really_save = evidence_files.write_checked
 
     def lose(*about: Any) -> None:
         fetched.clear()
@@ -563,7 +563,7 @@ def test_a_lease_that_is_lost_in_the_middle_of_a_file_ends_the_visit(
         return really_save(asset, *about, **more)
 
     monkeypatch.setattr(steps, "renewed_url", lose)
-    monkeypatch.setattr(evidence_files, "save", note)
+    monkeypatch.setattr(evidence_files, "write_checked", note)
     together()
     assert fetched == []
     assert not scenario.fresh(session).assets.stored().exists()

@@ -237,9 +237,9 @@ def test_a_link_whose_forerunner_was_deleted_for_its_age_says_so(clock: Any) -> 
     session = make_passed_session()
     for _ in range(2):
         view(session)
-    chain.seal()
+    chain.add_links()
     clock.set(present)
-    assert chain.prune() == 1
+    assert chain.prune_log() == 1
     found = bundle(session)
     (content,) = lines(found, "access-log.jsonl")
     assert (content["link"]["sequence"], content["link"]["before"]) == (2, None)
@@ -334,7 +334,7 @@ def test_queries_do_not_grow_with_rows(clock: Any) -> None:
             make_asset(session, "frame", position=number)
             VerificationAttempt.objects.create(session=session, order=number)
             make_answer(session, "result_detail", b'{"n": %d}' % number).save()
-        chain.seal()
+        chain.add_links()
         with CaptureQueriesContext(connection) as queries:
             bundle(VerificationSession.objects.get(pk=session.pk))
         counts.append(len(queries))

@@ -56,7 +56,7 @@ def make_records(count: int, **values: Any) -> list[VerificationSession]:
 def export(**options: Any) -> Job:
     kind = options.pop("kind", "export_csv")
     parameters = options.pop("parameters", {"created": "all"})
-    return jobs.start(kind, Selection(parameters), actor=ACTOR, **options)
+    return jobs.create(kind, Selection(parameters), actor=ACTOR, **options)
 
 
 def work(budget: float = 100.0, ticks: Callable[[], float] = lambda: 0.0) -> int:
@@ -222,7 +222,7 @@ def test_a_worker_that_dies_costs_one_step(clock: Any, monkeypatch: pytest.Monke
     monkeypatch.undo()
     monkeypatch.setattr(jobs, "ROWS_OF_PART", 3)
     assert work() == 0
-    clock.advance(jobs.MAX_LEASE + timedelta(seconds=1))
+    clock.advance(jobs.STEP_LEASE + timedelta(seconds=1))
     assert work()
     job.refresh_from_db()
     assert (job.state, job.done) == ("done", 8)
@@ -406,7 +406,7 @@ def test_rotating_keys_keeps_files_readable(settings: Any) -> None:
 def test_query_now_queries_all_sessions_with_work_left() -> None:
     waiting = [factories.make_awaiting_session(reference="w") for _ in range(4)]
     finished = make_records(3)
-    job = jobs.start("query_now", Selection({}), actor=ACTOR)
+    job = jobs.create("query_now", Selection({}), actor=ACTOR)
     work()
     job.refresh_from_db()
     assert (job.state, job.done, job.skipped, job.total) == ("done", 4, 3, 7)
@@ -426,7 +426,7 @@ def test_everything_that_is_not_stored_is_fetched_again() -> None:
     for session in lost:
         factories.make_asset(session, "face", state="lost")
     factories.make_session()
-    job = jobs.start("archive_again", Selection({}), actor=ACTOR)
+    job = jobs.create("archive_again", Selection({}), actor=ACTOR)
     work()
     job.refresh_from_db()
     assert (job.done, job.skipped) == (4, 1)
@@ -439,7 +439,7 @@ def test_a_whole_filter_is_erased_in_steps_with_a_certificate_for_each() -> None
     for session in chosen[:2]:
         factories.make_stored_asset(session, "face")
     other = factories.make_session(reference="other", verdict="failed")
-    job = jobs.start(
+    job = jobs.create(
         "erase", Selection({"verdict": "passed"}), actor=ACTOR, reason=Reason("", "contract ended")
     )
     work()
@@ -456,7 +456,7 @@ def test_a_whole_filter_is_erased_in_steps_with_a_certificate_for_each() -> None
 
 def test_a_cancelled_erasure_stops_between_two_steps(monkeypatch: pytest.MonkeyPatch) -> None:
     make_records(7)
-    job = jobs.start("erase", Selection({}), actor=ACTOR, reason=Reason("", "x"))
+    job = jobs.create("erase", Selection({}), actor=ACTOR, reason=Reason("", "x"))
     erase = erasure.erase
 
     def cancel_then_erase(*args: Any, **options: Any) -> Any:

@@ -111,7 +111,7 @@ class TestUncommittedUploads:
         SleepyStorage.clock, SleepyStorage.broken = clock, False
         store_in(settings, tmp_path, SleepyStorage)
         with pytest.raises(LeaseLost):
-            files.store(lease, asset, [image_bytes()])
+            files.write_and_commit(lease, asset, [image_bytes()])
         asset.refresh_from_db()
         assert (asset.state, asset.stored_name, asset.wrapped_key) == (State.WANTED, "", None)
         assert stored_files() == []
@@ -124,7 +124,7 @@ class TestUncommittedUploads:
         SleepyStorage.clock, SleepyStorage.broken = clock, True
         store_in(settings, tmp_path, SleepyStorage)
         with pytest.raises(LeaseLost):
-            files.store(Lease(session.pk, session.lease_epoch), asset, [image_bytes()])
+            files.write_and_commit(Lease(session.pk, session.lease_epoch), asset, [image_bytes()])
         asset.refresh_from_db()
         assert asset.state == State.WANTED
 

@@ -83,7 +83,7 @@ def test_everything_is_re_encrypted_with_the_newest_keys(
     dry = rotate_keys(dry_run=True)
     assert key_ids() == before
     report = rotate_keys()
-    assert (report.changed, report.broken, report.waiting) == (dry.changed, [], 0)
+    assert (report.changed, report.broken, report.repeatable) == (dry.changed, [], 0)
     assert report.changed["verificationsession"] == 1
     expected = encryption_ring().primary_id, index_ring().primary_id
     for column, used in key_ids().items():
@@ -207,7 +207,7 @@ def test_a_start_can_be_repeated_across_a_rotation(
     scenario: Scenario, archived: VerificationSession, keys: Keys, clock: Any
 ) -> None:
     keys(NEW, OLD, index=[NEW_INDEX, OLD_INDEX])
-    assert rotate_keys().waiting == 1
+    assert rotate_keys().repeatable == 1
 
     def again(purpose: str = "loan") -> VerificationSession:
         plan = scenario.plans["25001"]
@@ -224,7 +224,7 @@ def test_a_start_can_be_repeated_across_a_rotation(
     with pytest.raises(InvalidInput):
         again("other")
     clock.advance(days=1)
-    assert rotate_keys().waiting == 0
+    assert rotate_keys().repeatable == 0
     keys(NEW, index=[NEW_INDEX])
     assert again().pk != archived.pk
 

@@ -29,7 +29,7 @@ from django_faceprint.verification import (
     Consent,
     StartRequest,
     consent,
-    continue_session,
+    ensure_token,
     record_return,
     register_session,
     start_session,
@@ -131,10 +131,10 @@ def test_no_token_is_obtained_for_a_session_older_than_the_rule(scenario: Scenar
     session = register_session(request())
     settings.FACEPRINT = settings.FACEPRINT | {"REQUIRE_CONSENT": True}
     with pytest.raises(InvalidInput) as caught:
-        continue_session(session)
+        ensure_token(session)
     assert caught.value.field == "consent"
     consent.record(session, FULL)
-    continue_session(session)
+    ensure_token(session)
     assert scenario.fresh(session).verify_token
 
 
@@ -226,7 +226,7 @@ def test_a_withdrawal_erases_everything_and_stops_collecting(
     assert not session.assets.stored().exists()
     for attempt in (
         lambda: submit_identity(session, ADULT),
-        lambda: continue_session(session),
+        lambda: ensure_token(session),
         lambda: refuse_erased(session),
     ):
         with pytest.raises(InvalidInput) as caught:

@@ -41,7 +41,7 @@ class Command(BaseCommand):
         if stop.is_set():
             self.stdout.write(_("Stopped; run the command again to go on."))
             sys.exit(STOPPED)
-        if report.broken or report.waiting:
+        if report.broken or report.repeatable:
             sys.exit(BROKEN)
         if not options["dry_run"]:
             self._print_keys_that_can_go()
@@ -58,10 +58,10 @@ class Command(BaseCommand):
             self.stderr.write(f"{value.model} {value.pk}, {value.column}: {value.why}")
         if report.broken:
             self.stderr.write(_("%s values do not open and were left as they are.") % len(report.broken))
-        if report.waiting:
+        if report.repeatable:
             self.stdout.write(
                 _("%s requests of the last day still need the old index key: run this again tomorrow.")
-                % report.waiting
+                % report.repeatable
             )
 
     def _print_keys_that_can_go(self) -> None:

@@ -112,7 +112,7 @@ class Command(BaseCommand):
             _Chore("faceprint.alerts", evaluate),
             _Chore("faceprint.alerts", send_daily_mail),
             _Chore("faceprint.jobs", _work_on_jobs),
-            _Chore("faceprint.seal", chain.seal),
+            _Chore("faceprint.seal", chain.add_links),
             _Chore("faceprint.rollup", partial(rollups.roll_up, budget=ROLLUP_BUDGET)),
             _Chore("faceprint.retain", retention.retain),
         ]

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from django_faceprint.base.claim import claim, is_free, is_held
+from django_faceprint.base.hold import hold, is_free, is_held
 from django_faceprint.models import AccessToken
 
 pytestmark = pytest.mark.django_db
@@ -22,7 +22,7 @@ def rows(clock: Any) -> Any:
 
 
 def claim_for(rows: Any, holder: str) -> bool:
-    return claim(rows, "lease_until", LENGTH, lease_holder=holder)
+    return hold(rows, "lease_until", LENGTH, lease_holder=holder)
 
 
 def test_only_the_first_worker_claims_a_row(rows: Any, clock: Any) -> None:
