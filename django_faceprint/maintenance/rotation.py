@@ -56,8 +56,8 @@ class BrokenValue:
 class RotationReport:
     """The result of one rotation. ``rows`` were read; ``changed`` counts rows by the name of their model.
 
-    ``repeatable`` counts starts of the last day, which may still be repeated: their digests need the old index
-    key until a later rotation.
+    ``repeatable`` counts starts of the last day, which may still be repeated: their digests need the old
+    index key until a later rotation.
     """
 
     rows: int = 0

@@ -206,7 +206,7 @@ def test_a_worker_that_dies_costs_one_step(clock: Any, monkeypatch: pytest.Monke
     make_records(8)
     before = files()
     job = export()
-    write = evidence_files.seal
+    write = evidence_files.write_unchecked
 
     def die(*args: Any, **options: Any) -> Any:
         # The machine goes down: no handler runs, the intent stays.
@@ -215,7 +215,7 @@ def test_a_worker_that_dies_costs_one_step(clock: Any, monkeypatch: pytest.Monke
             raise KeyboardInterrupt
         return write(*args, **options)
 
-    monkeypatch.setattr(evidence_files, "seal", die)
+    monkeypatch.setattr(evidence_files, "write_unchecked", die)
     monkeypatch.setattr(evidence_files, "discard", lambda names: None)
     with pytest.raises(KeyboardInterrupt):
         work()
@@ -240,15 +240,15 @@ def test_a_worker_that_wakes_after_an_hour_writes_nothing(
     make_records(5)
     before = files()
     job = export()
-    write = evidence_files.seal
+    write = evidence_files.write_unchecked
 
     def freeze(*args: Any, **options: Any) -> Any:
-        monkeypatch.setattr(evidence_files, "seal", write)
+        monkeypatch.setattr(evidence_files, "write_unchecked", write)
         clock.advance(timedelta(hours=1))
         assert work() == 2
         return write(*args, **options)
 
-    monkeypatch.setattr(evidence_files, "seal", freeze)
+    monkeypatch.setattr(evidence_files, "write_unchecked", freeze)
     work()
     job.refresh_from_db()
     assert (job.state, job.done, job.failures) == ("done", 5, 0)
@@ -267,18 +267,18 @@ def test_a_storage_that_fails_is_tried_again_and_then_given_up(
     def fail(*args: Any, **options: Any) -> Any:
         raise evidence_files.StorageFailed("OSError")
 
-    write = evidence_files.seal
-    monkeypatch.setattr(evidence_files, "seal", fail)
+    write = evidence_files.write_unchecked
+    monkeypatch.setattr(evidence_files, "write_unchecked", fail)
     for failures in range(1, jobs.MAX_FAILURES):
         assert work() == 1
         job.refresh_from_db()
         assert (job.state, job.failures, job.problem) == ("running", failures, "StorageFailed")
         clock.advance(jobs.AGAIN_AFTER + timedelta(seconds=1))
-    monkeypatch.setattr(evidence_files, "seal", write)
+    monkeypatch.setattr(evidence_files, "write_unchecked", write)
     work()
     job.refresh_from_db()
     assert (job.state, job.failures) == ("done", 0)
-    monkeypatch.setattr(evidence_files, "seal", fail)
+    monkeypatch.setattr(evidence_files, "write_unchecked", fail)
     job = export()
     for _ in range(jobs.MAX_FAILURES):
         work()
@@ -365,14 +365,14 @@ def test_a_record_that_is_erased_while_it_is_exported_is_not_in_the_file(
     records = make_records(5)
     before = files()
     job = export()
-    write = evidence_files.seal
+    write = evidence_files.write_unchecked
 
     def erase_first(*args: Any, **options: Any) -> Any:
-        monkeypatch.setattr(evidence_files, "seal", write)
+        monkeypatch.setattr(evidence_files, "write_unchecked", write)
         erasure.erase(VerificationSession.objects.filter(pk=records[1].pk), reason="x", actor=ACTOR)
         return write(*args, **options)
 
-    monkeypatch.setattr(evidence_files, "seal", erase_first)
+    monkeypatch.setattr(evidence_files, "write_unchecked", erase_first)
     work()
     job.refresh_from_db()
     assert (job.state, job.done, job.problem) == ("running", 0, "ErasedMeanwhile")
