@@ -1,1 +1,1 @@
-"""数据报警: conditions that are evaluated every minute, incidents, and the mails they cause."""
+"""数据报警: conditions that are evaluated every minute, alerts, and the mails they cause."""

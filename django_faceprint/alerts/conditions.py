@@ -17,7 +17,7 @@ from django_faceprint.upstream.rate_limit import persistent_quota_problems
 
 Condition = AlertRule.Condition
 
-#: A share must fall below this part of its threshold before its incident is over, or it would flutter.
+#: A share must fall below this part of its threshold before its alert is over, or it would flutter.
 HYSTERESIS = 0.9
 
 
@@ -26,7 +26,7 @@ class Outcome(StrEnum):
 
     FIRING = "firing"
     CLEAR = "clear"
-    #: Neither: an open incident stays open, and none is opened. Missing data is no recovery.
+    #: Neither: an open alert stays open, and none is opened. Missing data is no recovery.
     UNDECIDED = "undecided"
 
 
@@ -38,9 +38,9 @@ class Finding:
     facts: dict[str, float] = field(default_factory=dict)
 
 
-def examine(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
-    """Check the condition of *rule* at *moment*; *incident* is its open incident, or None."""
-    return _EXAMINERS[Condition(rule.condition)](rule, incident, moment)
+def examine(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
+    """Check the condition of *rule* at *moment*; *alert* is its open alert, or None."""
+    return _EXAMINERS[Condition(rule.condition)](rule, alert, moment)
 
 
 def unacknowledged_loss(moment: datetime) -> int:
@@ -55,7 +55,7 @@ def risk_window() -> timedelta:
     return timedelta(minutes=rule.window_minutes) if rule else RISK_WINDOW
 
 
-def _evidence_at_risk(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
+def _evidence_at_risk(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
     sessions = statistics.at_risk(timedelta(minutes=rule.window_minutes))
     facts: dict[str, float] = {"sessions": sessions, "window_minutes": rule.window_minutes}
     deadline = statistics.earliest_deadline()
@@ -64,22 +64,22 @@ def _evidence_at_risk(rule: AlertRule, incident: Alert | None, moment: datetime)
     return Finding(Outcome.FIRING if sessions else Outcome.CLEAR, facts)
 
 
-def _evidence_lost(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
-    """Each loss belongs to one incident: the first whose ``last_seen_at`` is not before the loss."""
-    if incident is not None and incident.acknowledged_at is not None:
-        return Finding(Outcome.CLEAR, dict(incident.facts))
-    earlier = _losses().exclude(pk=incident.pk) if incident else _losses()
+def _evidence_lost(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
+    """Each loss belongs to one alert: the first whose ``last_seen_at`` is not before the loss."""
+    if alert is not None and alert.acknowledged_at is not None:
+        return Finding(Outcome.CLEAR, dict(alert.facts))
+    earlier = _losses().exclude(pk=alert.pk) if alert else _losses()
     last = earlier.order_by("-last_seen_at").first()
     sessions = statistics.lost_since(last.last_seen_at if last else None, until=moment)
     # Evidence that was archived after all still has to be acknowledged.
     return Finding(Outcome.FIRING if sessions else Outcome.UNDECIDED, {"sessions": sessions})
 
 
-def _upstream_errors(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
+def _upstream_errors(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
     return _judge(rule, statistics.upstream_failures(timedelta(minutes=rule.window_minutes)))
 
 
-def _quota(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
+def _quota(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
     """Each interface with the code that it answers, and since when, in minutes."""
     problems = persistent_quota_problems()
     if not problems:
@@ -90,7 +90,7 @@ def _quota(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding
     return Finding(Outcome.FIRING, facts)
 
 
-def _attack(rule: AlertRule, incident: Alert | None, moment: datetime) -> Finding:
+def _attack(rule: AlertRule, alert: Alert | None, moment: datetime) -> Finding:
     return _judge(rule, statistics.suspicious_failures(timedelta(minutes=rule.window_minutes)))
 
 

@@ -1,4 +1,4 @@
-"""Opening and resolving incidents; called every minute, by any number of workers."""
+"""Opening and resolving alerts; called every minute, by any number of workers."""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ from .mail import send_due_mails
 
 @dataclass
 class EvaluationReport:
-    """Counts of one evaluation. ``open`` are the incidents that are open afterwards."""
+    """Counts of one evaluation. ``open`` are the alerts that are open afterwards."""
 
     opened: int = 0
     resolved: int = 0
@@ -28,9 +28,9 @@ class EvaluationReport:
 
 
 def evaluate() -> EvaluationReport:
-    """Check every rule, open and resolve incidents, then send the mails that are due.
+    """Check every rule, open and resolve alerts, then send the mails that are due.
 
-    Call it outside of transactions: mails go out after the incident has been committed. The incident of a
+    Call it outside of transactions: mails go out after the alert has been committed. The alert of a
     rule that was switched off is resolved without a mail.
     """
     report = EvaluationReport()
@@ -44,18 +44,18 @@ def evaluate() -> EvaluationReport:
 
 
 def _evaluate(rule: AlertRule, moment: datetime, report: EvaluationReport) -> None:
-    incident = Alert.objects.filter(open_key=rule.condition).first()
+    alert = Alert.objects.filter(open_key=rule.condition).first()
     if not rule.enabled:
-        if incident is not None:
-            _resolve(incident, moment, report)
+        if alert is not None:
+            _resolve(alert, moment, report)
         return
-    if incident is not None:
-        finding = examine(rule, incident, moment)
+    if alert is not None:
+        finding = examine(rule, alert, moment)
         if finding.outcome == Outcome.FIRING:
-            _touch(incident, finding, moment)
+            _touch(alert, finding, moment)
         if finding.outcome != Outcome.CLEAR:
             return
-        _resolve(incident, moment, report)
+        _resolve(alert, moment, report)
     finding = examine(rule, None, moment)
     if finding.outcome == Outcome.FIRING:
         _open(rule, finding, moment, report)
@@ -79,19 +79,19 @@ def _open(rule: AlertRule, finding: Finding, moment: datetime, report: Evaluatio
     report.opened += 1
 
 
-def _touch(incident: Alert, finding: Finding, moment: datetime) -> None:
+def _touch(alert: Alert, finding: Finding, moment: datetime) -> None:
     # A slower worker must not overwrite newer facts with older ones.
-    Alert.objects.filter(pk=incident.pk, resolved_at__isnull=True, last_seen_at__lte=moment).update(
+    Alert.objects.filter(pk=alert.pk, resolved_at__isnull=True, last_seen_at__lte=moment).update(
         last_seen_at=moment, facts=finding.facts
     )
 
 
-def _resolve(incident: Alert, moment: datetime, report: EvaluationReport) -> None:
+def _resolve(alert: Alert, moment: datetime, report: EvaluationReport) -> None:
     with transaction.atomic():
-        changed = Alert.objects.filter(pk=incident.pk, resolved_at__isnull=True).update(
+        changed = Alert.objects.filter(pk=alert.pk, resolved_at__isnull=True).update(
             resolved_at=moment, open_key=None
         )
         if changed:
-            incident.refresh_from_db()
-            events.alert_resolved(incident)
+            alert.refresh_from_db()
+            events.alert_resolved(alert)
     report.resolved += changed

@@ -1,11 +1,11 @@
-"""Mails about incidents: numbers and advice in the site's language, no personal data, one mail per recipient.
+"""Mails about alerts: numbers and advice in the site's language, no personal data, one mail per recipient.
 
 Every recipient gets a message of their own: none sees the others, and a refused address does not keep the
 mail from the rest.
 
-Delivery is *at least once*: a worker claims a mail on the incident's row before it sends it, and notes
+Delivery is *at least once*: a worker claims a mail on the alert's row before it sends it, and notes
 afterwards which addresses it has reached. If it dies in between, the claim expires and the other addresses
-get the mail, perhaps a second time. ``Alert.mailed_at`` is when the last mail about the incident had reached
+get the mail, perhaps a second time. ``Alert.mailed_at`` is when the last mail about the alert had reached
 all recipients; ``Alert.mail_error`` is why it has not, with the state of the delivery in brackets.
 """
 
@@ -43,7 +43,7 @@ Condition = AlertRule.Condition
 
 #: How long a worker may send one mail; longer than any task may run.
 CLAIM_LIFE = MAX_LEASE
-#: No mail is sent about an incident that ended longer ago.
+#: No mail is sent about an alert that ended longer ago.
 RECOVERY_NEWS = timedelta(hours=24)
 
 _SENDING = "sending since "
@@ -83,7 +83,7 @@ class _Delivery:
 def send_due_mails() -> tuple[int, int]:
     """Send the mails that are due; returns (mails that reached all recipients, mails to be tried again).
 
-    Call it outside of transactions: mail servers are slow, and the incident must have been committed.
+    Call it outside of transactions: mail servers are slow, and the alert must have been committed.
     """
     sent = failed = 0
     for alert in _due().select_related("rule"):
@@ -118,7 +118,7 @@ def send_test_mail(rule: AlertRule, user: Any) -> int:
 
 
 def _due() -> QuerySet[Alert]:
-    """Incidents with a mail to send: about their beginning, then about their end.
+    """Alerts with a mail to send: about their beginning, then about their end.
 
     For one that ended before its mail could be sent, one mail is still sent if that had been tried.
     """
@@ -143,7 +143,7 @@ def _send_claimed(alert: Alert) -> bool | None:
     if not unchanged.update(mail_error=claim):
         return None
     with site_language():
-        delivery = deliver(_incident_content(alert), addresses, settled)
+        delivery = deliver(_alert_content(alert), addresses, settled)
     ours = Alert.objects.filter(pk=alert.pk, mail_error=claim)
     if delivery.problem and delivery.settled.bit_count() < len(addresses):
         ours.update(mail_error=f"{delivery.problem[:80]} {_state(listed, delivery.settled)}")
@@ -160,7 +160,7 @@ def _state(listed: str, settled: int) -> str:
 
 
 def _after(resolved_at: datetime | None) -> datetime:
-    """Now, or just after the end of the incident if that is later: then the mail was about the end."""
+    """Now, or just after the end of the alert if that is later: then the mail was about the end."""
     moment = now()
     return moment if resolved_at is None else max(moment, resolved_at + timedelta(microseconds=1))
 
@@ -240,7 +240,7 @@ def site_language() -> Iterator[None]:
 # --- content ------------------------------------------------------------------------------------
 
 
-def _incident_content(alert: Alert) -> MailContent:
+def _alert_content(alert: Alert) -> MailContent:
     rule, facts = alert.rule, alert.facts
     headline = _headline(rule.condition, facts)
     severity = alert.get_severity_display()

@@ -1,4 +1,4 @@
-"""Alerts (数据报警): the rules that operators set, and the incidents that they open."""
+"""Alerts (数据报警): the rules that operators set, and the alerts that they open."""
 
 from __future__ import annotations
 
@@ -77,10 +77,10 @@ class AlertRule(models.Model):
 
 
 class Alert(models.Model):
-    """An incident: from the first evaluation at which the condition holds until it no longer holds.
+    """An alert: from the first evaluation at which the condition holds until it no longer holds.
 
     ``open_key`` names the condition while the alert is open and is NULL afterwards. It is unique, so two
-    workers cannot open two incidents for one condition.
+    workers cannot open two alerts for one condition.
     """
 
     rule = models.ForeignKey(AlertRule, models.CASCADE, related_name="alerts", verbose_name=_("rule"))

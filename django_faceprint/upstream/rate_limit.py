@@ -36,8 +36,9 @@ from django_faceprint.models import RateLimitBucket
 
 logger = logging.getLogger(__name__)
 
-#: Seconds that urgent work may book ahead, and that a call waits for its slot at most.
+#: Seconds that urgent requests may book ahead.
 BOOK_AHEAD = 5.0
+#: Longest wait of a call for its slot, in seconds.
 MAX_WAIT = 10.0
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0

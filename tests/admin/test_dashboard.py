@@ -259,7 +259,7 @@ def test_links_are_for_who_may_follow_them(login: Callable[..., Client], clock: 
     assert page.interfaces[0].url == ""
 
 
-def test_open_alerts_lead_to_the_incidents(login: Callable[..., Client], clock: Any) -> None:
+def test_open_alerts_lead_to_the_alerts(login: Callable[..., Client], clock: Any) -> None:
     rule = AlertRule.objects.get(condition="attack")
     open_alert = rule.alerts.create(severity="critical")
     rule.alerts.create(severity="critical", resolved_at=clock())

@@ -1,4 +1,4 @@
-"""The questions behind alerts, and when an incident opens and ends."""
+"""The questions behind alerts, and when an alert opens and ends."""
 
 from __future__ import annotations
 
@@ -230,11 +230,11 @@ class TestQuota:
         assert examine(rule, None, now()).outcome == Outcome.CLEAR
 
 
-def test_a_check_does_not_change_the_open_incident(enable: Enable) -> None:
+def test_a_check_does_not_change_the_open_alert(enable: Enable) -> None:
     rule = enable("evidence_lost")
-    incident = Alert.objects.create(
+    alert = Alert.objects.create(
         rule=rule, open_key="evidence_lost", severity="critical", facts={"sessions": 1}
     )
-    assert examine(rule, incident, now()).outcome == Outcome.UNDECIDED
-    incident.acknowledged_at = now()
-    assert examine(rule, incident, now()).outcome == Outcome.CLEAR
+    assert examine(rule, alert, now()).outcome == Outcome.UNDECIDED
+    alert.acknowledged_at = now()
+    assert examine(rule, alert, now()).outcome == Outcome.CLEAR

@@ -1,4 +1,4 @@
-"""Incidents from opening to end, and the mails they cause."""
+"""Alerts from opening to end, and the mails they cause."""
 
 from __future__ import annotations
 
@@ -86,7 +86,7 @@ class TestLifeOfAnIncident:
         calls(0, 1)
         assert evaluate().resolved == 1
 
-    def test_a_second_incident_sends_another_mail(self, errors: AlertRule, clock: Any) -> None:
+    def test_a_second_alert_sends_another_mail(self, errors: AlertRule, clock: Any) -> None:
         for _ in range(2):
             calls(10, 0)
             evaluate()
@@ -97,7 +97,7 @@ class TestLifeOfAnIncident:
         assert len(mail.outbox) == 4
         assert Alert.objects.count() == 2
 
-    def test_a_rule_that_is_switched_off_closes_its_incident_without_a_word(self, errors: AlertRule) -> None:
+    def test_a_rule_that_is_switched_off_closes_its_alert_without_a_word(self, errors: AlertRule) -> None:
         calls(10, 0)
         evaluate()
         AlertRule.objects.update(enabled=False)
@@ -175,7 +175,7 @@ class TestEvidenceLost:
         report = evaluate()
         assert (report.resolved, report.opened) == (1, 1)
 
-    def test_further_losses_join_the_open_incident(self, enable: Enable, clock: Any) -> None:
+    def test_further_losses_join_the_open_alert(self, enable: Enable, clock: Any) -> None:
         enable("evidence_lost")
         lose_evidence(clock)
         evaluate()
@@ -241,7 +241,7 @@ class TestCommitted:
         assert received == [("opened", alert), ("resolved", alert)]
         assert received[1][1].resolved_at == now()
 
-    def test_two_workers_open_one_incident_and_send_one_mail(self, errors: AlertRule) -> None:
+    def test_two_workers_open_one_alert_and_send_one_mail(self, errors: AlertRule) -> None:
         """Both have found that nothing is open before either opens."""
         calls(10, 0)
         barrier = Barrier(2, timeout=20)

@@ -121,7 +121,7 @@ class TestContent:
         assert "http" not in text
         assert "href" not in html
 
-    def test_the_end_of_an_incident_names_its_time_and_no_causes(self, errors: AlertRule, clock: Any) -> None:
+    def test_the_end_of_an_alert_names_its_time_and_no_causes(self, errors: AlertRule, clock: Any) -> None:
         calls(10, 0)
         evaluate()
         clock.advance(hours=1)
@@ -229,7 +229,7 @@ class TestFailures:
         evaluate()
         assert smtp.reached == ["a@example.com", "d@example.com", "c@example.com"]
 
-    def test_an_incident_that_ended_before_its_mail_is_mailed_once(
+    def test_an_alert_that_ended_before_its_mail_is_mailed_once(
         self, rule: AlertRule, smtp: SmtpServer, clock: Any
     ) -> None:
         smtp.replies = {"a@example.com": ""}
