@@ -359,7 +359,7 @@ def test_a_raw_answer_is_shown_masked_on_demand(
 ) -> None:
     complaints = under_policy(laptop)
     open_record(laptop, site, records[1])
-    link = laptop.get_by_role("link", name="查看 result/detail 的返回记录")
+    link = laptop.get_by_role("link", name="查看 result/detail 的接口返回记录")
     link.click()
     laptop.wait_for_selector(".fp-answer-text")
     text = json.loads(laptop.locator(".fp-answer-text").inner_text())
@@ -453,7 +453,7 @@ def test_an_empty_record_says_what_is_to_come(
     for sentence in (
         "此记录没有归档文件。",
         "百度未返回认证尝试。",
-        "尚未保存任何返回记录。",
+        "尚未保存任何接口返回记录。",
     ):
         assert laptop.get_by_text(sentence).is_visible(), sentence
     assert laptop.locator("#fp-show-media").count() == 0
