@@ -10,7 +10,7 @@ finds at most one slot of others ahead of it, and may use the whole rate.
 A rate-limit answer pauses the interface for all workers, longer each time. A long run of them means that
 a quota is used up or that a backend interface is not billed (API reference 8.1, 19).
 
-A rate of 0 books no slots; pauses count all the same.
+A rate of 0 books no slots; pauses count all the same, those of other processes after up to a second.
 """
 
 from __future__ import annotations
@@ -40,6 +40,8 @@ logger = logging.getLogger(__name__)
 BOOK_AHEAD = 5.0
 #: Longest wait of a call for its slot, in seconds.
 MAX_WAIT = 10.0
+#: Without a rate, seconds for which a process relies on having read that an interface does not pause.
+PAUSE_CHECK = 1.0
 #: Seconds of the first pause after a rate-limit answer; doubled each time.
 FIRST_PAUSE = 1.0
 MAX_PAUSE = 60.0
@@ -103,6 +105,8 @@ class _Bucket:
 
     #: Work that is not urgent gets no slot before (monotonic seconds): its threads need not ask the database.
     not_urgent_before: float = 0.0
+    #: Without a rate, no pause is looked up before (monotonic seconds).
+    unpaused_until: float = 0.0
     #: The last answers were rate limits.
     throttled: bool = False
 
@@ -156,6 +160,7 @@ class RateLimit:
         bucket = self._bucket(key)
         if rate_limit_code:
             bucket.throttled = True
+            bucket.unpaused_until = 0.0
             database(lambda: _pause(key, rate_limit_code))
         elif bucket.throttled and database(lambda: _resume(key)):
             bucket.throttled = False
@@ -170,6 +175,8 @@ class RateLimit:
         moment = self._monotonic()
         if not urgent and moment < bucket.not_urgent_before:
             return _Booking(None, wait=bucket.not_urgent_before - moment)
+        if not conf.qps and moment < bucket.unpaused_until:
+            return _Booking(moment)
         booking = database(lambda: self._book_in_database(key, bucket, urgent=urgent))
         if booking.begin is None and not urgent:
             bucket.not_urgent_before = self._monotonic() + booking.wait
@@ -185,6 +192,8 @@ class RateLimit:
             if pause > 0:
                 raise RateLimitReached(f"{key[1]}: paused after a rate limit.", retry_after=pause)
             if not qps:
+                # A throttled interface is looked up each time: the answers of others begin and end pauses.
+                bucket.unpaused_until = 0.0 if bucket.throttled else read_at + PAUSE_CHECK
                 return _Booking(read_at)
             spacing = 1 / qps
             moment = self._database_time() if self._database_time else row.moment

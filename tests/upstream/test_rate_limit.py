@@ -352,6 +352,31 @@ def test_without_a_rate_no_request_waits_but_pauses_count(
         world.worker().acquire("default", ENDPOINT, urgent=True)
 
 
+def test_without_a_rate_the_database_is_asked_once_a_second(world: World, settings: Any, clock: Any) -> None:
+    limited(settings, None)
+    worker, other = world.worker(), world.worker()
+    worker.acquire("default", ENDPOINT, urgent=True)
+    with CaptureQueriesContext(connection) as queries:
+        for _ in range(20):
+            worker.acquire("default", ENDPOINT, urgent=False)
+    assert len(queries) == 0
+    other.note_answer("default", ENDPOINT, "18")
+    world.seconds += 1
+    with pytest.raises(RateLimitReached):
+        worker.acquire("default", ENDPOINT, urgent=True)
+
+
+def test_without_a_rate_a_process_keeps_to_its_own_pause_at_once(
+    world: World, settings: Any, clock: Any
+) -> None:
+    limited(settings, None)
+    worker = world.worker()
+    worker.acquire("default", ENDPOINT, urgent=True)
+    worker.note_answer("default", ENDPOINT, "18")
+    with pytest.raises(RateLimitReached):
+        worker.acquire("default", ENDPOINT, urgent=True)
+
+
 @pytest.mark.parametrize("code", ["17", "19"])
 def test_a_used_up_quota_pauses_for_minutes_when_repeated(world: World, clock: Any, code: str) -> None:
     """Only a run does: one such answer must not cost evidence that is about to be deleted."""
